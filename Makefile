@@ -1,0 +1,57 @@
+# `make demo` and `make test` need Python 3.11 or newer, pip and make, and nothing else: the first
+# of them installs everything into .venv, later ones start at once.
+#   make test PYTHON=python3.12        another Python
+#   make test VENV=/path/to/venv       another virtual environment
+#   make test ARGS="-k swin" WORKERS=8 arguments for pytest; processes that share the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+# The outer pip installs, since Debian's Python cannot put a pip into a virtual environment.
+INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format clean
+
+help: ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## align two CutMix-ed photographs through four models, write a figure
+	$(BIN)/labeltrace demo $(ARGS)
+
+# One thread for each process: together they already use every core.
+test: $(VENV)/.installed ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(VENV)/.installed-dev ## check style (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## check types (mypy)
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, builds and caches
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are newer than pyproject.toml once what it asks for is installed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing labeltrace into $(VENV); PyTorch is large, the first time takes minutes."
+	@$(INSTALL) --editable '.[demo,test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("labeltrace needs \
+	Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -m venv --without-pip $(VENV)

@@ -1,0 +1,35 @@
+"""labeltrace follows labels through any vision model.
+
+``align(model)`` gives a module that carries a label for every token beside the forward pass;
+``trace(model, example)`` says what the model does to tokens, node by node.
+"""
+
+from labeltrace.aligned import AlignedModule, align, trace
+from labeltrace.errors import (
+    CaptureError,
+    LabelError,
+    LabelTraceError,
+    LayoutError,
+    UnknownOperatorError,
+)
+from labeltrace.losses import soft_cross_entropy
+from labeltrace.mixing import CutMix, MixedBatch, MixUp
+from labeltrace.tracing import Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlignedModule",
+    "CaptureError",
+    "CutMix",
+    "LabelError",
+    "LabelTraceError",
+    "LayoutError",
+    "MixUp",
+    "MixedBatch",
+    "Trace",
+    "UnknownOperatorError",
+    "align",
+    "soft_cross_entropy",
+    "trace",
+]

@@ -1,0 +1,65 @@
+"""A call: what a rule sees of one operator in the captured graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labeltrace.flow import Flow, Operand
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator's call: arguments by their schema names, tensors as :class:`Operand`.
+
+    ``operator`` is the name under which the rule was found (``"aten.linear"``).  ``arguments`` has
+    every argument of the schema, defaults filled in; ``outputs`` has a shape for each tensor that
+    the operator returns.  Dynamic sizes are integers that contain :data:`labeltrace.layout.BATCH`.
+    """
+
+    operator: str
+    arguments: Mapping[str, Any]
+    outputs: tuple[Shape, ...]
+
+    @property
+    def output(self) -> Shape:
+        """The shape of the only, or first, output."""
+        return self.outputs[0]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The argument ``name``; ``default`` where the schema has none or its value is None."""
+        value = self.arguments.get(name)
+        return default if value is None else value
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Every tensor among the arguments, lists included, in order."""
+        return tuple(_operands(self.arguments.values()))
+
+    @property
+    def traced(self) -> tuple[Operand, ...]:
+        """The operands that come from the image."""
+        return tuple(operand for operand in self.operands if operand.traced)
+
+    @property
+    def labelled(self) -> tuple[Operand, ...]:
+        """The operands that carry labels."""
+        return tuple(operand for operand in self.operands if operand.labelled)
+
+
+def _operands(values: Any) -> Iterator[Operand]:
+    for value in values:
+        if isinstance(value, Operand):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _operands(value)
+
+
+Rule = Callable[[Call], Flow | tuple[Flow, ...]]
+"""A plain function from a call to a flow for each of its outputs."""

@@ -1,0 +1,300 @@
+"""Capture: a model as an ATen graph, through :func:`torch.export.export`.
+
+The model is exported with a dynamic batch; where that fails, with the batch as it is, and the
+reason is kept.  Parameters and buffers stay placeholders of the graph, so that a caller reads them
+from the live model at every call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
+
+from labeltrace.errors import CaptureError
+
+_SECONDS_BEFORE_PROGRESS = 2.0
+_TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
+
+
+@dataclass(frozen=True, slots=True)
+class StateInput:
+    """A placeholder that stands for a parameter or buffer of the model, by its qualified name."""
+
+    placeholder: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A model's graph, and how its placeholders and outputs meet the model's own call.
+
+    ``graph`` has, in this order, a placeholder for each of ``state``, for each of ``constants`` and
+    for each leaf of ``(args, kwargs)``.  ``traced_input`` names the leaf that carries labels.
+    ``batch_range`` has the smallest and largest batch for which the graph holds;
+    ``fixed_batch_reason`` says why the batch is fixed, or is empty.
+    """
+
+    graph: torch.fx.Graph
+    root: nn.Module
+    state: tuple[StateInput, ...]
+    constants: tuple[Any, ...]
+    traced_input: str
+    channel_dim: int
+    input_spec: TreeSpec
+    output_spec: TreeSpec
+    batch_range: tuple[int, float]
+    fixed_batch_reason: str
+
+    @property
+    def dynamic_batch(self) -> bool:
+        return not self.fixed_batch_reason
+
+    def holds_for(self, batch: int) -> bool:
+        """Whether the graph is that of the model for this batch size."""
+        smallest, largest = self.batch_range
+        return smallest <= batch <= largest
+
+
+def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, Tensor]:
+    """The first tensor among the leaves of the arguments, and its place.
+
+    Raises:
+        CaptureError: there is none.
+    """
+    leaves, _ = tree_flatten((args, dict(kwargs)))
+    for index, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            return index, leaf
+    raise CaptureError(
+        "the model was called without a tensor, so nothing can carry labels; pass the image batch "
+        "as the first argument (it may lie inside a list, tuple or dict)"
+    )
+
+
+def capture(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channel_dim: int = 1,
+) -> Capture:
+    """Capture ``model(*args, **kwargs)``.
+
+    The first tensor among the arguments carries labels; its axis 0 is the batch, its axis
+    ``channel_dim`` has channels.  The model, its mode, its buffers and the random state stay as
+    they are.
+
+    Raises:
+        CaptureError: the model cannot be exported, or its inputs do not fit it.
+    """
+    kwargs = dict(kwargs or {})
+    leaf, image = first_tensor(args, kwargs)
+    channel_dim = _checked_channel_dim(image, channel_dim)
+    with _progress(model), _untouched(model):
+        program, reason = _export(model, args, kwargs, image.shape[0])
+    return _capture(program, leaf, image, channel_dim, reason)
+
+
+def _checked_channel_dim(image: Tensor, channel_dim: int) -> int:
+    rank = image.dim()
+    dim = channel_dim + rank if channel_dim < 0 else channel_dim
+    if rank < 2 or not 0 < dim < rank:
+        raise CaptureError(
+            f"the input that carries labels has shape {tuple(image.shape)}; it needs a batch axis "
+            f"first and a channel axis, here channel_dim={channel_dim}; pass channel_dim= to align "
+            "for inputs that have their channels elsewhere"
+        )
+    return dim
+
+
+def _export(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int
+) -> tuple[ExportedProgram, str]:
+    """Export with a dynamic batch, else with a fixed one and the reason."""
+    try:
+        return _export_dynamic(model, args, kwargs, batch), ""
+    except Exception as error:  # whatever stops a dynamic batch may yet pass with a fixed one
+        reason = _first_line(error)
+    try:
+        return export(model, args, kwargs, strict=False), reason
+    except Exception as error:
+        raise CaptureError(_explain(model, error, args, kwargs)) from error
+
+
+def _export_dynamic(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int
+) -> ExportedProgram:
+    hint = max(batch, 2)  # torch.export takes a batch of one for a constant
+
+    def example(leaf: Any) -> Any:
+        if _has_batch(leaf, batch) and batch != hint:
+            return leaf.repeat_interleave(hint, 0)
+        return leaf
+
+    def dynamic(leaf: Any) -> Any:
+        return {0: Dim.DYNAMIC} if _has_batch(leaf, batch) else None
+
+    names = _bound_names(model, args, kwargs)
+    shapes: Any = tree_map(dynamic, {**dict(zip(names, args, strict=False)), **kwargs})
+    if len(names) < len(args):  # more positional arguments than named ones
+        shapes = tree_map(dynamic, args)
+    return export(
+        model,
+        tree_map(example, args),
+        tree_map(example, kwargs),
+        strict=False,
+        dynamic_shapes=shapes,
+    )
+
+
+def _has_batch(leaf: Any, batch: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
+
+
+def _bound_names(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The names of the positional arguments, as the model's ``forward`` has them."""
+    try:
+        bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise CaptureError(f"{type(model).__name__} cannot be called so: {error}") from error
+    named = [name for name in bound.arguments if name not in kwargs]
+    parameters = inspect.signature(model.forward).parameters
+    return tuple(
+        name for name in named if parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
+    )[: len(args)]
+
+
+def _capture(
+    program: ExportedProgram, leaf: int, image: Tensor, channel_dim: int, reason: str
+) -> Capture:
+    signature = program.graph_signature
+    state: list[StateInput] = []
+    constants: list[Any] = []
+    inputs: list[str] = []
+    for spec in signature.input_specs:
+        name = spec.arg.name
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target is not None:
+            state.append(StateInput(name, spec.target))
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            constants.append(program.constants[str(spec.target)])
+        elif spec.kind is InputKind.USER_INPUT:
+            inputs.append(name)
+        else:
+            raise CaptureError(
+                f"the model uses {spec.kind.name.lower().replace('_', ' ')} {name}, which the "
+                "captured graph cannot read at call time"
+            )
+    for output in signature.output_specs:
+        if output.kind is not OutputKind.USER_OUTPUT:
+            raise CaptureError(
+                f"the model writes {output.target} as a side effect of its forward "
+                f"({output.kind.name.lower().replace('_', ' ')}), which labels cannot ride beside"
+            )
+    smallest, largest = image.shape[0], float(image.shape[0])
+    if not reason:
+        smallest, largest = _batch_range(program)
+    input_spec, output_spec = program.call_spec.in_spec, program.call_spec.out_spec
+    if input_spec is None or output_spec is None:
+        raise CaptureError("torch.export returned no call specification")
+    return Capture(
+        graph=program.graph,
+        root=program.graph_module,
+        state=tuple(state),
+        constants=tuple(constants),
+        traced_input=inputs[leaf],
+        channel_dim=channel_dim,
+        input_spec=input_spec,
+        output_spec=output_spec,
+        batch_range=(smallest, largest),
+        fixed_batch_reason=reason,
+    )
+
+
+def _batch_range(program: ExportedProgram) -> tuple[int, float]:
+    """The range of the batch's symbol; torch.export's default lower bound of 2 holds for 1 too."""
+    smallest, largest = 1, float("inf")
+    for bounds in program.range_constraints.values():
+        if int(bounds.lower) > 2:
+            smallest = max(smallest, int(bounds.lower))
+        largest = min(largest, float(bounds.upper))
+    return smallest, largest
+
+
+# Side effects. --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Put the random state and the model's mode back, whatever the export did."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=[index for index in devices if index is not None]):
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+@contextlib.contextmanager
+def _progress(model: nn.Module) -> Iterator[None]:
+    """Say on the error stream that a capture is under way, once it takes more than two seconds."""
+    line = f"labeltrace: capturing {type(model).__name__} (once for each mode and input size) ..."
+    timer = threading.Timer(_SECONDS_BEFORE_PROGRESS, print, [line], {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+# Errors. --------------------------------------------------------------------------------------------
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def model_line(error: BaseException) -> str:
+    """The innermost line outside torch that an error passed through, ``file:line: code``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if not frame.filename.startswith(_TORCH_FOLDER) and frame.filename != __file__:
+            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return ""
+
+
+def _explain(
+    model: nn.Module, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> str:
+    leaves, _ = tree_flatten((args, dict(kwargs)))
+    shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves if isinstance(leaf, Tensor))
+    line = model_line(error)
+    where = f"\n  stopped at {line}" if line else ""
+    return (
+        f"{type(model).__name__} cannot be captured with inputs of shape {shapes}{where}\n"
+        f"  {_first_line(error)}\n"
+        "  The model must run on these inputs, and torch.export must be able to follow its code: "
+        "no branch or size may depend on the values of tensors. Change that line, or align the "
+        "part of the model that has none (for a detector: its backbone)."
+    )
+
+

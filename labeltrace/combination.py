@@ -1,0 +1,89 @@
+"""Element-wise steps: what becomes of the labels of broadcast operands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from labeltrace.call import Shape
+from labeltrace.flow import Average, Carry, Flow, Labels, Operand, Operation, Weights
+from labeltrace.layout import Layout, align, expand
+
+
+def carry(
+    source: Operand,
+    output: Shape,
+    *,
+    operation: Operation = Operation.POINTWISE,
+    bounded: bool | None = None,
+    approximation: str = "",
+) -> Flow:
+    """The operand's label as it is, also where a constant broadcasts the output to more axes."""
+    return over(
+        source,
+        expand(source.positions, output),
+        operation=operation,
+        bounded=bounded,
+        approximation=approximation,
+    )
+
+
+def over(
+    source: Operand,
+    layout: Layout,
+    *,
+    operation: Operation,
+    bounded: bool | None = None,
+    approximation: str = "",
+) -> Flow:
+    """The operand's label through another layout of the same field; weights stay weights."""
+    if not source.labelled:
+        unresolved = False if bounded is not None else None
+        return Weights(layout=layout, unresolved=unresolved, approximation=approximation)
+    return Carry(
+        operation=operation,
+        layout=layout,
+        source=source,
+        bounded=bounded,
+        approximation=approximation,
+    )
+
+
+def combine(
+    operands: Sequence[Operand],
+    output: Shape,
+    *,
+    operation: Operation,
+    shares: Sequence[int] | None = None,
+    bounded: bool | None = None,
+    approximation: str = "",
+) -> Flow:
+    """``Norm(sum_i s_i Y_i)`` over broadcast traced operands; with weights among them, weights."""
+    alignment = align([operand.positions for operand in operands], output)
+    if not all(operand.labelled for operand in operands):
+        return Weights(layout=alignment.layout, approximation=approximation)
+    sources = tuple(
+        Labels(operand, alignment.arrangement(index)) for index, operand in enumerate(operands)
+    )
+    if len({(labels.operand.field, labels.arrangement) for labels in sources}) == 1:
+        layout = expand(operands[0].positions, output)
+        return over(
+            operands[0],
+            layout,
+            operation=operation,
+            bounded=bounded,
+            approximation=approximation,
+        )
+    return Average(
+        operation=operation,
+        layout=alignment.layout,
+        sources=sources,
+        shares=tuple(shares or (1,) * len(operands)),
+        bounded=bounded,
+        approximation=approximation,
+    )
+
+
+def with_axes(operand: Operand, layout: Layout) -> Operand:
+    """The operand seen through another layout of the same field."""
+    return replace(operand, shape=layout.shape, layout=layout)

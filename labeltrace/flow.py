@@ -1,0 +1,321 @@
+"""Flows: the closed set of ways in which labels move through one operator.
+
+A rule looks at one call and returns one :class:`Flow` for each of its outputs.  A flow is data: the
+operation of the paper's Table 10 that the step amounts to, the layout of the output, and what the
+label graph has to compute (for most steps: nothing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from labeltrace.layout import Arrangement, Layout
+
+
+class Operation(StrEnum):
+    """What a node does, by what it contracts: Table 10 of the paper and four helper classes."""
+
+    SPATIAL_MIXING = "spatial mixing"
+    CHANNEL_MIXING = "channel mixing"
+    POINTWISE = "pointwise"
+    RESIDUAL = "residual"
+    SPATIAL_AGGREGATION = "spatial aggregation"
+    RELAYOUT = "relayout"
+    """Positions are reordered, cut, padded or joined, and nothing is mixed."""
+    WEIGHTS = "weights"
+    """Mixing weights in the making: scores, masks, biases on scores (contract, point 9)."""
+    PARTIAL_SUM = "partial sum"
+    """A sum that is but a part of a larger one, which counts as the residual."""
+    CONSTANT = "constant"
+    """Nothing that comes from the image: parameters, masks, random draws, sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One tensor argument of a call, as a rule sees it.
+
+    ``path`` locates it among the call's arguments: the schema's name, then indices into lists.
+    ``layout`` is None for constants.  ``field`` stands for the operand's label field: operands with
+    equal fields and layouts have equal labels; a traced operand without one is mixing weights.
+    ``bounded`` says that its last non-linear step was a sigmoid,
+    softmax, tanh or the like, which makes it a gate in products.  ``unresolved`` weights are sums
+    over positions of a product of two streams (keys times values): whether they are content or
+    weights is open until a non-linear step makes them weights.
+    """
+
+    path: tuple[str | int, ...]
+    shape: tuple[int, ...]
+    layout: Layout | None = None
+    field: object = None
+    bounded: bool = False
+    unresolved: bool = False
+
+    @property
+    def traced(self) -> bool:
+        return self.layout is not None
+
+    @property
+    def labelled(self) -> bool:
+        return self.field is not None
+
+    @property
+    def is_weights(self) -> bool:
+        return self.traced and not self.labelled
+
+    @property
+    def positions(self) -> Layout:
+        """The layout of a traced operand.
+
+        Raises:
+            TypeError: the operand is a constant, which has none (a fault of the rule).
+        """
+        if self.layout is None:
+            raise TypeError(f"argument {self.name} is a constant and has no layout")
+        return self.layout
+
+    @property
+    def name(self) -> str:
+        """The argument as a person writes it, ``tensors[2]``."""
+        first, *rest = self.path
+        return str(first) + "".join(f"[{index}]" for index in rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The label field of one operand, with the dimensions that a step needs."""
+
+    operand: Operand
+    arrangement: Arrangement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """How the label of one output comes about; see the subclasses.
+
+    ``bounded`` sets whether the output is a gate; None means as its labelled input.
+    ``approximation`` is empty for an exact step, else the reason why it is not.
+    """
+
+    operation: Operation
+    layout: Layout | None
+    bounded: bool | None = None
+    approximation: str = ""
+
+    @property
+    def labels(self) -> tuple[Labels, ...]:
+        """The label fields that the step reads."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant(Flow):
+    """The output does not come from the image."""
+
+    operation: Operation = Operation.CONSTANT
+    layout: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights(Flow):
+    """The output is mixing weights: it has positions and no label.
+
+    ``before`` names the operand whose values labels are to use instead of the output's: the
+    probabilities before dropout.  ``unresolved``: see :class:`Operand`; None means as the inputs.
+    """
+
+    layout: Layout
+    operation: Operation = Operation.WEIGHTS
+    before: Operand | None = None
+    unresolved: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry(Flow):
+    """The output has the operand's label field, seen through another layout; nothing to do."""
+
+    layout: Layout
+    source: Operand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Flow):
+    """A flow whose label is computed: ``layout`` is over a fresh field, in natural order."""
+
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single(Step):
+    """A step that reads the labels of one operand."""
+
+    source: Labels
+
+    @property
+    def labels(self) -> tuple[Labels, ...]:
+        return (self.source,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rearrange(Single):
+    """The field in another order of dimensions, as a fresh field."""
+
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix(Single):
+    """``Y <- Norm(W)·Y`` with the matrix in ``weights``, eq. 7 and 9.
+
+    ``notation`` names the axes of the weights and of the labels, as in
+    ``"b h q k, b k -> b q"``; ``sizes`` those of names inside parentheses.
+    """
+
+    weights: Operand
+    notation: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attend(Single):
+    """:class:`Mix` with the probabilities of fused attention, from queries and keys."""
+
+    query: Operand
+    key: Operand
+    mask: Operand | None
+    is_causal: bool
+    scale: float | None
+    grouped_heads: bool
+    notation: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convolve(Single):
+    """Mixing by a convolution's kernel; the labels have one batch dimension, then space."""
+
+    weights: Operand
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool(Single):
+    """Equal weights over the positions of a window that lie inside the image."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    ceil_mode: bool = False
+    operation: Operation = Operation.SPATIAL_AGGREGATION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptivePool(Single):
+    """Equal weights over windows that tile the image into ``output_size`` positions."""
+
+    output_size: tuple[int, ...]
+    operation: Operation = Operation.SPATIAL_AGGREGATION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate(Single):
+    """The mean over the last ``count`` dimensions of the arranged field."""
+
+    count: int
+    operation: Operation = Operation.SPATIAL_AGGREGATION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Average(Step):
+    """``Norm(sum_i s_i Y_i)`` over broadcast label fields with the given shares."""
+
+    sources: tuple[Labels, ...]
+    shares: tuple[int, ...]
+
+    @property
+    def labels(self) -> tuple[Labels, ...]:
+        return self.sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice(Single):
+    """``start:end:step`` of dimension ``dim``."""
+
+    dim: int
+    start: int
+    end: int
+    step: int
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select(Single):
+    """Index ``index`` of dimension ``dim``, which goes."""
+
+    dim: int
+    index: int
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roll(Single):
+    """Dimensions rolled by ``shifts``."""
+
+    shifts: tuple[int, ...]
+    dims: tuple[int, ...]
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip(Single):
+    """Dimensions reversed."""
+
+    dims: tuple[int, ...]
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Take(Single):
+    """Indices of dimension ``dim`` chosen by an integer or boolean tensor that is a constant."""
+
+    dim: int
+    index: Operand
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pad(Single):
+    """New positions before and after: ``widths`` a dimension; ``batch_dim`` is the batch's.
+
+    With ``mode`` ``"prior"`` they carry the prior; ``"reflect"``, ``"replicate"`` and
+    ``"circular"`` copy labels as the operator copies values.
+    """
+
+    widths: tuple[tuple[int, int], ...]
+    mode: str
+    batch_dim: int
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join(Step):
+    """Pieces one after the other along dimension ``dim``; a piece None carries the prior.
+
+    ``sizes`` are the pieces' sizes along ``dim``; ``batch_dim`` is the batch's dimension.
+    """
+
+    pieces: tuple[Labels | None, ...]
+    sizes: tuple[int, ...]
+    dim: int
+    batch_dim: int
+    operation: Operation = Operation.RELAYOUT
+
+    @property
+    def labels(self) -> tuple[Labels, ...]:
+        return tuple(piece for piece in self.pieces if piece is not None)

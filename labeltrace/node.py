@@ -1,0 +1,49 @@
+"""What a trace says of one node of the captured graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labeltrace.flow import Operation
+from labeltrace.layout import Layout
+from labeltrace.reading import Location
+
+
+@dataclass(frozen=True, slots=True)
+class TracedNode:
+    """One operator's call and what it does to labels.
+
+    Attributes:
+        name: the node's name in the captured graph.
+        operator: the operator's name, ``"aten.linear"``.
+        operation: what it does, by the factors that it contracts (Table 10).
+        location: module path, module type and source line.
+        layout: what the axes of its (first) output are made of; None for constants.
+        labelled: whether the output carries labels (weights and constants do not).
+        inputs: the names of the nodes whose labels or weights it reads.
+        approximation: why the step is approximate; empty for exact ones.
+    """
+
+    name: str
+    operator: str
+    operation: Operation
+    location: Location
+    layout: Layout | None
+    labelled: bool
+    inputs: tuple[str, ...]
+    approximation: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the rule says exactly where labels go."""
+        return not self.approximation
+
+    @property
+    def module_path(self) -> str:
+        """The qualified name of the module that made the call; empty for the model itself."""
+        return self.location.module_path
+
+    @property
+    def source_line(self) -> str:
+        """``file:line: code`` of the innermost line outside torch."""
+        return self.location.source_line

@@ -1,0 +1,498 @@
+"""Tracing: the one walk over a captured graph that applies the rules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import networkx
+import torch.fx
+from rich.table import Table
+from torch import Tensor
+from torch.fx import Node
+
+from labeltrace.call import Call, Rule
+from labeltrace.capture import Capture
+from labeltrace.errors import LayoutError, UnknownOperatorError
+from labeltrace.explaining import flow_graph, node_table, rule_stub
+from labeltrace.flow import Average, Carry, Constant, Flow, Operand, Operation, Step, Weights
+from labeltrace.layout import Layout, image, shape_text, simplify
+from labeltrace.node import TracedNode
+from labeltrace.reading import (
+    Sizes,
+    is_getitem,
+    location,
+    mutated_argument,
+    operator_names,
+    schema_arguments,
+    storage_of,
+)
+from labeltrace.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Stands for the label field that a node's step computes, or for the input's."""
+
+    node: str
+    output: int = 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Replay:
+    """A node computed once more from other inputs: mixing weights as they are without dropout."""
+
+    node: Node
+    substitutes: Mapping[Node, Source]
+
+
+Source = Node | Replay
+"""Where the label graph reads mixing weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What the walk knows of one tensor that comes from the image.
+
+    ``source`` is what labels read in its place if it is mixing weights; ``summands`` counts the
+    streams of a sum that may yet be part of a larger one.
+    """
+
+    layout: Layout
+    field: Field | None
+    source: Source
+    bounded: bool = False
+    unresolved: bool = False
+    summands: int = 1
+
+
+Values = tuple[Value | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundStep:
+    """A step of the label graph with the graph's own tensors in the place of operands."""
+
+    flow: Step
+    tensors: Mapping[tuple[str | int, ...], Source]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A model's operators and what each does to labels.
+
+    Attributes:
+        nodes: every operator's call in the order of the graph.
+        capture: the captured graph; ``capture.fixed_batch_reason`` says why the batch is fixed.
+        steps: the label steps by the field that they compute.
+        outputs: a value for each leaf of the model's output, None for constants.
+        input_field: the label field of the input.
+    """
+
+    nodes: tuple[TracedNode, ...]
+    capture: Capture
+    steps: Mapping[Field, BoundStep] = field(repr=False)
+    outputs: tuple[Value | None, ...] = field(repr=False)
+    input_field: Field = field(repr=False)
+
+    def counts(self) -> dict[str, int]:
+        """How many nodes do what: from ``"spatial mixing"`` and its kin to a number."""
+        counted = Counter(str(node.operation) for node in self.nodes)
+        return {str(name): counted[name] for name in Operation if counted[name]}
+
+    @cached_property
+    def graph(self) -> networkx.DiGraph:
+        """The label flow; see :func:`labeltrace.explaining.flow_graph`."""
+        return flow_graph(self.nodes)
+
+    @property
+    def approximate(self) -> tuple[TracedNode, ...]:
+        """The nodes whose rule is an approximation; each says why."""
+        return tuple(node for node in self.nodes if not node.exact)
+
+    def table(self, title: str = "") -> Table:
+        """The nodes as a rich table, grouped by module."""
+        return node_table(self.nodes, title)
+
+
+def trace_graph(capture: Capture, registry: Registry) -> Trace:
+    """Apply the rules to every node of a captured graph.
+
+    Raises:
+        UnknownOperatorError: operators on the label's way have no rule; all of them are named.
+        LayoutError: positions cannot be followed through some nodes; all of them are named.
+    """
+    walk = _Walk(capture, registry)
+    for node in capture.graph.nodes:
+        walk.visit(node)
+    walk.raise_problems()
+    return walk.trace()
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    node: Node
+    operator: str
+    message: str
+    unknown: bool
+    stub: str = ""
+
+    def __str__(self) -> str:
+        where = location(self.node)
+        return f"{self.node.name} = {self.operator}: {self.message}\n    in {where}"
+
+
+class _Poisoned:
+    """Stands for the outputs of a node that could not be traced."""
+
+
+class _Walk:
+    """The state of one walk; made for :func:`trace_graph` alone."""
+
+    def __init__(self, capture: Capture, registry: Registry) -> None:
+        self.capture = capture
+        self.registry = registry
+        self.sizes = Sizes()
+        self.values: dict[Node, Values | _Poisoned] = {}
+        self.steps: dict[Field, BoundStep] = {}
+        self.nodes: dict[Node, TracedNode] = {}
+        self.problems: list[_Problem] = []
+        self.outputs: tuple[Value | None, ...] = ()
+        self.positions = {node: index for index, node in enumerate(capture.graph.nodes)}
+        self.storages: dict[int, list[Node]] = {}
+
+    # Nodes. ---------------------------------------------------------------------------------------
+
+    def visit(self, node: Node) -> None:
+        """Take one node in."""
+        storage = storage_of(node)
+        if storage is not None:
+            self.storages.setdefault(storage, []).append(node)
+        if node.op == "placeholder":
+            self._visit_input(node)
+        elif node.op == "output":
+            self.outputs = tuple(self._output(leaf) for leaf in node.args[0])  # type: ignore[union-attr]
+        elif is_getitem(node):
+            self._visit_getitem(node)
+        elif node.op == "call_function":
+            self._visit_call(node)
+
+    def _visit_input(self, node: Node) -> None:
+        if node.name != self.capture.traced_input:
+            return
+        layout = image(self.sizes.shape(node.meta["val"]), self.capture.channel_dim)
+        self.values[node] = (Value(layout, Field(node.name), node),)
+
+    def _visit_getitem(self, node: Node) -> None:
+        whole, index = node.args
+        values = self.values.get(whole)  # type: ignore[arg-type]
+        if isinstance(values, _Poisoned):
+            self.values[node] = values
+        elif values is not None:
+            value = values[int(index)]  # type: ignore[arg-type]
+            self.values[node] = (value and replace(value, source=node),)
+
+    def _visit_call(self, node: Node) -> None:
+        read = self._inputs(node)
+        if not read:
+            self._record(node, Constant(), ())
+            return
+        names = operator_names(node)
+        rule = self.registry.find(names)
+        if rule is None:
+            self._unknown(node, names[-1])
+            return
+        if any(isinstance(self.values[other], _Poisoned) for other in read):
+            self.values[node] = _Poisoned()
+            return
+        try:
+            self._apply(node, rule, names[-1], read)
+        except LayoutError as error:
+            self._problem(node, names[-1], str(error))
+
+    def _apply(self, node: Node, rule: Rule, operator: str, read: list[Node]) -> None:
+        call = Call(operator, self._arguments(node), self.sizes.shapes(node.meta.get("val")))
+        returned = rule(call)
+        flows = returned if isinstance(returned, tuple) else (returned,)
+        self._check(flows, call, rule)
+        flows = tuple(self._adjusted(node, flow) for flow in flows)
+        values = tuple(self._value(node, flow, index) for index, flow in enumerate(flows))
+        self._write(node, values)
+        self.values[node] = values
+        self._record(node, flows[0], tuple(read))
+
+    def _inputs(self, node: Node) -> list[Node]:
+        """The nodes among the arguments that come from the image, or may do so."""
+        return [other for other in node.all_input_nodes if self._comes_from_image(other)]
+
+    def _comes_from_image(self, node: Node) -> bool:
+        values = self.values.get(node, ())
+        return isinstance(values, _Poisoned) or any(value is not None for value in values)
+
+    # Calls. ---------------------------------------------------------------------------------------
+
+    def _arguments(self, node: Node) -> dict[str, Any]:
+        return {
+            name: self._argument(value, (name,)) for name, value in schema_arguments(node).items()
+        }
+
+    def _argument(self, value: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [self._argument(item, (*path, index)) for index, item in enumerate(value)]
+        if not isinstance(value, Node):
+            return value
+        example = value.meta.get("val")
+        if not isinstance(example, Tensor):
+            return self.sizes.of(example) if isinstance(example, torch.SymInt) else example
+        known = self._single(value)
+        if known is None:
+            return Operand(path, self.sizes.shape(example))
+        return Operand(
+            path,
+            known.layout.shape,
+            known.layout,
+            known.field,
+            known.bounded,
+            known.unresolved,
+        )
+
+    def _single(self, node: Node) -> Value | None:
+        values = self.values.get(node, (None,))
+        assert not isinstance(values, _Poisoned)
+        return values[0]
+
+    def _check(self, flows: tuple[Flow, ...], call: Call, rule: Rule) -> None:
+        """A rule's flows must have the shapes of the operator's outputs."""
+        constant = all(isinstance(flow, Constant) for flow in flows)
+        if len(flows) != len(call.outputs) and not constant:
+            raise LayoutError(
+                f"the rule {_rule_name(rule)} returned {len(flows)} flows for "
+                f"{len(call.outputs)} outputs"
+            )
+        for flow, shape in zip(flows, call.outputs, strict=False):
+            if flow.layout is not None and flow.layout.shape != shape:
+                raise LayoutError(
+                    f"the rule {_rule_name(rule)} returned the layout {flow.layout} for an output "
+                    f"of shape {shape_text(shape)}"
+                )
+
+    def _value(self, node: Node, flow: Flow, index: int) -> Value | None:
+        if isinstance(flow, Constant):
+            return None
+        if isinstance(flow, Weights):
+            return self._weights(node, flow)
+        summands = self._summands(node, flow)
+        if isinstance(flow, Carry):
+            source = flow.source
+            bounded = source.bounded if flow.bounded is None else flow.bounded
+            origin = source.field
+            assert isinstance(origin, Field)
+            return Value(simplify(flow.layout), origin, node, bounded, summands=summands)
+        assert isinstance(flow, Step)
+        bounded = all(labels.operand.bounded for labels in flow.labels)
+        target = Field(node.name, index)
+        self.steps[target] = BoundStep(flow, self._tensors(node))
+        bounded = bounded if flow.bounded is None else flow.bounded
+        return Value(simplify(flow.layout), target, node, bounded, summands=summands)
+
+    def _weights(self, node: Node, flow: Weights) -> Value:
+        inputs = [other for other in self._inputs(node) if self._single(other) is not None]
+        unresolved = flow.unresolved
+        if unresolved is None:
+            known = [self._single(other) for other in inputs]
+            unresolved = any(value is not None and value.unresolved for value in known)
+        return Value(
+            simplify(flow.layout), None, self._source(node, flow), unresolved=unresolved
+        )
+
+    def _source(self, node: Node, flow: Weights) -> Source:
+        """What labels read in the place of these weights: without the dropout before them."""
+        substitutes = {
+            other: value.source
+            for other in self._inputs(node)
+            if (value := self._single(other)) is not None
+            and value.field is None
+            and value.source is not other
+        }
+        if flow.before is not None:
+            other = self._node_at(node, flow.before.path)
+            return substitutes.get(other, other)
+        return Replay(node, substitutes) if substitutes else node
+
+    def _node_at(self, node: Node, path: tuple[str | int, ...]) -> Node:
+        value: Any = schema_arguments(node)
+        for key in path:
+            value = value[key]
+        assert isinstance(value, Node)
+        return value
+
+    def _tensors(self, node: Node) -> dict[tuple[str | int, ...], Source]:
+        """The tensors of a call by their paths, mixing weights as they are without dropout."""
+        found: dict[tuple[str | int, ...], Source] = {}
+
+        def collect(value: Any, path: tuple[str | int, ...]) -> None:
+            if isinstance(value, Node):
+                known = None if self.values.get(value) is None else self._single(value)
+                weights = known is not None and known.field is None
+                found[path] = known.source if known is not None and weights else value
+            elif isinstance(value, (list, tuple)):
+                for index, item in enumerate(value):
+                    collect(item, (*path, index))
+
+        for name, value in schema_arguments(node).items():
+            collect(value, (name,))
+        return found
+
+    # Sums. ----------------------------------------------------------------------------------------
+
+    def _adjusted(self, node: Node, flow: Flow) -> Flow:
+        """A sum of sums whose parts nobody else reads is one sum (contract, point 6)."""
+        if isinstance(flow, Weights) and flow.before is not None and mutated_argument(node):
+            reason = "dropout in place: the probabilities before it are gone"
+            return replace(flow, before=None, approximation=reason)
+        if not isinstance(flow, Average) or flow.operation is not Operation.RESIDUAL:
+            return flow
+        shares = tuple(
+            self._parts(self._node_at(node, labels.operand.path)) for labels in flow.sources
+        )
+        return replace(flow, shares=shares)
+
+    def _parts(self, node: Node) -> int:
+        """The number of streams that a node adds to a sum."""
+        value = self._single(node)
+        if value is None or value.summands == 1 or len(_readers(node)) > 1:
+            return 1
+        if node in self.nodes:
+            self.nodes[node] = replace(self.nodes[node], operation=Operation.PARTIAL_SUM)
+        return value.summands
+
+    def _summands(self, node: Node, flow: Flow) -> int:
+        if flow.operation is not Operation.RESIDUAL:
+            return 1
+        return sum(self._parts(other) for other in self._inputs(node))
+
+    # Writing in place. ----------------------------------------------------------------------------
+
+    def _write(self, node: Node, values: Values) -> None:
+        """An operator that writes to an argument: later reads of that tensor see the result.
+
+        Raises:
+            LayoutError: another view of the same memory is read later, with a label that this
+                write has made untrue.
+        """
+        name = mutated_argument(node)
+        if name is None or not values:
+            return
+        written = schema_arguments(node)[name]
+        before = self._single(written) if isinstance(written, Node) else None
+        after = values[0]
+        if not isinstance(written, Node) or _same_label(before, after):
+            return
+        storage = storage_of(written)
+        views = self.storages.get(storage, []) if storage is not None else []
+        for view in views:
+            if view in (written, node):
+                continue
+            if any(self.positions[user] > self.positions[node] for user in view.users):
+                raise LayoutError(
+                    f"it writes in place to {written.name}, and {view.name}, a view of the same "
+                    "memory, is read later; write to a fresh tensor instead"
+                )
+        self.values[written] = values
+
+    # Results. -------------------------------------------------------------------------------------
+
+    def _output(self, leaf: Any) -> Value | None:
+        if not isinstance(leaf, Node) or isinstance(self.values.get(leaf), _Poisoned):
+            return None
+        return self._single(leaf)
+
+    def _record(self, node: Node, flow: Flow, read: tuple[Node, ...]) -> None:
+        value = self.values.get(node)
+        first = value[0] if isinstance(value, tuple) and value else None
+        self.nodes[node] = TracedNode(
+            name=node.name,
+            operator=operator_names(node)[-1],
+            operation=flow.operation,
+            location=location(node),
+            layout=first.layout if first else None,
+            labelled=first is not None and first.field is not None,
+            inputs=tuple(_producer(other).name for other in read),
+            approximation=flow.approximation,
+        )
+
+    def _unknown(self, node: Node, operator: str) -> None:
+        self.values[node] = _Poisoned()
+        outputs = self.sizes.shapes(node.meta.get("val"))
+        stub = rule_stub(operator, list(schema_arguments(node)), outputs)
+        shapes = ", ".join(
+            shape_text(self.sizes.shape(other.meta["val"]))
+            for other in node.all_input_nodes
+            if isinstance(other.meta.get("val"), Tensor)
+        )
+        results = ", ".join(shape_text(shape) for shape in outputs)
+        message = f"no rule for {operator}, called with {shapes} -> {results}"
+        self.problems.append(_Problem(node, operator, message, True, stub))
+
+    def _problem(self, node: Node, operator: str, message: str) -> None:
+        self.values[node] = _Poisoned()
+        self.problems.append(_Problem(node, operator, message, False))
+
+    def raise_problems(self) -> None:
+        """Raise one error that names every node that could not be traced."""
+        if not self.problems:
+            return
+        unknown = [problem for problem in self.problems if problem.unknown]
+        lines = [f"{len(self.problems)} node(s) of the model cannot be followed:"]
+        lines += [f"  {problem}" for problem in self.problems]
+        if not unknown:
+            lines.append(
+                "What to do: rewrite that line so that positions and channels stay apart, or give "
+                "align a rule for the operator: align(model, rules={...})."
+            )
+            raise LayoutError("\n".join(lines))
+        lines.append("What to do: give align a rule for each operator, such as")
+        for stub in dict.fromkeys(problem.stub for problem in unknown):
+            lines.extend(("", *(f"    {line}" for line in stub.splitlines())))
+        raise UnknownOperatorError("\n".join(lines))
+
+    def trace(self) -> Trace:
+        """The finished trace."""
+        return Trace(
+            nodes=tuple(self.nodes.values()),
+            capture=self.capture,
+            steps=self.steps,
+            outputs=self.outputs,
+            input_field=Field(self.capture.traced_input),
+        )
+
+
+def _same_label(before: Value | None, after: Value | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return before.field is not None and (before.field, before.layout) == (
+        after.field,
+        after.layout,
+    )
+
+
+def _readers(node: Node) -> list[Node]:
+    """The nodes that read a node's values, and not just its sizes."""
+    return [user for user in node.users if user.target is not torch.ops.aten.sym_size.int]
+
+
+def _producer(node: Node) -> Node:
+    """The operator behind a node that picks one of several outputs."""
+    while is_getitem(node):
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+def _rule_name(rule: Rule) -> str:
+    code = getattr(rule, "__code__", None)
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+    return f"{getattr(rule, '__qualname__', rule)}{where}"
+

@@ -1,0 +1,39 @@
+"""What each operator does to positions and channels: one file per kind of step.
+
+A rule is a plain function from a :class:`labeltrace.call.Call` to a flow.  Importing this package
+files all of them; ``BUILT_IN`` is the finished table.
+"""
+
+from labeltrace.registry import filed
+from labeltrace.rules import (
+    attention,
+    constant,
+    contraction,
+    convolution,
+    joining,
+    pointwise,
+    pooling,
+    product,
+    reduction,
+    residual,
+    selection,
+    view,
+)
+
+BUILT_IN = filed()
+
+__all__ = [
+    "BUILT_IN",
+    "attention",
+    "constant",
+    "contraction",
+    "convolution",
+    "joining",
+    "pointwise",
+    "pooling",
+    "product",
+    "reduction",
+    "residual",
+    "selection",
+    "view",
+]

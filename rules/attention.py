@@ -1,0 +1,92 @@
+"""Fused attention: ``softmax(q k^T) v`` in one operator."""
+
+from string import ascii_lowercase
+
+from labeltrace.call import Call
+from labeltrace.combination import over
+from labeltrace.contraction import Side, plan_mixing
+from labeltrace.flow import Attend, Constant, Flow, Operand, Operation, Weights
+from labeltrace.layout import (
+    Axis,
+    Factor,
+    Kind,
+    Layout,
+    axis_size,
+    channel,
+    has_positions,
+    natural,
+)
+from labeltrace.registry import rule
+
+_BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]
+
+
+@rule("aten.scaled_dot_product_attention")
+def scaled_dot_product_attention(call: Call) -> Flow:
+    """Spatial mixing where the keys are positions, channel mixing where they are channels."""
+    query: Operand = call["query"]
+    key: Operand = call["key"]
+    value: Operand = call["value"]
+    batch = _batch_letters(len(call.output) - 2)
+    result = (*batch, "q", "e")
+    sizes = dict(zip(result, call.output, strict=True)) | {"k": value.shape[-2]}
+    values = _side(value, (*batch, "k", "e"), sizes)
+    probabilities = _probabilities(query, key, batch, sizes)
+    if not value.labelled:
+        axes = (*(probabilities.axes.get(letter, ()) for letter in (*batch, "q")), channel(1))
+        layout = natural([axis or channel(sizes[x]) for axis, x in zip(axes, result, strict=True)])
+        return Weights(layout=layout) if value.traced or probabilities.positions else Constant()
+    if not values.has_positions("k"):
+        axes = tuple(values.axes.get(x) or probabilities.axes.get(x, ()) for x in result)
+        channels = tuple(axis if x != "q" else channel(sizes[x]) for x, axis in zip(result, axes, strict=True))
+        return over(value, Layout(channels), operation=Operation.CHANNEL_MIXING)
+    plan = plan_mixing(values, probabilities, result, sizes)
+    return Attend(
+        layout=plan.layout,
+        source=plan.labels,
+        query=query,
+        key=key,
+        mask=call.get("attn_mask"),
+        is_causal=call.get("is_causal", False),
+        scale=call.get("scale"),
+        grouped_heads=call.get("enable_gqa", False),
+        notation=plan.notation,
+        sizes=plan.sizes,
+    )
+
+
+def _batch_letters(count: int) -> tuple[str, ...]:
+    """Letters for the leading axes; the innermost of them is the heads."""
+    return (*_BATCH_LETTERS[: count - 1], "h") if count else ()
+
+
+def _side(operand: Operand, letters: tuple[str, ...], sizes: dict[str, int]) -> Side:
+    layout = operand.positions if operand.traced else _channels(operand)
+    present = letters[len(letters) - len(layout.axes) :]
+    axes = {
+        letter: axis
+        for letter, axis in zip(present, layout.axes, strict=True)
+        if axis_size(axis) == sizes[letter]
+    }
+    return Side(operand, letters, axes)
+
+
+def _channels(operand: Operand) -> Layout:
+    return Layout(tuple(channel(size) for size in operand.shape))
+
+
+def _probabilities(
+    query: Operand, key: Operand, batch: tuple[str, ...], sizes: dict[str, int]
+) -> Side:
+    """The attention map as a matrix operand: rows are queries, always positions."""
+    queries = _side(query, (*batch, "q", "d"), sizes | {"d": query.shape[-1]})
+    keys = _side(key, (*batch, "k", "d"), sizes | {"d": key.shape[-1]})
+    axes: dict[str, Axis] = {}
+    for letter in batch:
+        found = [side.axes[letter] for side in (queries, keys) if letter in side.axes]
+        varying = [axis for axis in found if has_positions(axis)]
+        axes[letter] = next(iter(varying or found), channel(sizes[letter]))
+    row = queries.axes.get("q", ())
+    axes["q"] = row if has_positions(row) else (Factor(sizes["q"], Kind.POSITION),)
+    axes["k"] = channel(sizes["k"])
+    return Side(query, (*batch, "q", "k"), axes)

@@ -1,0 +1,31 @@
+"""Operators that read only the shape, type or device of the image's activations.
+
+What they return does not come from the image, whatever tensor they were given.
+"""
+
+from labeltrace.call import Call
+from labeltrace.flow import Constant, Flow
+from labeltrace.registry import rule
+
+
+@rule(
+    "aten.empty_like",
+    "aten.full_like",
+    "aten.new_empty",
+    "aten.new_full",
+    "aten.new_ones",
+    "aten.new_zeros",
+    "aten.ones_like",
+    "aten.rand_like",
+    "aten.randint_like",
+    "aten.randn_like",
+    "aten.zeros_like",
+    "aten._assert_tensor_metadata",
+    "aten.sym_numel",
+    "aten.sym_size",
+    "aten.sym_storage_offset",
+    "aten.sym_stride",
+)
+def from_metadata(call: Call) -> Flow | tuple[Flow, ...]:
+    """A fresh tensor, a size, or nothing."""
+    return Constant()

@@ -1,0 +1,146 @@
+"""Convolutions: channel mixing, spatial mixing or spatial aggregation, by the kernel."""
+
+from collections.abc import Sequence
+
+from labeltrace.call import Call
+from labeltrace.combination import over
+from labeltrace.contraction import contract
+from labeltrace.errors import LayoutError
+from labeltrace.flow import Convolve, Flow, Operand, Operation, Pool, Weights
+from labeltrace.layout import Layout, channel, has_positions, natural
+from labeltrace.registry import rule
+from labeltrace.rules.pooling import spatial_field, spread
+
+
+@rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
+def convolution(call: Call) -> Flow:
+    """A convolution over the last axes; its class follows from kernel, stride and padding."""
+    source: Operand = call["input"]
+    weight: Operand = call["weight"]
+    count = len(weight.shape) - 2
+    if len(source.shape) != count + 2:
+        raise LayoutError(f"{call.operator} without a batch axis: {source.layout}")
+    if weight.traced:
+        raise LayoutError(
+            f"{call.operator} with a kernel computed from the image: {weight.layout}"
+        )
+    kernel = weight.shape[2:]
+    stride = spread(call.get("stride", 1), count)
+    dilation = spread(call.get("dilation", 1), count)
+    padding = _padding(call.get("padding", 0), kernel, dilation)
+    if all(size == 1 for size in kernel) and not any(a or b for a, b in padding):
+        return _one_tap(call, source, weight, stride)
+    if source.is_weights:
+        return _on_weights(source, weight, call.output)
+    return _sliding(call, source, weight, stride, padding, dilation)
+
+
+def _padding(
+    value: str | int | Sequence[int], kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """(before, after) a dimension of space."""
+    if value == "valid":
+        return ((0, 0),) * len(kernel)
+    if value == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return tuple((t // 2, t - t // 2) for t in total)
+    if isinstance(value, str):
+        raise LayoutError(f"unknown padding {value!r}")
+    return tuple((p, p) for p in spread(value, len(kernel)))
+
+
+def _one_tap(
+    call: Call, source: Operand, weight: Operand, stride: tuple[int, ...]
+) -> Flow:
+    """A kernel of one tap contracts channels alone; a stride keeps every n-th position."""
+    if any(step != 1 for step in stride):
+        return _subsampled(source, stride, call.output, weight.shape[0])
+    groups = call.get("groups", 1)
+    axis = source.positions.axes[1]
+    if not has_positions(axis):
+        layout = source.positions
+        axes = (layout.axes[0], channel(weight.shape[0]), *layout.axes[2:])
+        return over(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
+    if groups == 1:
+        space = "stuvw"[: len(stride)]
+        taps = "lmnop"[: len(stride)]
+        notation = f"b i {' '.join(space)}, z i {' '.join(taps)} -> b z {' '.join(space)}"
+        return contract(notation, source, weight, call.output)
+    if groups == source.shape[1] == weight.shape[0]:  # a scale for each position
+        return over(source, source.positions, operation=Operation.POINTWISE)
+    raise LayoutError(
+        f"a grouped convolution contracts an axis that has positions: {source.layout}"
+    )
+
+
+def _subsampled(
+    source: Operand, stride: tuple[int, ...], output: Sequence[int], channels: int
+) -> Flow:
+    """Every n-th position, and channel mixing: pooling with a window of one."""
+    if has_positions(source.positions.axes[1]) or not source.labelled:
+        raise LayoutError(f"a strided convolution of one tap over {source.layout}")
+    ones = (1,) * len(stride)
+    labels, _, axes = spatial_field(source, len(stride), output)
+    return Pool(
+        operation=Operation.CHANNEL_MIXING,
+        layout=natural([axes[0], channel(channels), *axes[2:]]),
+        source=labels,
+        kernel=ones,
+        stride=stride,
+        padding=(0,) * len(stride),
+        dilation=ones,
+    )
+
+
+def _on_weights(source: Operand, weight: Operand, output: Sequence[int]) -> Flow:
+    """A convolution of mixing weights gives mixing weights of the same positions."""
+    layout = source.positions
+    if tuple(output[2:]) != source.shape[2:]:
+        raise LayoutError(f"a convolution changes the positions of mixing weights: {layout}")
+    axes = (layout.axes[0], channel(weight.shape[0]), *layout.axes[2:])
+    return Weights(layout=natural(axes))
+
+
+def _sliding(
+    call: Call,
+    source: Operand,
+    weight: Operand,
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+) -> Flow:
+    kernel = weight.shape[2:]
+    count = len(kernel)
+    inner = source.positions.axes[1]
+    if has_positions(inner):
+        raise LayoutError(
+            f"{call.operator} slides over an activation with positions in its channel axis: "
+            f"{source.layout}"
+        )
+    labels, space, axes = spatial_field(source, count, call.output)
+    axes = [axes[0], channel(weight.shape[0]), *axes[2:]]
+    if not space:
+        axes = [axes[0], axes[1], *(channel(size) for size in call.output[2:])]
+        layout = Layout(tuple(axes))
+        return over(source, layout, operation=Operation.CHANNEL_MIXING)
+    layout = natural(axes)
+    outside = any(before or after for before, after in padding)
+    if tuple(kernel) == stride and not outside and all(d == 1 for d in dilation):
+        return Pool(
+            operation=Operation.SPATIAL_AGGREGATION,
+            layout=layout,
+            source=labels,
+            kernel=tuple(kernel),
+            stride=stride,
+            padding=(0,) * count,
+            dilation=dilation,
+        )
+    return Convolve(
+        layout=layout,
+        source=labels,
+        weights=weight,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+    )
+

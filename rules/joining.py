@@ -1,0 +1,179 @@
+"""Joining: pieces one after the other, stacked, or padded.
+
+What joins an axis of positions without coming from the image carries the prior (contract, point 3).
+Pieces joined along channels are averaged by their share of the channels (point 7).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from labeltrace.call import Call, Shape
+from labeltrace.combination import combine, over, with_axes
+from labeltrace.errors import LayoutError
+from labeltrace.flow import Flow, Join, Labels, Operand, Operation, Pad, Weights
+from labeltrace.layout import (
+    Axis,
+    Factor,
+    Kind,
+    align,
+    arrange_one_by_one,
+    axis_size,
+    axis_text,
+    batch_slot,
+    channel,
+    has_channels,
+    has_positions,
+    natural,
+    pure_positions,
+    replace_axis,
+    unsqueeze,
+)
+from labeltrace.registry import rule
+
+
+@rule("aten.cat", "aten.concat", "aten.concatenate")
+def concatenation(call: Call) -> Flow:
+    """Pieces one after the other along an axis."""
+    pieces: Sequence[Operand] = call["tensors"]
+    dim = call.get("dim", 0) % len(call.output)
+    return _joined(list(pieces), dim, call.output)
+
+
+@rule("aten.stack")
+def stack(call: Call) -> Flow:
+    """Pieces one after the other along a new axis."""
+    dim = call.get("dim", 0) % len(call.output)
+    pieces = [
+        with_axes(piece, unsqueeze(piece.positions, dim))
+        if piece.traced
+        else replace(piece, shape=(*piece.shape[:dim], 1, *piece.shape[dim:]))
+        for piece in call["tensors"]
+    ]
+    return _joined(pieces, dim, call.output)
+
+
+@rule("aten.pad", "aten.constant_pad_nd")
+def padding(call: Call) -> Flow:
+    """New indices at the ends of axes, as :func:`torch.nn.functional.pad` counts them."""
+    return _padded(call["self"], call["pad"], call.get("mode", "constant"), call.output)
+
+
+@rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")
+def reflection(call: Call) -> Flow:
+    """Ends that mirror what they adjoin."""
+    return _padded(call["self"], call["padding"], "reflect", call.output)
+
+
+@rule("aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d")
+def replication(call: Call) -> Flow:
+    """Ends that repeat the last index."""
+    return _padded(call["self"], call["padding"], "replicate", call.output)
+
+
+def _joined(pieces: list[Operand], dim: int, output: Shape) -> Flow:
+    traced = [piece for piece in pieces if piece.traced]
+    if any(piece.is_weights for piece in traced):
+        layout = traced[0].positions
+        axis = (replace(_kind_of(traced, dim), size=output[dim]),)
+        return Weights(layout=natural(replace_axis(layout, dim, axis).axes))
+    axes = [piece.positions.axes[dim] for piece in traced]
+    if any(has_channels(axis) for axis in axes):
+        return _joined_channels(traced, axes, dim, output)
+    if any(has_positions(axis) for axis in axes) or not _one_label(traced, dim, output):
+        return _joined_positions(pieces, dim, output)
+    layout = replace_axis(traced[0].positions, dim, (_kind_of(traced, dim, output[dim]),))
+    return over(traced[0], layout, operation=Operation.RELAYOUT)
+
+
+def _kind_of(traced: Sequence[Operand], dim: int, size: int = 1) -> Factor:
+    """The weightiest kind along an axis of several operands; a new axis is one of channels."""
+    kinds = {factor.kind for piece in traced for factor in piece.positions.axes[dim]}
+    kind = next((kind for kind in Kind if kind in kinds), Kind.CHANNEL)
+    return Factor(size, Kind.POSITION if kind is Kind.BATCH else kind)
+
+
+def _one_label(traced: Sequence[Operand], dim: int, output: Shape) -> bool:
+    """Whether all pieces have the same label along a new axis."""
+    shape = (*output[:dim], 1, *output[dim + 1 :])
+    return not combine(traced, shape, operation=Operation.RELAYOUT).labels
+
+
+def _joined_channels(
+    traced: list[Operand], axes: list[Axis], dim: int, output: Shape
+) -> Flow:
+    """Pieces along channels: averaged by their share; constants carry nothing."""
+    for axis in axes:
+        if has_positions(axis):
+            raise LayoutError(f"positions are joined to channels along an axis: {axis_text(axis)}")
+    narrow = [
+        with_axes(piece, replace_axis(piece.positions, dim, channel(1))) for piece in traced
+    ]
+    shape = (*output[:dim], 1, *output[dim + 1 :])
+    flow = combine(
+        narrow,
+        shape,
+        operation=Operation.SPATIAL_AGGREGATION,
+        shares=[axis_size(axis) for axis in axes],
+    )
+    assert flow.layout is not None
+    layout = replace_axis(flow.layout, dim, channel(output[dim]))
+    if not flow.labels:  # one label for all of them: nothing is aggregated
+        return replace(flow, layout=layout, operation=Operation.RELAYOUT)
+    return replace(flow, layout=layout)
+
+
+def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
+    """Pieces along positions; those that do not come from the image carry the prior."""
+    traced = [piece for piece in pieces if piece.traced]
+    for piece in traced:
+        axis = piece.positions.axes[dim]
+        if has_positions(axis) and not pure_positions(axis):
+            raise LayoutError(f"an axis whose positions are partly repeated: {axis_text(axis)}")
+    alignment = align([piece.positions for piece in traced], output, joined=dim)
+    fields = iter(
+        Labels(piece, alignment.arrangement(index)) for index, piece in enumerate(traced)
+    )
+    layout = alignment.layout
+    constants = len(traced) < len(pieces)
+    return Join(
+        layout=layout,
+        pieces=tuple(next(fields) if piece.traced else None for piece in pieces),
+        sizes=tuple(piece.shape[dim] for piece in pieces),
+        dim=layout.axes[dim][0].slot,
+        batch_dim=batch_slot(layout) if constants else 0,
+    )
+
+
+def _padded(source: Operand, widths: Sequence[int], mode: str, output: Shape) -> Flow:
+    layout = source.positions
+    rank = len(output)
+    pairs = {
+        rank - 1 - index: (widths[2 * index], widths[2 * index + 1])
+        for index in range(len(widths) // 2)
+    }
+    pairs = {dim: pair for dim, pair in pairs.items() if pair != (0, 0)}
+    varying = [dim for dim in pairs if has_positions(layout.axes[dim])]
+    for dim in varying:
+        if not pure_positions(layout.axes[dim]):
+            raise LayoutError(
+                f"padding of an axis of positions and channels: {axis_text(layout.axes[dim])}"
+            )
+    for dim in pairs:
+        if dim not in varying:
+            layout = replace_axis(layout, dim, (_kind_of([source], dim, output[dim]),))
+    if not varying:
+        return over(source, layout, operation=Operation.RELAYOUT)
+    arrangement, dims, fresh = arrange_one_by_one(layout, varying)
+    for dim in varying:
+        fresh = replace_axis(fresh, dim, (Factor(output[dim], Kind.POSITION),))
+    fresh = natural(fresh.axes)
+    if source.is_weights:
+        return Weights(layout=fresh)
+    padded = {dims[dim]: pairs[dim] for dim in varying}
+    return Pad(
+        layout=fresh,
+        source=Labels(source, arrangement),
+        widths=tuple(padded.get(index, (0, 0)) for index in range(len(arrangement.groups))),
+        mode="prior" if mode == "constant" else mode,
+        batch_dim=batch_slot(fresh) if mode == "constant" else 0,
+    )

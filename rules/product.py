@@ -1,0 +1,24 @@
+"""Products of traced streams: the gate is ignored, equals are averaged (contract, point 8)."""
+
+from labeltrace.call import Call
+from labeltrace.combination import carry
+from labeltrace.contraction import product
+from labeltrace.flow import Flow, Operation
+from labeltrace.registry import rule
+
+
+@rule("aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod")
+def multiplication(call: Call) -> Flow:
+    """A product or quotient of two operands, one of which may be a constant or a number."""
+    traced = call.traced
+    if len(traced) == 1:
+        return carry(traced[0], call.output)
+    return product(traced[0], traced[1], call.output, operation=Operation.POINTWISE)
+
+
+@rule("aten.glu")
+def gated_half(call: Call) -> Flow:
+    """One half of the channels times the sigmoid of the other."""
+    from labeltrace.rules.selection import narrowed
+
+    return narrowed(call["self"], call["dim"], 0, call.output[call["dim"]])

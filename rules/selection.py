@@ -1,0 +1,248 @@
+"""Selections: a part of an axis, or the axis in another order."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from labeltrace.call import Call
+from labeltrace.combination import over
+from labeltrace.errors import LayoutError
+from labeltrace.flow import (
+    Flip,
+    Flow,
+    Labels,
+    Operand,
+    Operation,
+    Roll,
+    Select,
+    Slice,
+    Take,
+    Weights,
+)
+from labeltrace.layout import (
+    Axis,
+    Factor,
+    Kind,
+    Layout,
+    arrange_one_by_one,
+    axis_size,
+    axis_text,
+    has_positions,
+    natural,
+    pure_positions,
+    replace_axis,
+    size_text,
+)
+from labeltrace.registry import rule
+
+
+@rule("aten.slice", "aten.narrow")
+def part(call: Call) -> Flow:
+    """``start:end:step`` of one axis."""
+    source: Operand = call["self"]
+    dim = call.get("dim", 0) % len(source.shape)
+    size = source.shape[dim]
+    start = _clamped(call.get("start", 0), size)
+    return narrowed(source, dim, start, call.output[dim], call.get("step", 1))
+
+
+@rule("aten.select")
+def one(call: Call) -> Flow:
+    """One index of an axis."""
+    source: Operand = call["self"]
+    dim = call["dim"] % len(source.shape)
+    return _selected(source, dim, call["index"] % source.shape[dim])
+
+
+@rule("aten.unbind")
+def each(call: Call) -> tuple[Flow, ...]:
+    """Every index of an axis by itself."""
+    source: Operand = call["self"]
+    dim = call.get("dim", 0) % len(source.shape)
+    return tuple(_selected(source, dim, index) for index in range(source.shape[dim]))
+
+
+@rule("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.tensor_split")
+def pieces(call: Call) -> tuple[Flow, ...]:
+    """An axis cut into runs."""
+    source: Operand = call["self"]
+    dim = call.get("dim", 0) % len(source.shape)
+    flows: list[Flow] = []
+    start = 0
+    for shape in call.outputs:
+        flows.append(narrowed(source, dim, start, shape[dim]))
+        start += shape[dim]
+    return tuple(flows)
+
+
+@rule("aten.roll")
+def rolled(call: Call) -> Flow:
+    """Axes rolled around."""
+    source: Operand = call["self"]
+    if not call.get("dims"):
+        raise LayoutError("a roll of the flattened activation moves channels into positions")
+    shifts, dims = _listed(call["shifts"]), [d % len(source.shape) for d in _listed(call["dims"])]
+    moved = _moving(source, dims)
+    if not moved or source.is_weights:
+        return over(source, source.positions, operation=Operation.RELAYOUT)
+    arrangement, index, layout = arrange_one_by_one(source.positions, moved)
+    return Roll(
+        layout=layout,
+        source=Labels(source, arrangement),
+        shifts=tuple(shift for shift, dim in zip(shifts, dims, strict=True) if dim in moved),
+        dims=tuple(index[dim] for dim in dims if dim in moved),
+    )
+
+
+@rule("aten.flip", "aten.fliplr", "aten.flipud")
+def flipped(call: Call) -> Flow:
+    """Axes reversed."""
+    source: Operand = call["self"]
+    named = {"aten.fliplr": [1], "aten.flipud": [0]}
+    dims = [d % len(source.shape) for d in named.get(call.operator) or call["dims"]]
+    moved = _moving(source, dims)
+    if not moved or source.is_weights:
+        return over(source, source.positions, operation=Operation.RELAYOUT)
+    arrangement, index, layout = arrange_one_by_one(source.positions, moved)
+    return Flip(
+        layout=layout,
+        source=Labels(source, arrangement),
+        dims=tuple(index[dim] for dim in moved),
+    )
+
+
+@rule("aten.index_select")
+def indexed_axis(call: Call) -> Flow:
+    """Indices of one axis, chosen by a constant."""
+    source: Operand = call["self"]
+    dim = call["dim"] % len(source.shape)
+    return _taken(source, dim, call["index"], (call.output[dim],))
+
+
+@rule("aten.index")
+def indexed(call: Call) -> Flow:
+    """``activation[:, index]`` with one constant index."""
+    source: Operand = call["self"]
+    indices = call["indices"]
+    chosen = [dim for dim, index in enumerate(indices) if index is not None]
+    if not source.traced or len(chosen) != 1 or indices[chosen[0]].traced:
+        raise LayoutError(
+            "indexing can be followed with one constant index of the activation: "
+            f"{source.layout} with {len(chosen)} indices"
+        )
+    dim = chosen[0]
+    index: Operand = indices[dim]
+    added = len(call.output) - len(source.shape) + 1
+    return _taken(source, dim, index, call.output[dim : dim + added])
+
+
+def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) -> Flow:
+    """``size`` indices of axis ``dim`` from ``start`` on, every ``step``-th."""
+    dim %= len(source.shape)
+    layout = source.positions
+    axis = layout.axes[dim]
+    if size == axis_size(axis):
+        return over(source, layout, operation=Operation.RELAYOUT)
+    if not has_positions(axis):
+        kept = replace_axis(layout, dim, (_resized(axis, size),))
+        return over(source, kept, operation=Operation.RELAYOUT)
+    if not pure_positions(axis):
+        return _narrowed_block(source, dim, start, size, step)
+    if source.is_weights:
+        return Weights(layout=natural(replace_axis(layout, dim, _positions(size)).axes))
+    arrangement, index, fresh = arrange_one_by_one(layout, [dim])
+    return Slice(
+        layout=natural(replace_axis(fresh, dim, _positions(size)).axes),
+        source=Labels(source, arrangement),
+        dim=index[dim],
+        start=start,
+        end=start + (size - 1) * step + 1,
+        step=step,
+    )
+
+
+def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int) -> Flow:
+    """A slice of an axis of positions and channels: whole blocks of its outermost factor."""
+    axis = source.positions.axes[dim]
+    outer, inner = axis[0], axis[1:]
+    block = axis_size(inner)
+    if step != 1 or start % block or size % block or outer.is_position or not source.labelled:
+        raise LayoutError(
+            f"a slice {size_text(start)}:{size_text(start + size)}:{step} cuts through an axis of "
+            f"positions and channels: {axis_text(axis)}"
+        )
+    kept = replace(outer, size=size // block)
+    layout = replace_axis(source.positions, dim, (kept, *inner))
+    return over(source, layout, operation=Operation.RELAYOUT)
+
+
+def _selected(source: Operand, dim: int, index: int) -> Flow:
+    layout = source.positions
+    axis = layout.axes[dim]
+    without = Layout((*layout.axes[:dim], *layout.axes[dim + 1 :]))
+    if not has_positions(axis):
+        return over(source, without, operation=Operation.RELAYOUT)
+    if source.is_weights:
+        return Weights(layout=natural(without.axes))
+    if not pure_positions(axis):
+        raise LayoutError(
+            f"one index of an axis of positions and channels is taken: {axis_text(axis)}"
+        )
+    arrangement, dims, fresh = arrange_one_by_one(layout, [dim])
+    kept = (*fresh.axes[:dim], *fresh.axes[dim + 1 :])
+    return Select(
+        layout=natural(kept), source=Labels(source, arrangement), dim=dims[dim], index=index
+    )
+
+
+def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> Flow:
+    layout = source.positions
+    axis = layout.axes[dim]
+    if index.traced:
+        raise LayoutError("an index computed from the image selects positions")
+    if not has_positions(axis):
+        new: list[Axis] = [(_resized(axis, size),) for size in sizes]
+        kept = Layout((*layout.axes[:dim], *new, *layout.axes[dim + 1 :]))
+        return over(source, kept, operation=Operation.RELAYOUT)
+    if not pure_positions(axis):
+        raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
+    new = [_positions(size) for size in sizes]
+    if source.is_weights:
+        return Weights(layout=natural((*layout.axes[:dim], *new, *layout.axes[dim + 1 :])))
+    arrangement, dims, fresh = arrange_one_by_one(layout, [dim])
+    axes = (*fresh.axes[:dim], *new, *fresh.axes[dim + 1 :])
+    return Take(
+        layout=natural(axes), source=Labels(source, arrangement), dim=dims[dim], index=index
+    )
+
+
+def _moving(source: Operand, dims: Sequence[int]) -> list[int]:
+    """The axes among ``dims`` that have positions.
+
+    Raises:
+        LayoutError: one of them has channels as well.
+    """
+    axes = source.positions.axes
+    for dim in dims:
+        if has_positions(axes[dim]) and not pure_positions(axes[dim]):
+            raise LayoutError(f"an axis of positions and channels moves: {axis_text(axes[dim])}")
+    return [dim for dim in dims if has_positions(axes[dim])]
+
+
+def _positions(size: int) -> Axis:
+    return (Factor(size, Kind.POSITION),)
+
+
+def _resized(axis: Axis, size: int) -> Factor:
+    """Some indices of an axis without positions."""
+    kinds = {factor.kind for factor in axis} or {Kind.CHANNEL}
+    return Factor(size, Kind.CHANNEL if Kind.CHANNEL in kinds else Kind.REPEATED)
+
+
+def _clamped(start: int, size: int) -> int:
+    return max(0, min(start + size if start < 0 else start, size))
+
+
+def _listed(value: int | list[int]) -> list[int]:
+    return [value] if isinstance(value, int) else list(value)
+
+

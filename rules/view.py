@@ -1,0 +1,108 @@
+"""Views: axes are split, merged, reordered or repeated, and labels stay where they are."""
+
+from labeltrace.call import Call
+from labeltrace.combination import over
+from labeltrace.errors import LayoutError
+from labeltrace.flow import Constant, Flow, Labels, Operand, Operation, Rearrange
+from labeltrace.layout import (
+    Layout,
+    arrange,
+    expand,
+    natural,
+    permute,
+    positions,
+    unsqueeze,
+    view,
+)
+from labeltrace.registry import rule
+
+
+@rule(
+    "aten.view.default",
+    "aten.reshape",
+    "aten._unsafe_view",
+    "aten._reshape_alias",
+    "aten.flatten",
+    "aten.unflatten",
+    "aten.squeeze",
+    "aten.view_as",
+    "aten.reshape_as",
+    "aten._reshape_copy",
+    "aten.ravel",
+)
+def reshape(call: Call) -> Flow:
+    """The same values in the same order, in another shape."""
+    source: Operand = call["self"]
+    if not source.traced:  # view_as and its kin read only the other's shape
+        return Constant()
+    return reshaped(source, call.output)
+
+
+def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
+    """``source.reshape(shape)``; positions are first put in their order where need be."""
+    layout = source.positions
+    try:
+        return _relayout(source, view(layout, shape))
+    except LayoutError:
+        fresh = natural(layout.axes)
+        moved = view(fresh, shape)  # raises again where no order of positions helps
+    if not source.labelled:
+        return over(source, moved, operation=Operation.RELAYOUT)
+    groups = [(factor,) for axis in layout.axes for factor in positions(axis)]
+    return Rearrange(layout=moved, source=Labels(source, arrange(layout, groups)))
+
+
+@rule("aten.permute", "aten.permute_copy")
+def reordered(call: Call) -> Flow:
+    """Axes in another order."""
+    source: Operand = call["self"]
+    rank = len(source.shape)
+    return _relayout(source, permute(source.positions, [dim % rank for dim in call["dims"]]))
+
+
+@rule("aten.transpose", "aten.t", "aten.swapaxes", "aten.swapdims", "aten.numpy_T", "aten.mT")
+def transposed(call: Call) -> Flow:
+    """Two axes exchanged; without arguments the last two."""
+    source: Operand = call["self"]
+    rank = len(source.shape)
+    first = call.get("dim0", call.get("axis0", -2)) % rank
+    second = call.get("dim1", call.get("axis1", -1)) % rank
+    dims = list(range(rank))
+    dims[first], dims[second] = dims[second], dims[first]
+    return _relayout(source, permute(source.positions, dims))
+
+
+@rule("aten.movedim", "aten.moveaxis")
+def moved(call: Call) -> Flow:
+    """Axes moved to other places."""
+    source: Operand = call["self"]
+    rank = len(source.shape)
+    origins, targets = ([d % rank for d in _listed(call[n])] for n in ("source", "destination"))
+    rest = [dim for dim in range(rank) if dim not in origins]
+    placed = dict(zip(targets, origins, strict=True))
+    order = [placed[dim] if dim in placed else rest.pop(0) for dim in range(rank)]
+    return _relayout(source, permute(source.positions, order))
+
+
+@rule("aten.unsqueeze")
+def unsqueezed(call: Call) -> Flow:
+    """A new axis of size one."""
+    source: Operand = call["self"]
+    return _relayout(source, unsqueeze(source.positions, call["dim"] % (len(source.shape) + 1)))
+
+
+@rule("aten.expand", "aten.expand_as", "aten.broadcast_to")
+def expanded(call: Call) -> Flow:
+    """Axes of size one repeated."""
+    source: Operand = call["self"]
+    if not source.traced:  # expand_as: only the other's shape is read
+        return Constant()
+    return _relayout(source, expand(source.positions, call.output))
+
+
+def _relayout(source: Operand, layout: Layout) -> Flow:
+    return over(source, layout, operation=Operation.RELAYOUT)
+
+
+def _listed(value: int | list[int]) -> list[int]:
+    return [value] if isinstance(value, int) else value
