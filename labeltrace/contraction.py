@@ -162,6 +162,7 @@ def _stream_and_matrix(
         plan = plan_mixing(stream, matrix, result, sizes)
         return Mix(
             layout=plan.layout,
+            stored=plan.stored,
             source=plan.labels,
             weights=matrix.operand,
             notation=plan.notation,
@@ -203,13 +204,18 @@ def _two_streams(
 
 
 def product(first: Operand, second: Operand, output: Shape, *, operation: Operation) -> Flow:
-    """The product of two streams on the same positions: the gate is ignored (point 8)."""
-    if first.bounded != second.bounded:
-        content = second if first.bounded else first
-        combined = combine((first, second), output, operation=operation)
-        if _extent(content.positions) == _extent(combined.layout):
-            return over(content, expand(content.positions, output), operation=operation)
-    return combine((first, second), output, operation=operation, bounded=False)
+    """The product of two streams: the gate is ignored, equals are averaged (point 8).
+
+    A stream without positions that the other lacks is the gate; between streams on the same
+    positions it is the one whose last non-linear step is bounded.
+    """
+    combined = combine((first, second), output, operation=operation, bounded=False)
+    whole = [op for op in (first, second) if _extent(op.positions) == _extent(combined.layout)]
+    if len(whole) == 2 and first.bounded != second.bounded:
+        whole = [second if first.bounded else first]
+    if len(whole) == 1 and whole[0].labelled:
+        return over(whole[0], expand(whole[0].positions, output), operation=operation)
+    return combined
 
 
 def _extent(layout: Layout | None) -> int:
@@ -301,6 +307,7 @@ class MixingPlan:
     notation: str
     sizes: tuple[tuple[str, int], ...]
     layout: Layout
+    stored: tuple[int, ...]
 
 
 def plan_mixing(
@@ -340,7 +347,8 @@ def plan_mixing(
         for run in runs[letter]
         if axis_size(run.factors) % BATCH
     )
-    return MixingPlan(labels, notation, known, layout)
+    stored = tuple(axis_size(run.factors) for run in shown)
+    return MixingPlan(labels, notation, known, layout, stored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,9 +140,19 @@ class Carry(Flow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(Flow):
-    """A flow whose label is computed: ``layout`` is over a fresh field, in natural order."""
+    """A flow whose label is computed: ``layout`` is over a fresh field, in natural order.
+
+    ``stored`` has the sizes of that field's dimensions where they are coarser than the layout's
+    positions: neighbouring positions stand in one dimension.
+    """
 
     layout: Layout
+    stored: tuple[int, ...] | None = None
+
+    @property
+    def field_sizes(self) -> tuple[int, ...]:
+        """The sizes of the computed field's dimensions, K left out."""
+        return self.layout.field_sizes if self.stored is None else self.stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,7 @@ class _Generator:
             if field in self.needed:
                 step = self.trace.steps[field]
                 self.fields[field] = self._step(step)
-                self.shapes[self.fields[field]] = step.flow.layout.field_sizes
+                self.shapes[self.fields[field]] = step.flow.field_sizes
             index += 1
 
     def _step(self, step: BoundStep) -> Node:

@@ -43,6 +43,7 @@ def scaled_dot_product_attention(call: Call) -> Flow:
     plan = plan_mixing(values, probabilities, result, sizes)
     return Attend(
         layout=plan.layout,
+        stored=plan.stored,
         source=plan.labels,
         query=query,
         key=key,

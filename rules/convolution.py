@@ -80,11 +80,15 @@ def _subsampled(
     if has_positions(source.positions.axes[1]) or not source.labelled:
         raise LayoutError(f"a strided convolution of one tap over {source.layout}")
     ones = (1,) * len(stride)
-    labels, _, axes = spatial_field(source, len(stride), output)
+    field = spatial_field(source, len(stride), output)
+    if not field.varies:
+        axes = (source.positions.axes[0], channel(channels), *map(channel, output[2:]))
+        return over(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
     return Pool(
         operation=Operation.CHANNEL_MIXING,
-        layout=natural([axes[0], channel(channels), *axes[2:]]),
-        source=labels,
+        layout=natural([field.axes[0], channel(channels), *field.axes[2:]]),
+        stored=field.result,
+        source=field.labels,
         kernel=ones,
         stride=stride,
         padding=(0,) * len(stride),
@@ -117,19 +121,19 @@ def _sliding(
             f"{call.operator} slides over an activation with positions in its channel axis: "
             f"{source.layout}"
         )
-    labels, space, axes = spatial_field(source, count, call.output)
-    axes = [axes[0], channel(weight.shape[0]), *axes[2:]]
-    if not space:
-        axes = [axes[0], axes[1], *(channel(size) for size in call.output[2:])]
-        layout = Layout(tuple(axes))
-        return over(source, layout, operation=Operation.CHANNEL_MIXING)
-    layout = natural(axes)
+    field = spatial_field(source, count, call.output)
+    first = source.positions.axes[0]
+    if not field.varies:
+        axes = (first, channel(weight.shape[0]), *map(channel, call.output[2:]))
+        return over(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
+    layout = natural([first, channel(weight.shape[0]), *field.axes[2:]])
     outside = any(before or after for before, after in padding)
     if tuple(kernel) == stride and not outside and all(d == 1 for d in dilation):
         return Pool(
             operation=Operation.SPATIAL_AGGREGATION,
             layout=layout,
-            source=labels,
+            stored=field.result,
+            source=field.labels,
             kernel=tuple(kernel),
             stride=stride,
             padding=(0,) * count,
@@ -137,10 +141,10 @@ def _sliding(
         )
     return Convolve(
         layout=layout,
-        source=labels,
+        stored=field.result,
+        source=field.labels,
         weights=weight,
         stride=stride,
         padding=padding,
         dilation=dilation,
     )
-

@@ -1,6 +1,7 @@
 """Pooling: spatial aggregation over windows, over the positions inside the image."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from labeltrace.call import Call
 from labeltrace.errors import LayoutError
@@ -10,6 +11,7 @@ from labeltrace.layout import (
     Factor,
     Kind,
     arrange,
+    axis_size,
     axis_text,
     has_positions,
     natural,
@@ -56,14 +58,15 @@ def adaptive_maximum_pool(call: Call) -> tuple[Flow, ...]:
 def _pool(call: Call, approximation: str) -> Flow:
     source: Operand = call["self"]
     kernel = spread(call["kernel_size"], _space(call))
-    labels, space, axes = spatial_field(source, _space(call), call.output)
-    if not space:
+    field = spatial_field(source, _space(call), call.output)
+    if not field.varies:
         raise LayoutError(f"{call.operator} pools axes without positions: {source.layout}")
     if source.is_weights:
-        return Weights(layout=natural(axes), approximation=approximation)
+        return Weights(layout=natural(field.axes), approximation=approximation)
     return Pool(
-        layout=natural(axes),
-        source=labels,
+        layout=natural(field.axes),
+        stored=field.result,
+        source=field.labels,
         kernel=kernel,
         stride=spread(call.get("stride") or kernel, len(kernel)),
         padding=spread(call.get("padding", 0), len(kernel)),
@@ -76,12 +79,13 @@ def _pool(call: Call, approximation: str) -> Flow:
 def _adaptive(call: Call, approximation: str) -> Flow:
     source: Operand = call["self"]
     count = _space(call)
-    labels, space, axes = spatial_field(source, count, call.output)
-    if source.is_weights or not space:
+    field = spatial_field(source, count, call.output)
+    if source.is_weights or not field.varies:
         raise LayoutError(f"{call.operator} pools axes without positions: {source.layout}")
     return AdaptivePool(
-        layout=natural(axes),
-        source=labels,
+        layout=natural(field.axes),
+        stored=field.result,
+        source=field.labels,
         output_size=tuple(call.output[-count:]),
         approximation=approximation,
     )
@@ -98,27 +102,39 @@ def spread(value: int | Sequence[int], count: int) -> tuple[int, ...]:
     return values * count if len(values) == 1 else values
 
 
-def spatial_field(
-    source: Operand, count: int, output: Sequence[int]
-) -> tuple[Labels, bool, list[Axis]]:
-    """The field as (everything else, *space), and the axes of a result of shape ``output``.
+@dataclass(frozen=True, slots=True)
+class SpatialField:
+    """A field as (everything else, *space), for steps that slide or pool over space.
 
-    The last ``count`` axes are space; the second value is False if none of them has positions.
+    ``axes`` are those of the step's result, ``result`` the sizes of its field; ``varies`` says
+    whether the label varies along space at all.
+    """
+
+    labels: Labels
+    axes: tuple[Axis, ...]
+    result: tuple[int, ...]
+    varies: bool
+
+
+def spatial_field(source: Operand, count: int, output: Sequence[int]) -> SpatialField:
+    """The field of an activation whose last ``count`` axes are space, for a result of ``output``.
 
     Raises:
-        LayoutError: an axis of space has positions and channels both, or just some of them have
-            positions.
+        LayoutError: an axis of space has positions and channels both, or some axes of space have
+            positions and others channels.
     """
     layout = source.positions
     rest, space = layout.axes[:-count], layout.axes[-count:]
-    varying = [axis for axis in space if has_positions(axis)]
-    for axis in varying:
-        if not pure_positions(axis):
-            raise LayoutError(f"an axis of space has positions and channels: {axis_text(axis)}")
-    other = [factor for axis in rest for factor in positions(axis)]
-    groups: list[Sequence[Factor]] = [other, *(positions(axis) for axis in space)]
-    axes: list[Axis] = list(rest)
-    axes += [(Factor(size, Kind.POSITION),) for size in output[-count:]]
-    return Labels(source, arrange(layout, groups)), bool(varying), axes
-
-
+    varies = any(has_positions(axis) for axis in space)
+    for axis in space:
+        if varies and not pure_positions(axis) and axis_size(axis) > 1:
+            raise LayoutError(f"an axis of space is not made of positions: {axis_text(axis)}")
+    other = tuple(factor for axis in rest for factor in positions(axis))
+    groups = [other, *(positions(axis) for axis in space)]
+    sizes = output[-count:]
+    return SpatialField(
+        labels=Labels(source, arrange(layout, groups)),
+        axes=(*rest, *((Factor(size, Kind.POSITION),) for size in sizes)),
+        result=(axis_size(other), *sizes),
+        varies=varies,
+    )

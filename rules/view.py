@@ -49,7 +49,10 @@ def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
     if not source.labelled:
         return over(source, moved, operation=Operation.RELAYOUT)
     groups = [(factor,) for axis in layout.axes for factor in positions(axis)]
-    return Rearrange(layout=moved, source=Labels(source, arrange(layout, groups)))
+    arrangement = arrange(layout, groups)
+    return Rearrange(
+        layout=moved, stored=arrangement.shape, source=Labels(source, arrangement)
+    )
 
 
 @rule("aten.permute", "aten.permute_copy")

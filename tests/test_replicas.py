@@ -7,16 +7,17 @@ fixed random weights and inputs, in float32.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from tests.replicas import dense, swin, swin_v2, vision_transformer
+from tests.replicas import dense, swin, vision_transformer
+from tests.replicas.label_mover import attention_by_hand, label_mover
 from tests.replicas.models import CASES, ReplicaCase, example_inputs
 
 OFFICIAL = Path(__file__).parent / "vectors" / "tl_align_vit.safetensors"
@@ -26,7 +27,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 def official() -> tuple[VisionTransformer, dict[str, Tensor]]:
     with safe_open(OFFICIAL, framework="pt") as file:
-        settings = {name: int(value) for name, value in file.metadata().items()}
+        settings: dict[str, Any] = {name: int(value) for name, value in file.metadata().items()}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     model = VisionTransformer(**settings)
     prefix = "model."
@@ -107,45 +108,28 @@ def test_building_is_repeatable_and_draws_no_global_random_numbers(case: Replica
             assert value.std() > 0, name
 
 
-def merged_heads(probabilities: Tensor, values: Tensor, projection: nn.Linear) -> Tensor:
-    mixed = (probabilities @ values).transpose(1, 2).flatten(2)
-    return mixed @ projection.weight.detach().double().T + projection.bias.detach().double()
-
-
 @pytest.mark.parametrize(
     "case",
-    [
-        case
-        for case in CASES
-        if case.aligned_labels
-        in (vision_transformer.aligned_labels, swin.aligned_labels, swin_v2.aligned_labels)
-    ],
+    [case for case in CASES if case.name.startswith(("vit", "deit", "swin"))],
     ids=lambda case: case.name,
 )
 def test_attention_by_hand_gives_what_the_module_gives(case: ReplicaCase) -> None:
     """Proof that the probabilities are the model's own: mask, bias, scale, norms and order."""
     model = case.build()
     images, _ = example_inputs(case)
-    if isinstance(model, VisionTransformer):
-        grids = [(block, 0, 0) for block in model.blocks]
-    else:
-        grids = [
-            (block, *block.input_resolution) for stage in model.layers for block in stage.blocks
-        ]
-    results: dict[nn.Module, Tensor] = {}
-    for block, _, _ in grids:
-        block.attn.register_forward_hook(
-            lambda module, _, result: results.update({module: result.detach().double()})
+    by_hand = attention_by_hand(model, images)
+    given: dict[nn.Module, Tensor] = {}
+    for attention in by_hand:
+        attention.register_forward_hook(
+            lambda module, _, result: given.update({module: result.detach().double()})
         )
-    inputs = dense.inputs_of([block.attn for block, _, _ in grids], model, images)
-    for (block, rows, columns), tokens in zip(grids, inputs, strict=True):
-        if isinstance(model, VisionTransformer):
-            by_hand = vision_transformer.attention_probabilities(block.attn, tokens)
-        else:
-            scores = (swin if isinstance(model, SwinTransformer) else swin_v2).scores_and_values
-            by_hand = swin.masked_probabilities(block, tokens, rows, columns, scores)
-        expected = merged_heads(*by_hand, block.attn.proj)
-        torch.testing.assert_close(expected, results[block.attn], atol=2e-5, rtol=0)
+    with torch.no_grad():
+        model(images)
+    for attention, (probabilities, values) in by_hand.items():
+        mixed = (probabilities @ values).transpose(1, 2).flatten(2)
+        weight = attention.get_parameter("proj.weight").detach().double()
+        bias = attention.get_parameter("proj.bias").detach().double()
+        torch.testing.assert_close(mixed @ weight.T + bias, given[attention], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -161,45 +145,28 @@ def test_fused_and_written_out_attention_give_the_same_labels(fused: str, writte
     torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
-class FixedAttention(nn.Module):
-    """Attention whose scores know only places in the window, and whose values are its input."""
-
-    def __init__(self, area: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(area)
-        self.scores = torch.randn(area, area, generator=generator, dtype=torch.float64)
-
-    def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
-        scores = self.scores if mask is None else self.scores + mask.double()
-        images = 1 if mask is None else len(windows) // len(mask)
-        return (
-            scores.expand(len(windows) // images, -1, -1).repeat(images, 1, 1).softmax(-1) @ windows
-        )
-
-
-def fixed_scores(attention: nn.Module, windows: Tensor) -> tuple[Tensor, Tensor]:
-    attention = dense.expect(attention, FixedAttention)
-    return attention.scores.expand(len(windows), 1, -1, -1), windows[:, None]
-
-
 @pytest.mark.parametrize(
-    "name", ["swin", "swin_padded", "swin_narrow", "swin_v2", "swin_v2_padded"]
+    "case", [case for case in CASES if case.name != "gmlp"], ids=lambda case: case.name
 )
-def test_windows_hold_the_tokens_that_timm_puts_there(name: str) -> None:
-    """Labels sent through timm's own shifting, padding and windowing arrive where ours do."""
-    model = next(case for case in CASES if case.name == name).build()
-    generator = torch.Generator().manual_seed(0)
-    for block in (block for stage in model.layers for block in stage.blocks):
-        rows, columns = block.input_resolution
-        block.attn = FixedAttention(block.window_area)
-        labels = torch.rand(2, rows, columns, 3, generator=generator, dtype=torch.float64)
-        moved_by_timm = block._attn(labels)
-        windows = len(swin.window_places(block.window_size, rows, columns))
-        nothing = torch.zeros(2 * windows, block.window_area, 3)
-        matrix = swin.mixing_matrix(block, nothing, rows, columns, fixed_scores)
-        # timm pads with zeros; here, what padding carries is zero as well.
-        carried = torch.cat([dense.tokens_of(labels), torch.zeros(2, 1, 3)], dim=1)
-        torch.testing.assert_close((matrix @ carried).reshape(labels.shape), moved_by_timm)
+def test_walk_is_the_one_that_the_models_own_code_takes(case: ReplicaCase) -> None:
+    """Every step, its order and its residuals, since timm's own forward code walks here.
+
+    Labels travel less their prior: so zero padding carries the prior, like tokens set to zero. Each
+    residual connection adds what the contract averages, which doubles the scale. (gMLP is left
+    out: it multiplies labels.)
+    """
+    images, label_image = example_inputs(case)
+    model = case.build()
+    expected = case.aligned_labels(model, images, label_image)
+    residuals = sum(
+        2 if hasattr(module, "norm2") else 1
+        for module in model.modules()
+        if type(module).__name__.endswith(("Block", "Bottleneck"))
+    )
+    prior = dense.prior(label_image)
+    sources = label_image.shape[1]
+    moved = label_mover(model, images, sources)(label_image.double() - prior[:, :, None, None])
+    torch.testing.assert_close(prior + moved.detach() / 2**residuals, expected)
 
 
 @pytest.mark.parametrize(
