@@ -60,7 +60,7 @@ class AlignedModule(nn.Module):
         self.__dict__["_channel_dim"] = channel_dim
         self.__dict__["_captures"] = {}
 
-    # Calls. ---------------------------------------------------------------------------------------
+    # Calls.
 
     def forward(self, x: Any, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """The plain model, or the model with labels.
@@ -113,7 +113,7 @@ class AlignedModule(nn.Module):
         last = next(reversed(self._captures.values()))
         return str(last[-1].generated.label_code)
 
-    # Captures. ------------------------------------------------------------------------------------
+    # Captures.
 
     def _captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Captured:
         _, image = first_tensor(args, kwargs)
@@ -133,9 +133,7 @@ class AlignedModule(nn.Module):
         self._captures.setdefault(key, []).append(fresh)
         return fresh
 
-    def _key(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int
-    ) -> tuple[Any, ...]:
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:
         """All that a captured graph takes for constant."""
         leaves, spec = tree_flatten((args, dict(kwargs)))
         flags = tuple((id(module), module.training) for module in self.module.modules())
@@ -145,13 +143,12 @@ class AlignedModule(nn.Module):
         described = tuple(_describe(leaf, batch) for leaf in leaves)
         return (flags, device, dtype, described, str(spec), _ambient(leaves))
 
-    def _state(self, found: Capture) -> Iterator[Tensor]:
+    def _state(self, found: Capture) -> Iterator[Any]:
         """The live parameters and buffers, in the order of the graph's placeholders."""
-        return (
-            functools.reduce(getattr, entry.name.split("."), self.module) for entry in found.state
-        )
+        for entry in found.state:
+            yield functools.reduce(getattr, entry.name.split("."), self.module)
 
-    # Being the model. -----------------------------------------------------------------------------
+    # Being the model.
 
     def train(self, mode: bool = True) -> AlignedModule:
         """Set the model's mode, as :meth:`torch.nn.Module.train` does."""
@@ -237,15 +234,16 @@ def _describe(leaf: Any, batch: int) -> Any:
     """What a graph takes for constant about one leaf of the arguments."""
     if not isinstance(leaf, Tensor):
         return leaf
-    shape = tuple(leaf.shape)
+    shape: tuple[Any, ...] = tuple(leaf.shape)
     if shape and shape[0] == batch:
-        shape = ("batch", *shape[1:])  # type: ignore[assignment]
+        shape = ("batch", *shape[1:])
     return (leaf.dtype, leaf.device, shape)
 
 
 def _ambient(leaves: list[Any]) -> tuple[Any, ...]:
     """The settings around a call that change what a graph records."""
     device = next(leaf.device.type for leaf in leaves if isinstance(leaf, Tensor))
-    autocast = torch.is_autocast_enabled(device)
+    known = torch.amp.is_autocast_available(device)
+    autocast = known and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else None
     return (torch.is_grad_enabled(), autocast, dtype)

@@ -236,7 +236,7 @@ def _batch_range(program: ExportedProgram) -> tuple[int, float]:
     return smallest, largest
 
 
-# Side effects. --------------------------------------------------------------------------------------
+# Side effects.
 
 
 @contextlib.contextmanager
@@ -265,7 +265,7 @@ def _progress(model: nn.Module) -> Iterator[None]:
         timer.cancel()
 
 
-# Errors. --------------------------------------------------------------------------------------------
+# Errors.
 
 
 def _first_line(error: Exception) -> str:
@@ -296,5 +296,3 @@ def _explain(
         "no branch or size may depend on the values of tensors. Change that line, or align the "
         "part of the model that has none (for a detector: its backbone)."
     )
-
-

@@ -96,7 +96,7 @@ def contract(notation: str, first: Operand, second: Operand, output: Shape) -> F
     return _weights(*sides, result, sizes)
 
 
-# Notation. ------------------------------------------------------------------------------------------
+# Notation.
 
 
 def _parse(notation: str, ranks: tuple[int, int], rank: int) -> tuple[Letters, Letters, Letters]:
@@ -104,11 +104,15 @@ def _parse(notation: str, ranks: tuple[int, int], rank: int) -> tuple[Letters, L
     texts = [text.split() for text in (*inputs.split(","), result)]
     spare = [letter for letter in ascii_lowercase if letter not in notation]
     widths = (*ranks, rank)
-    most = max(
-        width - (len(text) - 1)
-        for text, width in zip(texts, widths, strict=True)
-        if "..." in text
-    ) if "..." in notation else 0
+    most = (
+        max(
+            width - (len(text) - 1)
+            for text, width in zip(texts, widths, strict=True)
+            if "..." in text
+        )
+        if "..." in notation
+        else 0
+    )
     leading = spare[:most]
     parsed = [_spell(text, width, leading) for text, width in zip(texts, widths, strict=True)]
     return parsed[0], parsed[1], parsed[2]
@@ -147,7 +151,7 @@ def _side(operand: Operand, letters: Letters, sizes: Mapping[str, int]) -> Side:
     return Side(operand, letters, axes)
 
 
-# The cases. -----------------------------------------------------------------------------------------
+# The cases.
 
 
 def _stream_and_matrix(
@@ -239,12 +243,10 @@ def _refuse_unresolved(side: Side) -> None:
         )
 
 
-# Layouts of results. --------------------------------------------------------------------------------
+# Layouts of results.
 
 
-def _result_layout(
-    sides: Sequence[Side], result: Letters, sizes: Mapping[str, int]
-) -> Layout:
+def _result_layout(sides: Sequence[Side], result: Letters, sizes: Mapping[str, int]) -> Layout:
     """The layout of weights: each letter's axis from the first side that has positions there."""
     axes: list[Axis] = []
     for letter in result:
@@ -259,9 +261,7 @@ def _kept(side: Side, result: Letters, sizes: Mapping[str, int]) -> Layout:
     return Layout(tuple(side.axes.get(letter, ()) for letter in result))
 
 
-def _channel_mixing(
-    stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]
-) -> Flow:
+def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
     axes: list[Axis] = []
     for letter in result:
         if letter in stream.axes:
@@ -273,15 +273,11 @@ def _channel_mixing(
     return over(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
 
 
-def _aggregation(
-    stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]
-) -> Flow:
+def _aggregation(stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
     """Positions inside contracted channel axes: their mean."""
     kept = [axis for letter in result for axis in [stream.axes.get(letter, ())]]
     gone = [axis for letter, axis in stream.axes.items() if letter not in result]
-    layout = natural(
-        [stream.axes.get(letter, channel(sizes[letter])) for letter in result]
-    )
+    layout = natural([stream.axes.get(letter, channel(sizes[letter])) for letter in result])
     return aggregation(stream.operand, layout, kept, gone)
 
 
@@ -296,7 +292,7 @@ def aggregation(
     return Aggregate(layout=layout, source=labels, count=count)
 
 
-# Mixing. --------------------------------------------------------------------------------------------
+# Mixing.
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,4 +416,3 @@ def _result_axis(runs: Sequence[_Run], size: int) -> Axis:
         for factor in run.factors
     )
     return factors if axis_size(factors) == size else channel(size)
-

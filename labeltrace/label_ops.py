@@ -44,7 +44,7 @@ def _first_tensor(values: Sequence[object]) -> Tensor:
     raise TypeError("a label function was called without a tensor")
 
 
-# Ends of the label graph. -----------------------------------------------------------------------
+# Ends of the label graph.
 
 
 @label_arithmetic
@@ -72,7 +72,7 @@ def write_output(labels: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
     return labels.movedim(-1, dim).contiguous()
 
 
-# Moving positions. --------------------------------------------------------------------------------
+# Moving positions.
 
 
 @label_arithmetic
@@ -113,13 +113,13 @@ def select(labels: Tensor, dim: int, index: int) -> Tensor:
 @label_arithmetic
 def roll(labels: Tensor, shifts: Sequence[int], dims: Sequence[int]) -> Tensor:
     """Dimensions rolled as by :func:`torch.roll`."""
-    return labels.roll(shifts, dims)
+    return labels.roll(tuple(shifts), tuple(dims))
 
 
 @label_arithmetic
 def flip(labels: Tensor, dims: Sequence[int]) -> Tensor:
     """Dimensions reversed as by :func:`torch.flip`."""
-    return labels.flip(dims)
+    return labels.flip(tuple(dims))
 
 
 @label_arithmetic
@@ -165,9 +165,7 @@ def _pad_one(
     return torch.cat(pieces, dim) if len(pieces) > 1 else kept
 
 
-def _padded_index(
-    size: int, before: int, after: int, mode: str, device: torch.device
-) -> Tensor:
+def _padded_index(size: int, before: int, after: int, mode: str, device: torch.device) -> Tensor:
     index = torch.arange(-before, size + after, device=device)
     if mode == "circular":
         return index % size
@@ -189,9 +187,7 @@ def _spread_prior(prior: Tensor, like: Tensor, dim: int, size: int, batch_dim: i
 
 
 @label_arithmetic
-def join(
-    pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: int = 0
-) -> Tensor:
+def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: int = 0) -> Tensor:
     """Fields one after the other along ``dim``.
 
     A piece of two dimensions where others have more is the prior (B, K), spread over its size.
@@ -213,7 +209,7 @@ def _widen(piece: Tensor, like: Tensor, dim: int, size: int) -> Tensor:
     return piece.expand(target)
 
 
-# Averages. ------------------------------------------------------------------------------------------
+# Averages.
 
 
 @label_arithmetic
@@ -260,12 +256,16 @@ def pool(
 @label_arithmetic
 def adaptive_pool(labels: Tensor, output_size: Sequence[int]) -> Tensor:
     """The mean over windows that tile the space of (N, *space, K) into ``output_size``."""
-    average_pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
-    pooled = average_pool[len(output_size) - 1](labels.movedim(-1, 1), tuple(output_size))
+    pools: Sequence[Callable[..., Tensor]] = (
+        F.adaptive_avg_pool1d,
+        F.adaptive_avg_pool2d,
+        F.adaptive_avg_pool3d,
+    )
+    pooled = pools[len(output_size) - 1](labels.movedim(-1, 1), tuple(output_size))
     return pooled.movedim(1, -1)
 
 
-# Mixing. ----------------------------------------------------------------------------------------------
+# Mixing.
 
 
 @label_arithmetic
@@ -415,9 +415,7 @@ def _matrices(
     return weights.reshape(flat), rows
 
 
-def _apply_matrices(
-    matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: list[int]
-) -> Tensor:
+def _apply_matrices(matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: list[int]) -> Tensor:
     """(batch..., rows, columns) times the labels, brought into the order of the result."""
     names = plan.label_names
     sources = labels.shape[-1]

@@ -220,7 +220,7 @@ def batch_slot(layout: Layout) -> int:
     raise LayoutError(f"the prior has no place where the batch is not an axis: {layout}")
 
 
-# How views move an axis. ---------------------------------------------------------------------
+# How views move an axis.
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +240,7 @@ def _number(axes: Iterable[Iterable[_Piece]]) -> Layout:
     keys = sorted(p.key for axis in frozen for p in axis if p.key)
     slots = {key: slot for slot, key in enumerate(keys)}
     return Layout(
-        tuple(
-            tuple(Factor(p.size, p.kind, slots.get(p.key, -1)) for p in axis) for axis in frozen
-        )
+        tuple(tuple(Factor(p.size, p.kind, slots.get(p.key, -1)) for p in axis) for axis in frozen)
     )
 
 
@@ -347,7 +345,7 @@ def replace_axis(layout: Layout, dim: int, axis: Axis) -> Layout:
     return Layout((*layout.axes[:dim], axis, *layout.axes[dim + 1 :]))
 
 
-# Several layouts side by side. ----------------------------------------------------------------
+# Several layouts side by side.
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,9 +405,7 @@ class Alignment:
         return arrange(self.layouts[operand], groups)
 
 
-def align(
-    layouts: Sequence[Layout], shape: Sequence[int], joined: int | None = None
-) -> Alignment:
+def align(layouts: Sequence[Layout], shape: Sequence[int], joined: int | None = None) -> Alignment:
     """Cut the axes of broadcast operands into common cells, each of one kind an operand.
 
     Along the axis ``joined`` the operands are not compared: it is one cell that has each operand's
@@ -472,16 +468,16 @@ def _common_shape(axes: Sequence[Axis | None], size: int) -> tuple[int, ...]:
     every = [_boundaries(axis) for axis in present]
     common = sorted(set.intersection(*every))
     bounds = [common[0]]
-    for low, high in zip(common, common[1:], strict=False):
+    for low, high in itertools.pairwise(common):
         if all(_homogeneous(axis, low, high) for axis in present):
             bounds.append(high)
             continue
         bounds.extend(sorted(b for b in set.union(*every) if low < b <= high))
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in itertools.pairwise(bounds):
         if high % low:
             texts = ", ".join(axis_text(axis) for axis in present)
             raise LayoutError(f"operands cut an axis in ways that do not nest: {texts}")
-    return tuple(b // a for a, b in zip(bounds, bounds[1:], strict=False))[::-1] or (size,)
+    return tuple(b // a for a, b in itertools.pairwise(bounds))[::-1] or (size,)
 
 
 def _refine(

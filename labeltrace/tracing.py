@@ -90,6 +90,7 @@ class Trace:
         steps: the label steps by the field that they compute.
         outputs: a value for each leaf of the model's output, None for constants.
         input_field: the label field of the input.
+        input_layout: the layout of the input.
     """
 
     nodes: tuple[TracedNode, ...]
@@ -97,6 +98,7 @@ class Trace:
     steps: Mapping[Field, BoundStep] = field(repr=False)
     outputs: tuple[Value | None, ...] = field(repr=False)
     input_field: Field = field(repr=False)
+    input_layout: Layout = field(repr=False)
 
     def counts(self) -> dict[str, int]:
         """How many nodes do what: from ``"spatial mixing"`` and its kin to a number."""
@@ -107,6 +109,17 @@ class Trace:
     def graph(self) -> networkx.DiGraph:
         """The label flow; see :func:`labeltrace.explaining.flow_graph`."""
         return flow_graph(self.nodes)
+
+    def fields_of(self, node: str) -> tuple[Field, ...]:
+        """The label fields that a node's step computes, one for each output that has one."""
+        return self._fields_by_node.get(node, ())
+
+    @cached_property
+    def _fields_by_node(self) -> dict[str, tuple[Field, ...]]:
+        found: dict[str, tuple[Field, ...]] = {}
+        for key in self.steps:
+            found[key.node] = (*found.get(key.node, ()), key)
+        return found
 
     @property
     def approximate(self) -> tuple[TracedNode, ...]:
@@ -161,10 +174,11 @@ class _Walk:
         self.nodes: dict[Node, TracedNode] = {}
         self.problems: list[_Problem] = []
         self.outputs: tuple[Value | None, ...] = ()
+        self.input_layout = Layout(())
         self.positions = {node: index for index, node in enumerate(capture.graph.nodes)}
         self.storages: dict[int, list[Node]] = {}
 
-    # Nodes. ---------------------------------------------------------------------------------------
+    # Nodes.
 
     def visit(self, node: Node) -> None:
         """Take one node in."""
@@ -174,7 +188,8 @@ class _Walk:
         if node.op == "placeholder":
             self._visit_input(node)
         elif node.op == "output":
-            self.outputs = tuple(self._output(leaf) for leaf in node.args[0])  # type: ignore[union-attr]
+            leaves: Any = node.args[0]
+            self.outputs = tuple(self._output(leaf) for leaf in leaves)
         elif is_getitem(node):
             self._visit_getitem(node)
         elif node.op == "call_function":
@@ -183,16 +198,17 @@ class _Walk:
     def _visit_input(self, node: Node) -> None:
         if node.name != self.capture.traced_input:
             return
-        layout = image(self.sizes.shape(node.meta["val"]), self.capture.channel_dim)
-        self.values[node] = (Value(layout, Field(node.name), node),)
+        self.input_layout = image(self.sizes.shape(node.meta["val"]), self.capture.channel_dim)
+        self.values[node] = (Value(self.input_layout, Field(node.name), node),)
 
     def _visit_getitem(self, node: Node) -> None:
-        whole, index = node.args
-        values = self.values.get(whole)  # type: ignore[arg-type]
+        whole: Any = node.args[0]
+        index: Any = node.args[1]
+        values = self.values.get(whole)
         if isinstance(values, _Poisoned):
             self.values[node] = values
         elif values is not None:
-            value = values[int(index)]  # type: ignore[arg-type]
+            value = values[index]
             self.values[node] = (value and replace(value, source=node),)
 
     def _visit_call(self, node: Node) -> None:
@@ -232,7 +248,7 @@ class _Walk:
         values = self.values.get(node, ())
         return isinstance(values, _Poisoned) or any(value is not None for value in values)
 
-    # Calls. ---------------------------------------------------------------------------------------
+    # Calls.
 
     def _arguments(self, node: Node) -> dict[str, Any]:
         return {
@@ -304,9 +320,7 @@ class _Walk:
         if unresolved is None:
             known = [self._single(other) for other in inputs]
             unresolved = any(value is not None and value.unresolved for value in known)
-        return Value(
-            simplify(flow.layout), None, self._source(node, flow), unresolved=unresolved
-        )
+        return Value(simplify(flow.layout), None, self._source(node, flow), unresolved=unresolved)
 
     def _source(self, node: Node, flow: Weights) -> Source:
         """What labels read in the place of these weights: without the dropout before them."""
@@ -346,7 +360,7 @@ class _Walk:
             collect(value, (name,))
         return found
 
-    # Sums. ----------------------------------------------------------------------------------------
+    # Sums.
 
     def _adjusted(self, node: Node, flow: Flow) -> Flow:
         """A sum of sums whose parts nobody else reads is one sum (contract, point 6)."""
@@ -356,7 +370,8 @@ class _Walk:
         if not isinstance(flow, Average) or flow.operation is not Operation.RESIDUAL:
             return flow
         shares = tuple(
-            self._parts(self._node_at(node, labels.operand.path)) for labels in flow.sources
+            share * self._parts(self._node_at(node, labels.operand.path))
+            for labels, share in zip(flow.sources, flow.shares, strict=True)
         )
         return replace(flow, shares=shares)
 
@@ -374,7 +389,7 @@ class _Walk:
             return 1
         return sum(self._parts(other) for other in self._inputs(node))
 
-    # Writing in place. ----------------------------------------------------------------------------
+    # Writing in place.
 
     def _write(self, node: Node, values: Values) -> None:
         """An operator that writes to an argument: later reads of that tensor see the result.
@@ -403,7 +418,7 @@ class _Walk:
                 )
         self.values[written] = values
 
-    # Results. -------------------------------------------------------------------------------------
+    # Results.
 
     def _output(self, leaf: Any) -> Value | None:
         if not isinstance(leaf, Node) or isinstance(self.values.get(leaf), _Poisoned):
@@ -467,6 +482,7 @@ class _Walk:
             steps=self.steps,
             outputs=self.outputs,
             input_field=Field(self.capture.traced_input),
+            input_layout=self.input_layout,
         )
 
 
@@ -487,7 +503,7 @@ def _readers(node: Node) -> list[Node]:
 def _producer(node: Node) -> Node:
     """The operator behind a node that picks one of several outputs."""
     while is_getitem(node):
-        node = node.args[0]  # type: ignore[assignment]
+        (node,) = node.all_input_nodes
     return node
 
 
@@ -495,4 +511,3 @@ def _rule_name(rule: Rule) -> str:
     code = getattr(rule, "__code__", None)
     where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
     return f"{getattr(rule, '__qualname__', rule)}{where}"
-

@@ -1,0 +1,1 @@
+"""The architectures that the library is proven on."""

@@ -37,9 +37,8 @@ def scaled_dot_product_attention(call: Call) -> Flow:
         layout = natural([axis or channel(sizes[x]) for axis, x in zip(axes, result, strict=True)])
         return Weights(layout=layout) if value.traced or probabilities.positions else Constant()
     if not values.has_positions("k"):
-        axes = tuple(values.axes.get(x) or probabilities.axes.get(x, ()) for x in result)
-        channels = tuple(axis if x != "q" else channel(sizes[x]) for x, axis in zip(result, axes, strict=True))
-        return over(value, Layout(channels), operation=Operation.CHANNEL_MIXING)
+        layout = Layout(tuple(values.axes.get(letter, channel(sizes[letter])) for letter in result))
+        return over(value, layout, operation=Operation.CHANNEL_MIXING)
     plan = plan_mixing(values, probabilities, result, sizes)
     return Attend(
         layout=plan.layout,

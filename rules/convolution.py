@@ -21,9 +21,7 @@ def convolution(call: Call) -> Flow:
     if len(source.shape) != count + 2:
         raise LayoutError(f"{call.operator} without a batch axis: {source.layout}")
     if weight.traced:
-        raise LayoutError(
-            f"{call.operator} with a kernel computed from the image: {weight.layout}"
-        )
+        raise LayoutError(f"{call.operator} with a kernel computed from the image: {weight.layout}")
     kernel = weight.shape[2:]
     stride = spread(call.get("stride", 1), count)
     dilation = spread(call.get("dilation", 1), count)
@@ -49,9 +47,7 @@ def _padding(
     return tuple((p, p) for p in spread(value, len(kernel)))
 
 
-def _one_tap(
-    call: Call, source: Operand, weight: Operand, stride: tuple[int, ...]
-) -> Flow:
+def _one_tap(call: Call, source: Operand, weight: Operand, stride: tuple[int, ...]) -> Flow:
     """A kernel of one tap contracts channels alone; a stride keeps every n-th position."""
     if any(step != 1 for step in stride):
         return _subsampled(source, stride, call.output, weight.shape[0])

@@ -98,16 +98,12 @@ def _one_label(traced: Sequence[Operand], dim: int, output: Shape) -> bool:
     return not combine(traced, shape, operation=Operation.RELAYOUT).labels
 
 
-def _joined_channels(
-    traced: list[Operand], axes: list[Axis], dim: int, output: Shape
-) -> Flow:
+def _joined_channels(traced: list[Operand], axes: list[Axis], dim: int, output: Shape) -> Flow:
     """Pieces along channels: averaged by their share; constants carry nothing."""
     for axis in axes:
         if has_positions(axis):
             raise LayoutError(f"positions are joined to channels along an axis: {axis_text(axis)}")
-    narrow = [
-        with_axes(piece, replace_axis(piece.positions, dim, channel(1))) for piece in traced
-    ]
+    narrow = [with_axes(piece, replace_axis(piece.positions, dim, channel(1))) for piece in traced]
     shape = (*output[:dim], 1, *output[dim + 1 :])
     flow = combine(
         narrow,
@@ -130,9 +126,7 @@ def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         if has_positions(axis) and not pure_positions(axis):
             raise LayoutError(f"an axis whose positions are partly repeated: {axis_text(axis)}")
     alignment = align([piece.positions for piece in traced], output, joined=dim)
-    fields = iter(
-        Labels(piece, alignment.arrangement(index)) for index, piece in enumerate(traced)
-    )
+    fields = iter(Labels(piece, alignment.arrangement(index)) for index, piece in enumerate(traced))
     layout = alignment.layout
     constants = len(traced) < len(pieces)
     return Join(

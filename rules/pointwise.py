@@ -6,7 +6,7 @@ Normalisation layers count among them, batch and group norm too (contract, point
 from labeltrace.call import Call
 from labeltrace.combination import carry, combine
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Operand, Operation, Weights
+from labeltrace.flow import Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import has_positions
 from labeltrace.registry import rule
 
@@ -18,7 +18,6 @@ LINEAR = (
     "aten.feature_dropout",
     "aten.lift_fresh_copy",
     "aten.neg",
-    "aten.native_dropout",
     "aten.positive",
     "aten.to",
     "aten.type_as",
@@ -109,8 +108,9 @@ NORMALISATION = (
 
 @rule(*LINEAR)
 def scaled_copy(call: Call) -> Flow:
-    """A copy of one operand, perhaps of another type or scale."""
-    return carry(_only(call), call.output)
+    """A copy of the first operand, perhaps of another type or scale; others give the type."""
+    source: Operand = call.operands[0]
+    return carry(source, call.output) if source.traced else Constant()
 
 
 @rule(*BOUNDED)
@@ -153,9 +153,7 @@ def dropout(call: Call) -> Flow:
 @rule("aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill")
 def choice(call: Call) -> Flow:
     """One of two values at each place: point-wise, unless both come from the image."""
-    candidates = [
-        operand for operand in call.traced if operand.name not in ("condition", "mask")
-    ]
+    candidates = [operand for operand in call.traced if operand.name not in ("condition", "mask")]
     if not candidates:
         return carry(call.traced[0], call.output, bounded=True)
     if len(candidates) == 1:
@@ -186,5 +184,3 @@ def _only(call: Call) -> Operand:
         names = ", ".join(operand.name for operand in traced)
         raise LayoutError(f"{call.operator} takes several tensors from the image: {names}")
     return traced[0]
-
-

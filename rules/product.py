@@ -5,6 +5,7 @@ from labeltrace.combination import carry
 from labeltrace.contraction import product
 from labeltrace.flow import Flow, Operation
 from labeltrace.registry import rule
+from labeltrace.rules.selection import narrowed
 
 
 @rule("aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod")
@@ -19,6 +20,4 @@ def multiplication(call: Call) -> Flow:
 @rule("aten.glu")
 def gated_half(call: Call) -> Flow:
     """One half of the channels times the sigmoid of the other."""
-    from labeltrace.rules.selection import narrowed
-
     return narrowed(call["self"], call["dim"], 0, call.output[call["dim"]])

@@ -56,7 +56,7 @@ def index_of_extreme(call: Call) -> Flow:
 @rule("aten.max", "aten.min", "aten.median")
 def extreme_of_all(call: Call) -> Flow:
     """The extreme value of a whole tensor."""
-    return extreme(call)
+    return _reduce(call, SELECTING, bounded=False)
 
 
 def _reduce(call: Call, selecting: str, bounded: bool | None = None) -> Flow:

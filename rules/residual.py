@@ -14,6 +14,10 @@ from labeltrace.registry import rule
 @rule("aten.add", "aten.sub", "aten.rsub", "aten.lerp", "aten.__iadd__", "aten.__isub__")
 def addition(call: Call) -> Flow:
     """A sum or difference; a factor on one side changes no label."""
+    return _sum(call)
+
+
+def _sum(call: Call) -> Flow:
     traced = call.traced
     if len(traced) == 1:
         return carry(traced[0], call.output)
@@ -29,4 +33,4 @@ def addition_of_product(call: Call) -> Flow:
             f"{call.operator} adds a product of two streams from the image; write the product "
             "and the sum as two steps"
         )
-    return addition(call)
+    return _sum(call)

@@ -244,5 +244,3 @@ def _clamped(start: int, size: int) -> int:
 
 def _listed(value: int | list[int]) -> list[int]:
     return [value] if isinstance(value, int) else list(value)
-
-

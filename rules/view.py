@@ -50,9 +50,7 @@ def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
         return over(source, moved, operation=Operation.RELAYOUT)
     groups = [(factor,) for axis in layout.axes for factor in positions(axis)]
     arrangement = arrange(layout, groups)
-    return Rearrange(
-        layout=moved, stored=arrangement.shape, source=Labels(source, arrangement)
-    )
+    return Rearrange(layout=moved, stored=arrangement.shape, source=Labels(source, arrangement))
 
 
 @rule("aten.permute", "aten.permute_copy")

@@ -1,0 +1,137 @@
+"""Instructions: each flow as one call of a function of the label algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from torch import Tensor
+
+from labeltrace import label_ops
+from labeltrace.flow import (
+    AdaptivePool,
+    Aggregate,
+    Attend,
+    Average,
+    Convolve,
+    Flip,
+    Join,
+    Labels,
+    Mix,
+    Pad,
+    Pool,
+    Rearrange,
+    Roll,
+    Select,
+    Slice,
+    Step,
+    Take,
+)
+
+
+class Prior:
+    """Stands for the prior, (B, K), among the arguments of an instruction."""
+
+
+PRIOR: Final = Prior()
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """A label function and its arguments.
+
+    Among them, lists included, :class:`~labeltrace.flow.Labels` stand for label fields,
+    :class:`~labeltrace.flow.Operand` for tensors of the forward half and ``PRIOR`` for the prior.
+    """
+
+    function: Callable[..., Tensor]
+    arguments: tuple[Any, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def instruction(flow: Step) -> Instruction | Labels:
+    """What the label graph runs for a flow; bare labels where only their order changes."""
+    match flow:
+        case Rearrange():
+            return flow.source
+        case Mix():
+            return Instruction(
+                label_ops.mix, (flow.source, flow.weights, flow.notation), dict(flow.sizes)
+            )
+        case Attend():
+            return _attend(flow)
+        case Convolve():
+            padding = [list(pair) for pair in flow.padding]
+            settings = (list(flow.stride), padding, list(flow.dilation))
+            return Instruction(label_ops.convolve, (flow.source, flow.weights, *settings))
+        case Pool():
+            window = (flow.kernel, flow.stride, flow.padding, flow.dilation)
+            return Instruction(
+                label_ops.pool,
+                (flow.source, *map(list, window)),
+                _given(ceil_mode=flow.ceil_mode),
+            )
+        case AdaptivePool():
+            return Instruction(label_ops.adaptive_pool, (flow.source, list(flow.output_size)))
+        case Aggregate():
+            return Instruction(label_ops.aggregate, (flow.source, flow.count))
+        case Average():
+            shares = list(flow.shares) if len(set(flow.shares)) > 1 else None
+            return Instruction(label_ops.average, (list(flow.sources),), _given(shares=shares))
+        case Slice():
+            step = flow.step if flow.step != 1 else None
+            bounds = (flow.source, flow.dim, flow.start, flow.end)
+            return Instruction(label_ops.cut, bounds, _given(step=step))
+        case Select():
+            return Instruction(label_ops.select, (flow.source, flow.dim, flow.index))
+        case Roll():
+            return Instruction(label_ops.roll, (flow.source, list(flow.shifts), list(flow.dims)))
+        case Flip():
+            return Instruction(label_ops.flip, (flow.source, list(flow.dims)))
+        case Take():
+            return Instruction(label_ops.take, (flow.source, flow.dim, flow.index))
+        case Pad():
+            return _pad(flow)
+        case Join():
+            pieces = [PRIOR if piece is None else piece for piece in flow.pieces]
+            return Instruction(
+                label_ops.join,
+                (pieces, list(flow.sizes), flow.dim),
+                _given(batch_dim=flow.batch_dim),
+            )
+    raise TypeError(f"no label function serves {type(flow).__name__}")
+
+
+def reads_prior(flow: Step) -> bool:
+    """Whether a flow brings in positions that carry the prior."""
+    if isinstance(flow, Join):
+        return None in flow.pieces
+    return isinstance(flow, Pad) and flow.mode == "prior"
+
+
+def _attend(flow: Attend) -> Instruction:
+    return Instruction(
+        label_ops.attend,
+        (flow.source, flow.query, flow.key, flow.notation),
+        _given(
+            mask=flow.mask,
+            is_causal=flow.is_causal,
+            scale=flow.scale,
+            grouped_heads=flow.grouped_heads,
+        )
+        | dict(flow.sizes),
+    )
+
+
+def _pad(flow: Pad) -> Instruction:
+    widths = [list(pair) for pair in flow.widths]
+    if flow.mode == "prior":
+        settings = _given(batch_dim=flow.batch_dim)
+        return Instruction(label_ops.pad, (flow.source, PRIOR, widths), settings)
+    return Instruction(label_ops.pad, (flow.source, None, widths, flow.mode))
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """The settings that differ from their defaults, which are None, False or zero."""
+    return {name: value for name, value in settings.items() if value}

@@ -1,0 +1,263 @@
+"""Loading a model by its name: one of timm's, or ``package.module:factory``."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import operator
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from labeltrace.capture import model_line
+from labeltrace.errors import LabelTraceError
+
+DEFAULT_INPUT_SIZE = (3, 224, 224)
+CONNECT_SECONDS = 4.0
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+# What a download raises: file and connection errors, and those of the hub's own HTTP library, which
+# is not the same in each of its versions but always has the base class of the hub's error.
+DOWNLOAD_ERRORS = (OSError, *HfHubHTTPError.__bases__)
+
+
+class ModelLoadingError(LabelTraceError):
+    """A name stands for no model, or building the model failed."""
+
+
+class WeightsUnavailableError(ModelLoadingError):
+    """Trained weights cannot be had: there are none, or no network to fetch them."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LoadedModel:
+    """A model and the images that it takes.
+
+    Attributes:
+        model: the module, in the mode in which it was built.
+        input_size: (channels, height, width) of an input image.
+        mean: what to subtract from pixels in [0, 1], one number a channel.
+        std: what to divide by then.
+    """
+
+    model: nn.Module
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+
+    def example(self, batch: int = 2) -> Tensor:
+        """Images of zeros, (batch, *input_size), on the model's device and in its dtype."""
+        parameter = next(self.model.parameters(), None)
+        if parameter is None:
+            return torch.zeros(batch, *self.input_size)
+        return torch.zeros(batch, *self.input_size, device=parameter.device, dtype=parameter.dtype)
+
+
+def load_model(
+    name: str, *, image_size: int | None = None, pretrained: bool = False, device: str = "cpu"
+) -> LoadedModel:
+    """Build a model by its name.
+
+    Args:
+        name: a timm model name, with or without the tag of its weights, or
+            ``package.module:factory``: a callable without arguments (or a module instance) in
+            something that Python can import.
+        image_size: height and width of the inputs; None for the model's own, which is the
+            ``input_size`` of its ``pretrained_cfg`` (timm's convention), else 224.
+        pretrained: whether to load timm's trained weights, from the hub or its cache.
+        device: where timm models are built; ``"meta"`` costs no memory.  A factory builds its
+            model where it likes.
+
+    Raises:
+        ModelLoadingError: there is no such model, or building it failed.
+        WeightsUnavailableError: trained weights are asked for and cannot be had.
+    """
+    if ":" in name:
+        if pretrained:
+            raise WeightsUnavailableError(
+                f"{name} is a factory, which loads weights itself; only timm models have "
+                f"pretrained ones"
+            )
+        return _described(_from_factory(name), image_size)
+    return _from_timm(name, image_size, pretrained, device)
+
+
+# timm. ----------------------------------------------------------------------------------------------
+
+
+def _from_timm(name: str, image_size: int | None, pretrained: bool, device: str) -> LoadedModel:
+    if not timm.is_model(name):
+        raise ModelLoadingError(_unknown_name(name))
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # the tag after the dot
+        tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
+        raise ModelLoadingError(f"{error} timm's weights of this model: {tags}") from error
+    options: dict[str, Any] = {}
+    # Models of a fixed size take it when they are built, others when they are called.
+    if image_size is not None and config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    if pretrained:
+        options.update(_weights(name))
+    try:
+        with _building(f"timm's {name}"), torch.device(device):
+            model = timm.create_model(name, **options)
+    except DOWNLOAD_ERRORS as error:
+        raise WeightsUnavailableError(
+            f"the weights of {name} could not be fetched: {_first_line(error)}"
+        ) from error
+    return _described(model, image_size)
+
+
+def _unknown_name(name: str) -> str:
+    close = _close_names(name)
+    suggestion = f"; close to it: {', '.join(close)}" if close else ""
+    return (
+        f"timm {timm.__version__} has no model named {name!r}{suggestion}. Run "
+        f"`python -c 'import timm; print(timm.list_models())'` for all names, or pass a model of "
+        f"your own as package.module:factory"
+    )
+
+
+def _close_names(name: str, count: int = 5) -> list[str]:
+    """Names that begin like this one first, then those spelled alike."""
+    stem = name.partition(".")[0].lower()
+    names = timm.list_models()
+    longer = sorted((known for known in names if known.startswith(stem)), key=len)
+    alike = difflib.get_close_matches(stem, names, n=count)
+    return list(dict.fromkeys(longer[: count if stem else 0] + alike))[:count]
+
+
+# Weights. -------------------------------------------------------------------------------------------
+
+
+def _weights(name: str) -> dict[str, Any]:
+    """The options with which timm loads a model's trained weights.
+
+    Raises:
+        WeightsUnavailableError: there are none; or they are not cached and there is no network.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsUnavailableError(f"timm has no trained weights for {name}")
+    if not config.hf_hub_id:
+        _check_reachable(config.url, name)
+        return {"pretrained": True}
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES
+    for file in names:
+        cached = try_to_load_from_cache(config.hf_hub_id, file)
+        if isinstance(cached, str):
+            return {"pretrained": True, "pretrained_cfg_overlay": {"file": cached}}
+    _check_reachable(constants.ENDPOINT, name)
+    return {"pretrained": True}
+
+
+def _check_reachable(url: str, name: str) -> None:
+    """Try the server, or the proxy on the way to it, once: the hub itself retries for a minute."""
+    target = urlsplit(url)
+    host = target.hostname or ""
+    proxy = None if proxy_bypass(host) else getproxies().get(target.scheme)
+    if proxy:
+        target = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    port = target.port or (80 if target.scheme == "http" else 443)
+    try:
+        socket.create_connection((target.hostname or "", port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise WeightsUnavailableError(
+            f"the weights of {name} are not on this machine, and {host} cannot be reached ({error})"
+        ) from error
+
+
+# Factories. -----------------------------------------------------------------------------------------
+
+
+def _from_factory(name: str) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    factory = _attribute(_imported(module_name, name), attribute, name)
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise ModelLoadingError(
+            f"{name} is a {type(factory).__name__}; it must be a callable without arguments that "
+            f"returns a torch.nn.Module"
+        )
+    with _building(name):
+        model = factory()
+    if not isinstance(model, nn.Module):
+        raise ModelLoadingError(
+            f"{name}() returned a {type(model).__name__}, not a torch.nn.Module; return the model "
+            f"itself"
+        )
+    return model
+
+
+def _imported(module_name: str, name: str) -> Any:
+    try:
+        with _building(f"the module {module_name!r}", "importing"):
+            return importlib.import_module(module_name)
+    except ModelLoadingError as error:
+        cause = error.__cause__
+        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        if missing is None or not f"{module_name}.".startswith(f"{missing}."):
+            raise  # found, but its own code failed
+        raise ModelLoadingError(
+            f"{name}: there is no module {missing!r} to import; install it, or run in the folder "
+            f"that holds it (for a timm model, write its name alone)"
+        ) from cause
+
+
+def _attribute(module: Any, attribute: str, name: str) -> Callable[[], object] | object:
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError as error:
+        callables = [key for key, value in vars(module).items() if callable(value)]
+        close = difflib.get_close_matches(attribute, callables)
+        suggestion = f"; close to it: {', '.join(close)}" if close else ""
+        raise ModelLoadingError(
+            f"{name}: {module.__name__} has no {attribute!r}{suggestion}"
+        ) from error
+
+
+# Both. ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _building(what: str, verb: str = "building") -> Iterator[None]:
+    """Turn whatever foreign code raises into one error that says where it stopped."""
+    try:
+        yield
+    except DOWNLOAD_ERRORS:
+        raise
+    except Exception as error:
+        line = model_line(error)
+        where = f"\n  stopped at {line}" if line else ""
+        raise ModelLoadingError(f"{verb} {what} failed: {_first_line(error)}{where}") from error
+
+
+def _described(model: nn.Module, image_size: int | None) -> LoadedModel:
+    """A model with the input size, mean and standard deviation that its own config states."""
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    channels, height, width = config.get("input_size") or DEFAULT_INPUT_SIZE
+    if image_size is not None:
+        height = width = image_size
+    return LoadedModel(
+        model,
+        (channels, height, width),
+        tuple(config.get("mean") or IMAGENET_DEFAULT_MEAN),
+        tuple(config.get("std") or IMAGENET_DEFAULT_STD),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,95 @@
+"""Photographs to show models: the two that scikit-learn ships, or a user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from labeltrace.errors import LabelTraceError
+
+SAMPLE_NAMES = ("china", "flower")
+
+
+class PhotographError(LabelTraceError):
+    """A photograph is missing or cannot be read."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Photograph:
+    """A square photograph.
+
+    Attributes:
+        name: what it is called in tables and figures.
+        pixels: (3, size, size) float32 in [0, 1], RGB.
+    """
+
+    name: str
+    pixels: Tensor
+
+
+def sample_photographs(size: int = 224) -> tuple[Photograph, Photograph]:
+    """The two photographs that scikit-learn ships: a Chinese temple and a flower.
+
+    Args:
+        size: height and width in pixels.
+
+    Raises:
+        PhotographError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_sample_image
+    except ModuleNotFoundError as error:
+        raise PhotographError(
+            f"the sample photographs come with scikit-learn, which is not installed "
+            f"({error}); install it with `pip install scikit-learn` or "
+            f"`pip install 'labeltrace[demo]'`, or pass two images of your own"
+        ) from error
+    first, second = (
+        Photograph(name, _square(Image.fromarray(load_sample_image(f"{name}.jpg")), size))
+        for name in SAMPLE_NAMES
+    )
+    return first, second
+
+
+def read_photograph(path: str | Path, size: int = 224) -> Photograph:
+    """An image file of any format that Pillow reads, cut to a square around its middle.
+
+    Args:
+        path: the file; its name without the ending becomes the photograph's.
+        size: height and width in pixels.
+
+    Raises:
+        PhotographError: there is no such file, or it is not an image.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise PhotographError(f"{path} is not an image in a format that Pillow reads") from error
+    except OSError as error:
+        raise PhotographError(f"{path} cannot be read: {error.strerror or error}") from error
+    return Photograph(path.stem, _square(upright, size))
+
+
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels as a model was trained to see them: ``(pixels - mean) / std``, channel by channel.
+
+    Args:
+        pixels: (..., 3, H, W) in [0, 1].
+        mean: one number a channel.
+        std: likewise.
+    """
+    return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[:, None, None]
+
+
+def _square(image: Image.Image, size: int) -> Tensor:
+    """The middle of an image at the wanted size: (3, size, size) float32 in [0, 1]."""
+    fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(numpy.array(fitted)).permute(2, 0, 1).float().div(255)
