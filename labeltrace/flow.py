@@ -214,6 +214,34 @@ class Convolve(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolveTransposed(Single):
+    """Mixing by the kernel of a transposed convolution; ``sizes`` are those of the result."""
+
+    weights: Operand
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resample(Single):
+    """Mixing by the weights of an interpolation to ``sizes``, axis by axis of space.
+
+    ``scales`` are the factors that the model gave, or None; ``mode`` is ``"nearest"``,
+    ``"nearest-exact"``, ``"linear"`` or ``"cubic"``.
+    """
+
+    sizes: tuple[int, ...]
+    scales: tuple[float | None, ...]
+    mode: str
+    align_corners: bool
+    antialias: bool
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool(Single):
     """Equal weights over the positions of a window that lie inside the image."""
 

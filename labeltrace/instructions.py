@@ -15,6 +15,7 @@ from labeltrace.flow import (
     Attend,
     Average,
     Convolve,
+    ConvolveTransposed,
     Flip,
     Join,
     Labels,
@@ -22,6 +23,7 @@ from labeltrace.flow import (
     Pad,
     Pool,
     Rearrange,
+    Resample,
     Roll,
     Select,
     Slice,
@@ -65,6 +67,12 @@ def instruction(flow: Step) -> Instruction | Labels:
             padding = [list(pair) for pair in flow.padding]
             settings = (list(flow.stride), padding, list(flow.dilation))
             return Instruction(label_ops.convolve, (flow.source, flow.weights, *settings))
+        case ConvolveTransposed():
+            sliding = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
+            arguments = (flow.source, flow.weights, *map(list, sliding))
+            return Instruction(label_ops.convolve_transposed, arguments)
+        case Resample():
+            return _resample(flow)
         case Pool():
             window = (flow.kernel, flow.stride, flow.padding, flow.dilation)
             return Instruction(
@@ -122,6 +130,12 @@ def _attend(flow: Attend) -> Instruction:
         )
         | dict(flow.sizes),
     )
+
+
+def _resample(flow: Resample) -> Instruction:
+    scales = list(flow.scales) if any(flow.scales) else None
+    settings = _given(scales=scales, align_corners=flow.align_corners, antialias=flow.antialias)
+    return Instruction(label_ops.resample, (flow.source, list(flow.sizes), flow.mode), settings)
 
 
 def _pad(flow: Pad) -> Instruction:

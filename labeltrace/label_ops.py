@@ -449,9 +449,93 @@ def convolve(
     The taps' weights are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``, renormalised
     at each position over the taps inside the image.
     """
-    taps = weights.detach().to(torch.float32).flatten(2)
-    taps = _normalised(_shrunk(taps).abs().sum(1)).mean(0).reshape(1, 1, *weights.shape[2:])
-    return _slide(labels, taps.clamp_min(_SMALLEST_TAP), stride, padding, dilation)
+    return _slide(labels, _taps(weights), stride, padding, dilation)
+
+
+@label_arithmetic
+def convolve_transposed(
+    labels: Tensor,
+    weights: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Mixing by a transposed convolution's kernel: as :func:`convolve`, by each output position.
+
+    ``weights`` is (in, out / groups, *kernel).  A position that no input reaches takes the mean of
+    all input positions.
+    """
+    transposed: Callable[..., Tensor] = (
+        F.conv_transpose1d,
+        F.conv_transpose2d,
+        F.conv_transpose3d,
+    )[len(stride) - 1]
+    settings = (tuple(stride), tuple(padding), tuple(output_padding), 1, tuple(dilation))
+    taps = _taps(weights.transpose(0, 1))
+    sources = labels.shape[-1]
+    images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
+    mixed = transposed(images, taps, None, *settings)
+    reached = transposed(labels.new_ones(1, 1, *labels.shape[1:-1]), taps, None, *settings)
+    everywhere = images.flatten(2).mean(2).reshape(-1, 1, *(1 for _ in stride))
+    mixed = torch.where(reached > 0, mixed / reached, everywhere)
+    return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
+
+
+@label_arithmetic
+def resample(
+    labels: Tensor,
+    sizes: Sequence[int],
+    mode: str,
+    scales: Sequence[float | None] | None = None,
+    align_corners: bool = False,
+    antialias: bool = False,
+) -> Tensor:
+    """Interpolation of (N, *space, K) to ``sizes``; negative weights (cubic) count by magnitude."""
+    for index, size in enumerate(sizes):
+        matrix = _interpolation_matrix(
+            labels.shape[1 + index],
+            size,
+            mode,
+            scales[index] if scales else None,
+            align_corners,
+            antialias,
+            labels.device,
+        )
+        moved = labels.movedim(1 + index, -2)
+        labels = (matrix @ moved).movedim(-2, 1 + index)
+    return labels
+
+
+def _interpolation_matrix(
+    size: int,
+    target: int,
+    mode: str,
+    scale: float | None,
+    align_corners: bool,
+    antialias: bool,
+    device: torch.device,
+) -> Tensor:
+    """Norm of the weights (target, size) with which an interpolation mixes one axis."""
+    planes = {"linear": "bilinear", "cubic": "bicubic"}
+    columns = torch.eye(size, device=device).reshape(size, 1, size, 1)
+    settings = {"align_corners": align_corners} if mode in planes else {}
+    if antialias:
+        settings["antialias"] = True
+    if scale is None:
+        moved = F.interpolate(columns, size=(target, 1), mode=planes.get(mode, mode), **settings)
+    else:
+        moved = F.interpolate(
+            columns, scale_factor=(scale, 1.0), mode=planes.get(mode, mode), **settings
+        )
+    return _normalised(moved.reshape(size, -1).T)
+
+
+def _taps(weights: Tensor) -> Tensor:
+    """The taps' weights (1, 1, *kernel) of a convolution (out, in / groups, *kernel)."""
+    taps = _shrunk(weights.detach().to(torch.float32).flatten(2)).abs().sum(1)
+    taps = _normalised(taps).mean(0).reshape(1, 1, *weights.shape[2:])
+    return taps.clamp_min(_SMALLEST_TAP)
 
 
 def _shrunk(taps: Tensor) -> Tensor:

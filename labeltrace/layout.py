@@ -463,8 +463,8 @@ def _homogeneous(axis: Axis, low: int, high: int) -> bool:
 def _common_shape(axes: Sequence[Axis | None], size: int) -> tuple[int, ...]:
     """The sizes of the cells into which every operand's axis can be cut."""
     present = [axis for axis in axes if axis]
-    if not present:
-        return (size,)
+    if not present:  # broadcast by a constant, or an axis of size one without a factor
+        return () if size == 1 else (size,)
     every = [_boundaries(axis) for axis in present]
     common = sorted(set.intersection(*every))
     bounds = [common[0]]

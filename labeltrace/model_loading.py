@@ -109,13 +109,13 @@ def _from_timm(name: str, image_size: int | None, pretrained: bool, device: str)
         options["img_size"] = image_size
     if pretrained:
         options.update(_weights(name))
-    try:
-        with _building(f"timm's {name}"), torch.device(device):
+    with _building(f"timm's {name}"), torch.device(device):
+        try:
             model = timm.create_model(name, **options)
-    except DOWNLOAD_ERRORS as error:
-        raise WeightsUnavailableError(
-            f"the weights of {name} could not be fetched: {_first_line(error)}"
-        ) from error
+        except DOWNLOAD_ERRORS as error:
+            raise WeightsUnavailableError(
+                f"the weights of {name} could not be fetched: {_first_line(error)}"
+            ) from error
     return _described(model, image_size)
 
 
@@ -166,7 +166,8 @@ def _check_reachable(url: str, name: str) -> None:
     """Try the server, or the proxy on the way to it, once: the hub itself retries for a minute."""
     target = urlsplit(url)
     host = target.hostname or ""
-    proxy = None if proxy_bypass(host) else getproxies().get(target.scheme)
+    proxies = {} if proxy_bypass(host) else getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
     if proxy:
         target = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     port = target.port or (80 if target.scheme == "http" else 443)
@@ -236,11 +237,11 @@ def _building(what: str, verb: str = "building") -> Iterator[None]:
     """Turn whatever foreign code raises into one error that says where it stopped."""
     try:
         yield
-    except DOWNLOAD_ERRORS:
+    except LabelTraceError:
         raise
     except Exception as error:
         line = model_line(error)
-        where = f"\n  stopped at {line}" if line else ""
+        where = f"\n  stopped at {line}" if line and not line.startswith(__file__) else ""
         raise ModelLoadingError(f"{verb} {what} failed: {_first_line(error)}{where}") from error
 
 

@@ -487,12 +487,10 @@ class _Walk:
 
 
 def _same_label(before: Value | None, after: Value | None) -> bool:
+    """Whether a write leaves the label as it was; weights are read from memory as they stand."""
     if before is None or after is None:
         return before is after
-    return before.field is not None and (before.field, before.layout) == (
-        after.field,
-        after.layout,
-    )
+    return (before.field, before.layout) == (after.field, after.layout)
 
 
 def _readers(node: Node) -> list[Node]:

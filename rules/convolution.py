@@ -6,7 +6,15 @@ from labeltrace.call import Call
 from labeltrace.combination import over
 from labeltrace.contraction import contract
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Convolve, Flow, Operand, Operation, Pool, Weights
+from labeltrace.flow import (
+    Convolve,
+    ConvolveTransposed,
+    Flow,
+    Operand,
+    Operation,
+    Pool,
+    Weights,
+)
 from labeltrace.layout import Layout, channel, has_positions, natural
 from labeltrace.registry import rule
 from labeltrace.rules.pooling import spatial_field, spread
@@ -31,6 +39,35 @@ def convolution(call: Call) -> Flow:
     if source.is_weights:
         return _on_weights(source, weight, call.output)
     return _sliding(call, source, weight, stride, padding, dilation)
+
+
+@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+def transposed_convolution(call: Call) -> Flow:
+    """A convolution that spreads every position over the kernel."""
+    source: Operand = call["input"]
+    weight: Operand = call["weight"]
+    count = len(weight.shape) - 2
+    groups = call.get("groups", 1)
+    if weight.traced or source.is_weights or has_positions(source.positions.axes[1]):
+        raise LayoutError(
+            f"{call.operator} needs channels in axis 1 and a constant kernel: {source.layout}"
+        )
+    field = spatial_field(source, count, call.output)
+    channels = channel(weight.shape[1] * groups)
+    first = source.positions.axes[0]
+    if not field.varies:
+        layout = Layout((first, channels, *map(channel, call.output[2:])))
+        return over(source, layout, operation=Operation.CHANNEL_MIXING)
+    return ConvolveTransposed(
+        layout=natural([first, channels, *field.axes[2:]]),
+        stored=field.result,
+        source=field.labels,
+        weights=weight,
+        stride=spread(call.get("stride", 1), count),
+        padding=spread(call.get("padding", 0), count),
+        output_padding=spread(call.get("output_padding", 0), count),
+        dilation=spread(call.get("dilation", 1), count),
+    )
 
 
 def _padding(

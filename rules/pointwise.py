@@ -141,6 +141,19 @@ def softmax(call: Call) -> Flow:
     return carry(source, call.output, bounded=True)
 
 
+@rule("aten.copy", "aten.fill.Tensor")
+def overwritten(call: Call) -> Flow:
+    """Values written over others: what was there before is gone."""
+    source: Operand = call["src" if "src" in call.arguments else "value"]
+    return carry(source, call.output) if source.traced else Constant()
+
+
+@rule("aten.fill", "aten.zero")
+def overwritten_by_number(call: Call) -> Flow:
+    """A number written over all values."""
+    return Constant()
+
+
 @rule("aten.dropout")
 def dropout(call: Call) -> Flow:
     """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""

@@ -1,0 +1,237 @@
+"""The demonstration: two photographs, CutMix-ed, and their labels through several models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isqrt
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional
+
+from labeltrace.aligned import align
+from labeltrace.errors import LayoutError
+from labeltrace.figures import LabelMaps, label_map_figure
+from labeltrace.mixing import CutMix, MixedBatch
+from labeltrace.model_loading import LoadedModel, WeightsUnavailableError, load_model
+from labeltrace.photographs import Photograph, normalise
+
+MIXING_SEED = 41  # a box that leaves something to see of both sample photographs
+WEIGHTS_SEED = 0
+
+Loader = Callable[..., LoadedModel]
+"""``load(name, pretrained=bool)``, as :func:`labeltrace.model_loading.load_model`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoModel:
+    """A model to show: its title, and the name by which it is loaded."""
+
+    title: str
+    name: str
+
+
+DEMO_MODELS = (
+    DemoModel("DeiT-S", "deit_small_patch16_224"),
+    DemoModel("Swin-T", "swin_tiny_patch4_window7_224"),
+    DemoModel("Mixer-B", "mixer_b16_224"),  # there are no trained weights of timm's Mixer-S
+    DemoModel("ConvNeXt-T", "convnext_tiny"),
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DemoResult:
+    """What the demonstration found.
+
+    Attributes:
+        photographs: the two images.
+        mixed: (3, H, W) in [0, 1], their CutMix.
+        maps: for each model its labels before and after alignment.
+        random: for each model whether its weights are random.
+    """
+
+    photographs: tuple[Photograph, Photograph]
+    mixed: Tensor
+    maps: tuple[LabelMaps, ...]
+    random: tuple[bool, ...]
+
+    def weights(self) -> str:
+        """One sentence on the weights of the models."""
+        if not any(self.random):
+            return "Trained weights."
+        if all(self.random):
+            whose = ""
+        else:
+            titles = (maps.title for maps, is_random in self._each() if is_random)
+            whose = f" of {', '.join(titles)}"
+        return f"Random weights{whose}: labels blend towards the average."
+
+    def table(self) -> Table:
+        """The mixing ratio before and after each model."""
+        first, second = (photograph.name for photograph in self.photographs)
+        table = Table(title=f"Mixing ratio {first} : {second}, in per cent", title_justify="left")
+        table.add_column("model")
+        table.add_column("weights")
+        for heading in ("before", "after", "change", f"{first} in the\nlast tokens"):
+            table.add_column(heading, justify="right")
+        for maps, is_random in self._each():
+            lowest, highest = (100 * share.item() for share in maps.aligned.aminmax())
+            change = round(100 * (maps.ratio_after - maps.ratio_before), 2)
+            table.add_row(
+                maps.title,
+                "random" if is_random else "trained",
+                _ratio(maps.ratio_before),
+                _ratio(maps.ratio_after),
+                f"{change + 0.0:+.2f}",  # adding zero makes -0.0 a 0.0
+                f"{lowest:.1f} – {highest:.1f}",
+            )
+        return table
+
+    def figure(self) -> Figure:
+        """Inputs, mixed image and the label maps of each model."""
+        return label_map_figure(self.photographs, self.mixed, self.maps, note=self.weights())
+
+    def _each(self) -> zip[tuple[LabelMaps, bool]]:
+        return zip(self.maps, self.random, strict=True)
+
+
+def run_demo(
+    photographs: tuple[Photograph, Photograph],
+    models: Sequence[DemoModel] = DEMO_MODELS,
+    *,
+    pretrained: bool = False,
+    load: Loader = load_model,
+    console: Console,
+) -> DemoResult:
+    """Mix two photographs and follow their labels through models, in eval mode.
+
+    Args:
+        photographs: two images of the size that the models take.
+        models: the models, with ``forward_features`` and ``forward_head`` as timm's have them.
+        pretrained: whether to ask for trained weights; a model whose weights cannot be had says
+            so on the console and goes on with random ones.
+        load: how a name becomes a model.
+        console: where to show what is under way.
+
+    Raises:
+        LabelTraceError: a model cannot be loaded or aligned.
+    """
+    batch = mix(photographs)
+    maps: list[LabelMaps] = []
+    random: list[bool] = []
+    for number, model in enumerate(models, 1):
+        with console.status(f"{model.title} ({number} of {len(models)})"):
+            loaded, is_random = _load(model, pretrained, load, console)
+            maps.append(label_maps(model.title, loaded, batch))
+            random.append(is_random)
+    return DemoResult(photographs, batch.images[0], tuple(maps), tuple(random))
+
+
+def mix(photographs: tuple[Photograph, Photograph], seed: int = MIXING_SEED) -> MixedBatch:
+    """CutMix a box of the second photograph into the first; a batch of one, always the same."""
+    images = torch.stack([photograph.pixels for photograph in photographs])
+    generator = torch.Generator().manual_seed(seed)
+    partners = torch.tensor([0, 1])
+    while True:
+        batch = CutMix()(images, partners, generator=generator)
+        swapped = batch.classes[0].tolist() == [0, 1]
+        if swapped and 0 < batch.mixing_ratio[0, 0] < 1:  # half of all permutations swap nothing
+            return MixedBatch(batch.images[:1], batch.labels[:1], batch.classes[:1])
+
+
+def label_maps(title: str, loaded: LoadedModel, batch: MixedBatch) -> LabelMaps:
+    """Follow the labels of a batch of one through a model, to its last tokens and its logits.
+
+    Raises:
+        CaptureError: the model does not take images of this size, or cannot be captured.
+        UnknownOperatorError: the model has operators without a rule.
+        LayoutError: positions cannot be followed, or the last tokens form no square.
+    """
+    aligned = align(FeaturesAndLogits(loaded.model).eval())
+    images = normalise(batch.images, loaded.mean, loaded.std)
+    with torch.no_grad():
+        (features, _), (feature_labels, labels) = aligned(images, batch.labels)
+    prefix_tokens = getattr(loaded.model, "num_prefix_tokens", 0)
+    token_labels = label_grid(features, feature_labels, prefix_tokens)[0, 0]
+    height, width = token_labels.shape
+    return LabelMaps(
+        title=title,
+        original=functional.adaptive_avg_pool2d(batch.labels, (height, width))[0, 0],
+        aligned=token_labels,
+        ratio_before=batch.mixing_ratio[0, 0].item(),
+        ratio_after=labels[0, 0].item(),
+    )
+
+
+class FeaturesAndLogits(nn.Module):
+    """A timm model that returns its last tokens beside its logits, so that both get labels."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) to features, in the model's own layout, and logits."""
+        features = self.model.forward_features(images)
+        return features, self.model.forward_head(features)
+
+
+def label_grid(features: Tensor, labels: Tensor, prefix_tokens: int = 0) -> Tensor:
+    """The label of each token of the image as a map, whatever the layout of the features.
+
+    Args:
+        features: tokens (B, N, C), or a map (B, C, h, w) or (B, h, w, C).
+        labels: their labels, with the K sources in the place of the channels; K is not C.
+        prefix_tokens: how many of the tokens come first and have no place in the image, such as
+            class tokens.
+
+    Returns:
+        (B, K, h, w).
+
+    Raises:
+        LayoutError: the channels of the features cannot be told from their positions, or their
+            tokens form no square.
+    """
+    channels = [
+        axis
+        for axis, (size, label_size) in enumerate(zip(features.shape, labels.shape, strict=True))
+        if size != label_size
+    ]
+    if len(channels) != 1 or features.dim() not in (3, 4):
+        raise LayoutError(
+            f"features of shape {tuple(features.shape)} with labels of shape "
+            f"{tuple(labels.shape)} are neither tokens (B, N, C) nor a map (B, C, h, w) or "
+            f"(B, h, w, C)"
+        )
+    grid = labels.movedim(channels[0], 1)
+    if grid.dim() == 4:
+        return grid
+    grid = grid[:, :, prefix_tokens:]
+    side = isqrt(grid.shape[-1])
+    if side * side != grid.shape[-1]:
+        raise LayoutError(
+            f"{grid.shape[-1]} tokens after {prefix_tokens} prefix tokens form no square map"
+        )
+    return grid.unflatten(-1, (side, side))
+
+
+def _load(
+    model: DemoModel, pretrained: bool, load: Loader, console: Console
+) -> tuple[LoadedModel, bool]:
+    """The model, and whether its weights are random; those are the same in each run."""
+    if pretrained:
+        try:
+            return load(model.name, pretrained=True), False
+        except WeightsUnavailableError as error:
+            console.print(f"{model.title} goes on with random weights: {error}", markup=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(WEIGHTS_SEED)
+        return load(model.name, pretrained=False), True
+
+
+def _ratio(share: float) -> str:
+    return f"{100 * share:.2f} : {100 * (1 - share):.2f}"

@@ -1,0 +1,53 @@
+"""Resampling: every position of the result mixes those of the input around it.
+
+The weights are those of the interpolation, which is separable: one matrix an axis of space.
+"""
+
+from labeltrace.call import Call
+from labeltrace.combination import over
+from labeltrace.flow import Flow, Operand, Operation, Resample, Weights
+from labeltrace.layout import Factor, Kind, Layout, natural
+from labeltrace.registry import rule
+from labeltrace.rules.pooling import spatial_field
+
+MODES = {
+    "upsample_nearest1d": "nearest",
+    "upsample_nearest2d": "nearest",
+    "upsample_nearest3d": "nearest",
+    "_upsample_nearest_exact1d": "nearest-exact",
+    "_upsample_nearest_exact2d": "nearest-exact",
+    "_upsample_nearest_exact3d": "nearest-exact",
+    "upsample_linear1d": "linear",
+    "upsample_bilinear2d": "linear",
+    "upsample_trilinear3d": "linear",
+    "upsample_bicubic2d": "cubic",
+    "_upsample_bilinear2d_aa": "linear",
+    "_upsample_bicubic2d_aa": "cubic",
+}
+
+
+@rule(*(f"aten.{name}" for name in MODES))
+def interpolation(call: Call) -> Flow:
+    """Interpolation to another size."""
+    source: Operand = call.operands[0]
+    name = call.operator.removeprefix("aten.")
+    count = len(source.shape) - 2
+    field = spatial_field(source, count, call.output)
+    if not field.varies:  # one position, or repeated ones: its label is that of the result
+        axes = [(Factor(size, Kind.REPEATED),) for size in call.output[2:]]
+        layout = Layout((*source.positions.axes[:2], *axes))
+        return over(source, layout, operation=Operation.SPATIAL_MIXING)
+    layout = natural(field.axes)
+    if source.is_weights:
+        return Weights(layout=layout)
+    factors = call.get("scale_factors")
+    return Resample(
+        layout=layout,
+        stored=field.result,
+        source=field.labels,
+        sizes=tuple(call.output[2:]),
+        scales=tuple(factors) if factors else (None,) * count,
+        mode=MODES[name],
+        align_corners=bool(call.get("align_corners", False)),
+        antialias=name.endswith("_aa"),
+    )
