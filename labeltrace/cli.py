@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,16 +12,212 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from huggingface_hub.utils import disable_progress_bars
-from rich.console import Console, Group
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+import labeltrace
 from labeltrace.aligned import trace
-from labeltrace.demo import IMAGE_SIZE, run_demo
+from labeltrace.demo import run_demo
 from labeltrace.errors import LabelTraceError
 from labeltrace.explaining import node_table
-from labeltrace.layout import shape_text
 from labeltrace.model_loading import load_model
+from labeltrace.node import TracedNode
 from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.tracing import Trace
+
+WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
+FIGURE_NAME = "label_maps.png"
+FIGURE_DPI = 110
+
+app = typer.Typer(
+    help="Follow labels through any vision model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def labeltrace_options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Follow labels through any vision model."""
+    if version:
+        typer.echo(f"labeltrace {labeltrace.__version__}")
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A timm name, or package.module:factory.")],
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Height and width; else the model's own.")
+    ] = None,
+    train: Annotated[bool, typer.Option("--train/--eval", help="The model's mode.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="List the approximate nodes alone.")
+    ] = False,
+) -> None:
+    """Say what every node of a model does to labels, grouped by module."""
+    _import_from_here()
+    # What a factory prints is no part of the answer.
+    with _errors_told(), contextlib.redirect_stdout(sys.stderr):
+        loaded = load_model(model, image_size=image_size, device="meta")
+        found = trace(loaded.model.train(train), loaded.example())
+    mode = "train" if train else "eval"
+    nodes = found.approximate if approximate else found.nodes
+    if as_json:
+        document = {"model": model, "mode": mode, "input_size": loaded.input_size}
+        typer.echo(json.dumps({**document, **trace_document(found, nodes)}, indent=2))
+        return
+    console = _console()
+    console.print(node_table(nodes, f"{model}, {mode} mode, input {loaded.input_size}"))
+    console.print(counts_table(found), approximations_table(found))
+    console.print(f"Batch: {batch_text(found)}", markup=False)
+
+
+@app.command()
+def demo(
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Trained weights, fetched by timm.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", file_okay=False, help="The figure's folder.")
+    ] = Path("demo"),
+    images: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="FIRST SECOND", help="Two image files of your own."),
+    ] = None,
+) -> None:
+    """Follow the labels of two CutMix-ed photographs through DeiT, Swin, Mixer and ConvNeXt."""
+    _make_folder(output)
+    disable_progress_bars()  # of downloads: they would write across the spinner
+    with _errors_told():
+        photographs = (
+            (read_photograph(images[0]), read_photograph(images[1]))
+            if images
+            else sample_photographs()
+        )
+        result = run_demo(photographs, pretrained=pretrained, console=Console(stderr=True))
+    console = _console()
+    console.print(result.table())
+    console.print(result.weights(), markup=False)
+    if not pretrained:
+        console.print("`labeltrace demo --pretrained` shows trained models.")
+    path = output / FIGURE_NAME
+    result.figure().savefig(path, dpi=FIGURE_DPI)
+    console.print(f"Figure: {path}", markup=False, soft_wrap=True)
+
+
+# What explain says. -------------------------------------------------------------------------------
+
+
+def trace_document(found: Trace, nodes: tuple[TracedNode, ...]) -> dict[str, Any]:
+    """A trace as plain data for JSON, with these of its nodes."""
+    smallest, largest = found.capture.batch_range
+    return {
+        "batch": {
+            "dynamic": found.capture.dynamic_batch,
+            "smallest": smallest,
+            "largest": None if math.isinf(largest) else int(largest),
+            "fixed_because": found.capture.fixed_batch_reason or None,
+        },
+        "counts": found.counts(),
+        "approximations": [
+            {"reason": reason, "count": len(names), "nodes": names}
+            for reason, names in _approximations(found).items()
+        ],
+        "nodes": [
+            {
+                "name": node.name,
+                "operator": node.operator,
+                "operation": str(node.operation),
+                "module": node.module_path,
+                "module_type": node.location.module_type,
+                "source_line": node.source_line,
+                "layout": None if node.layout is None else str(node.layout),
+                "labelled": node.labelled,
+                "inputs": node.inputs,
+                "exact": node.exact,
+                "approximation": node.approximation or None,
+            }
+            for node in nodes
+        ],
+    }
+
+
+def counts_table(found: Trace) -> Table:
+    """The number of nodes of each operation."""
+    table = Table("operation", title="Counts", title_justify="left")
+    table.add_column("nodes", justify="right")
+    for operation, count in found.counts().items():
+        table.add_row(operation, str(count))
+    return table
+
+
+def approximations_table(found: Trace) -> Table | str:
+    """The reasons why nodes are approximate, with their numbers."""
+    approximations = _approximations(found)
+    if not approximations:
+        return "Approximations: none, every node is exact."
+    table = Table("reason", title="Approximations", title_justify="left")
+    table.add_column("nodes", justify="right")
+    for reason, names in approximations.items():
+        table.add_row(reason, str(len(names)))
+    return table
+
+
+def batch_text(found: Trace) -> str:
+    """Which batch sizes the captured graph serves, and why."""
+    smallest, largest = found.capture.batch_range
+    if not found.capture.dynamic_batch:
+        return f"fixed at {smallest}, since {found.capture.fixed_batch_reason}"
+    if math.isinf(largest):
+        return f"dynamic, {smallest} or more images"
+    return f"dynamic, {smallest} to {int(largest)} images"
+
+
+def _approximations(found: Trace) -> dict[str, list[str]]:
+    """The names of the approximate nodes by their reason."""
+    names: dict[str, list[str]] = {}
+    for node in found.approximate:
+        names.setdefault(node.approximation, []).append(node.name)
+    return names
+
+
+# Around the commands. -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    """End with one message and exit code 1 where labeltrace raises an error on purpose."""
+    try:
+        yield
+    except LabelTraceError as error:
+        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def _console() -> Console:
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if known else WIDTH_OF_FILES)
+
+
+def _import_from_here() -> None:
+    """Find the user's packages in the folder where the command runs, as ``python -m`` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot make the folder {folder}: {error.strerror}") from error

@@ -215,7 +215,9 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
     """
     combined = combine((first, second), output, operation=operation, bounded=False)
     whole = [op for op in (first, second) if _extent(op.positions) == _extent(combined.layout)]
-    if len(whole) == 2 and first.bounded != second.bounded:
+    if len(whole) == 2 and first.labelled != second.labelled:  # weights gate the content
+        whole = [first if first.labelled else second]
+    elif len(whole) == 2 and first.bounded != second.bounded:
         whole = [second if first.bounded else first]
     if len(whole) == 1 and whole[0].labelled:
         return over(whole[0], expand(whole[0].positions, output), operation=operation)

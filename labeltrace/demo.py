@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -169,6 +170,8 @@ def label_maps(title: str, loaded: LoadedModel, batch: MixedBatch) -> LabelMaps:
 
 class FeaturesAndLogits(nn.Module):
     """A timm model that returns its last tokens beside its logits, so that both get labels."""
+
+    model: Any
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

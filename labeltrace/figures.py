@@ -67,7 +67,7 @@ def label_map_figure(
     before = models[0].ratio_before
     figure = Figure(figsize=(2.35 * max(len(models), 3) + 1.6, 10.6), layout="constrained")
     figure.suptitle(f"Labels that follow the tokens\n{note}".strip(), fontsize=12)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 3.1))
+    (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 3.1))
 
     shown = (
         (f"first image: {first}", photographs[0].pixels),
@@ -81,9 +81,7 @@ def label_map_figure(
     widths = [1.0] * len(models) + [0.07]
     grid = bottom.add_gridspec(3, len(models) + 1, width_ratios=widths)
     for column, model in enumerate(models):
-        original, aligned, stretched = (
-            bottom.add_subplot(grid[row, column]) for row in range(3)
-        )
+        original, aligned, stretched = (bottom.add_subplot(grid[row, column]) for row in range(3))
         shares = original.imshow(model.original.numpy(), cmap=COLOURS, vmin=0, vmax=1)
         _frame(original, model.title, f"{_percent(model.ratio_before)} {first}")
         aligned.imshow(model.aligned.numpy(), cmap=COLOURS, vmin=0, vmax=1)
@@ -101,7 +99,9 @@ def label_map_figure(
     bar = bottom.colorbar(shares, cax=bottom.add_subplot(grid[:2, -1]))
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=[second, "25 %", "50 %", "75 %", first])
     bar = bottom.colorbar(around, cax=bottom.add_subplot(grid[2, -1]))
-    bar.set_ticks([mean - reach, mean, mean + reach], labels=[f"more\n{second}", "mean", f"more\n{first}"])
+    bar.set_ticks(
+        [mean - reach, mean, mean + reach], labels=[f"more\n{second}", "mean", f"more\n{first}"]
+    )
     return figure
 
 

@@ -38,6 +38,7 @@ class Operand:
     ``path`` locates it among the call's arguments: the schema's name, then indices into lists.
     ``layout`` is None for constants.  ``field`` stands for the operand's label field: operands with
     equal fields and layouts have equal labels; a traced operand without one is mixing weights.
+    ``tensor`` stands for its values, which rules never see.
     ``bounded`` says that its last non-linear step was a sigmoid,
     softmax, tanh or the like, which makes it a gate in products.  ``unresolved`` weights are sums
     over positions of a product of two streams (keys times values): whether they are content or
@@ -48,6 +49,7 @@ class Operand:
     shape: tuple[int, ...]
     layout: Layout | None = None
     field: object = None
+    tensor: object = None
     bounded: bool = False
     unresolved: bool = False
 

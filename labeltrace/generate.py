@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from labeltrace import label_ops
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Labels, Operand
+from labeltrace.flow import Labels, Operand, Step
 from labeltrace.instructions import Prior, instruction, reads_prior
 from labeltrace.layout import (
     BATCH,
@@ -23,7 +23,7 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.reading import location
-from labeltrace.tracing import BoundStep, Field, Replay, Source, Trace, Value
+from labeltrace.tracing import Field, Replay, Trace, Value
 
 LABELS_INPUT = "labels"
 
@@ -91,7 +91,7 @@ class _Generator:
         self.shapes[field] = sizes
         self.fields[self.trace.input_field] = field
         steps = [self.trace.steps[f] for f in self.needed if f in self.trace.steps]
-        if any(reads_prior(step.flow) for step in steps):
+        if any(reads_prior(step) for step in steps):
             self.prior = self._call(label_ops.prior, (field,), name="prior")
 
     def _output(self, node: Node) -> None:
@@ -132,27 +132,27 @@ class _Generator:
             if field in self.needed:
                 step = self.trace.steps[field]
                 self.fields[field] = self._step(step)
-                self.shapes[self.fields[field]] = step.flow.field_sizes
+                self.shapes[self.fields[field]] = step.field_sizes
 
-    def _step(self, step: BoundStep) -> Node:
-        planned = instruction(step.flow)
+    def _step(self, step: Step) -> Node:
+        planned = instruction(step)
         if isinstance(planned, Labels):
             return self._labels(planned)
-        arguments = tuple(self._resolve(argument, step) for argument in planned.arguments)
-        settings = {name: self._resolve(v, step) for name, v in planned.settings.items()}
+        arguments = tuple(self._resolve(argument) for argument in planned.arguments)
+        settings = {name: self._resolve(value) for name, value in planned.settings.items()}
         return self._call(planned.function, arguments, settings)
 
-    def _resolve(self, argument: Any, step: BoundStep) -> Any:
+    def _resolve(self, argument: Any) -> Any:
         """An argument of an instruction as a node of the graph."""
         match argument:
             case Labels():
                 return self._labels(argument)
             case Operand():
-                return self._source(step.tensors[argument.path])
+                return self._source(argument.tensor)
             case Prior():
                 return self.prior
             case list():
-                return [self._resolve(item, step) for item in argument]
+                return [self._resolve(item) for item in argument]
         return argument
 
     def _labels(self, labels: Labels) -> Node:
@@ -186,10 +186,11 @@ class _Generator:
         self.shapes[moved] = target
         return moved
 
-    def _source(self, source: Source) -> Node:
-        """Mixing weights in the new graph, computed once more where dropout came between."""
+    def _source(self, source: object) -> Node:
+        """A tensor in the new graph; mixing weights once more where dropout came between."""
         if isinstance(source, Node):
             return self.copies[source]
+        assert isinstance(source, Replay)
         if source not in self.replays:
             inputs = {node: self._source(other) for node, other in source.substitutes.items()}
             self.replays[source] = self.graph.node_copy(
@@ -238,7 +239,7 @@ def _needed_fields(trace: Trace) -> frozenset[Field]:
             continue
         needed.add(field)
         if field in trace.steps:
-            queue += [labels.operand.field for labels in trace.steps[field].flow.labels]
+            queue += [labels.operand.field for labels in trace.steps[field].labels]
     return frozenset(needed)
 
 

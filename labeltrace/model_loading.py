@@ -28,7 +28,7 @@ CONNECT_SECONDS = 4.0
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # What a download raises: file and connection errors, and those of the hub's own HTTP library, which
 # is not the same in each of its versions but always has the base class of the hub's error.
-DOWNLOAD_ERRORS = (OSError, *HfHubHTTPError.__bases__)
+DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
 
 
 class ModelLoadingError(LabelTraceError):
@@ -92,7 +92,7 @@ def load_model(
     return _from_timm(name, image_size, pretrained, device)
 
 
-# timm. ----------------------------------------------------------------------------------------------
+# timm. --------------------------------------------------------------------------------------------
 
 
 def _from_timm(name: str, image_size: int | None, pretrained: bool, device: str) -> LoadedModel:
@@ -138,7 +138,7 @@ def _close_names(name: str, count: int = 5) -> list[str]:
     return list(dict.fromkeys(longer[: count if stem else 0] + alike))[:count]
 
 
-# Weights. -------------------------------------------------------------------------------------------
+# Weights. -----------------------------------------------------------------------------------------
 
 
 def _weights(name: str) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _weights(name: str) -> dict[str, Any]:
     if config is None or not config.has_weights:
         raise WeightsUnavailableError(f"timm has no trained weights for {name}")
     if not config.hf_hub_id:
-        _check_reachable(config.url, name)
+        _check_reachable(str(config.url), name)
         return {"pretrained": True}
     names = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES
     for file in names:
@@ -179,7 +179,7 @@ def _check_reachable(url: str, name: str) -> None:
         ) from error
 
 
-# Factories. -----------------------------------------------------------------------------------------
+# Factories. ---------------------------------------------------------------------------------------
 
 
 def _from_factory(name: str) -> nn.Module:
@@ -229,7 +229,7 @@ def _attribute(module: Any, attribute: str, name: str) -> Callable[[], object] |
         ) from error
 
 
-# Both. ----------------------------------------------------------------------------------------------
+# Both. --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

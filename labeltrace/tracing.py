@@ -72,14 +72,6 @@ class Value:
 Values = tuple[Value | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BoundStep:
-    """A step of the label graph with the graph's own tensors in the place of operands."""
-
-    flow: Step
-    tensors: Mapping[tuple[str | int, ...], Source]
-
-
 @dataclass(frozen=True)
 class Trace:
     """A model's operators and what each does to labels.
@@ -95,7 +87,7 @@ class Trace:
 
     nodes: tuple[TracedNode, ...]
     capture: Capture
-    steps: Mapping[Field, BoundStep] = field(repr=False)
+    steps: Mapping[Field, Step] = field(repr=False)
     outputs: tuple[Value | None, ...] = field(repr=False)
     input_field: Field = field(repr=False)
     input_layout: Layout = field(repr=False)
@@ -170,7 +162,7 @@ class _Walk:
         self.registry = registry
         self.sizes = Sizes()
         self.values: dict[Node, Values | _Poisoned] = {}
-        self.steps: dict[Field, BoundStep] = {}
+        self.steps: dict[Field, Step] = {}
         self.nodes: dict[Node, TracedNode] = {}
         self.problems: list[_Problem] = []
         self.outputs: tuple[Value | None, ...] = ()
@@ -265,14 +257,15 @@ class _Walk:
             return self.sizes.of(example) if isinstance(example, torch.SymInt) else example
         known = self._single(value)
         if known is None:
-            return Operand(path, self.sizes.shape(example))
+            return Operand(path, self.sizes.shape(example), tensor=value)
         return Operand(
-            path,
-            known.layout.shape,
-            known.layout,
-            known.field,
-            known.bounded,
-            known.unresolved,
+            path=path,
+            shape=known.layout.shape,
+            layout=known.layout,
+            field=known.field,
+            tensor=value if known.field is not None else known.source,
+            bounded=known.bounded,
+            unresolved=known.unresolved,
         )
 
     def _single(self, node: Node) -> Value | None:
@@ -310,7 +303,7 @@ class _Walk:
         assert isinstance(flow, Step)
         bounded = all(labels.operand.bounded for labels in flow.labels)
         target = Field(node.name, index)
-        self.steps[target] = BoundStep(flow, self._tensors(node))
+        self.steps[target] = flow
         bounded = bounded if flow.bounded is None else flow.bounded
         return Value(simplify(flow.layout), target, node, bounded, summands=summands)
 
@@ -342,23 +335,6 @@ class _Walk:
             value = value[key]
         assert isinstance(value, Node)
         return value
-
-    def _tensors(self, node: Node) -> dict[tuple[str | int, ...], Source]:
-        """The tensors of a call by their paths, mixing weights as they are without dropout."""
-        found: dict[tuple[str | int, ...], Source] = {}
-
-        def collect(value: Any, path: tuple[str | int, ...]) -> None:
-            if isinstance(value, Node):
-                known = None if self.values.get(value) is None else self._single(value)
-                weights = known is not None and known.field is None
-                found[path] = known.source if known is not None and weights else value
-            elif isinstance(value, (list, tuple)):
-                for index, item in enumerate(value):
-                    collect(item, (*path, index))
-
-        for name, value in schema_arguments(node).items():
-            collect(value, (name,))
-        return found
 
     # Sums.
 

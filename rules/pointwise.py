@@ -36,7 +36,6 @@ BOUNDED = (
     "aten.sigmoid",
     "aten.log_sigmoid",
     "aten.tanh",
-    "aten.hardtanh",
     "aten.softsign",
     "aten.sign",
     "aten.sin",
@@ -61,7 +60,6 @@ UNBOUNDED = (
     "aten.bitwise_not",
     "aten.ceil",
     "aten.celu",
-    "aten.clamp",
     "aten.clamp_max",
     "aten.clamp_min",
     "aten.elu",
@@ -119,6 +117,15 @@ def bounded(call: Call) -> Flow:
     return _nonlinear(call, bounded=True)
 
 
+@rule("aten.hardtanh", "aten.clamp")
+def clamped(call: Call) -> Flow:
+    """Values cut to a range: a gate if it lies within (-1, 1), as that of a hard sigmoid."""
+    limits = [call.get(name) for name in ("min_val", "min", "max_val", "max")]
+    numbers = [limit for limit in limits if isinstance(limit, (int, float))]
+    bounded = len(numbers) == 2 and all(abs(number) <= 1 for number in numbers)
+    return _nonlinear(call, bounded=bounded)
+
+
 @rule(*UNBOUNDED)
 def unbounded(call: Call) -> Flow:
     """Any other non-linear function of each value."""
@@ -170,7 +177,7 @@ def choice(call: Call) -> Flow:
     if not candidates:
         return carry(call.traced[0], call.output, bounded=True)
     if len(candidates) == 1:
-        return carry(candidates[0], call.output, bounded=False)
+        return carry(candidates[0], call.output)
     return combine(
         candidates,
         call.output,
