@@ -1,0 +1,38 @@
+"""The runtime label algebra: what the label graph computes, on tensors.
+
+A label field is a float32 tensor (positions..., K) whose last dimension, the distribution over K
+sources, sums to one.  Every function here keeps that so, draws no random numbers, records no
+gradient and computes in float32 also where autocast is on.
+"""
+
+from labeltrace.label_ops.arithmetic import label_arithmetic
+from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, pool
+from labeltrace.label_ops.ends import prior, read_image, write_output
+from labeltrace.label_ops.mixing import attend, mix
+from labeltrace.label_ops.positions import cut, flip, join, pad, relayout, roll, select, take
+from labeltrace.label_ops.resampling import resample
+from labeltrace.label_ops.windows import convolve, convolve_transposed
+
+__all__ = [
+    "adaptive_pool",
+    "aggregate",
+    "attend",
+    "average",
+    "convolve",
+    "convolve_transposed",
+    "cut",
+    "flip",
+    "join",
+    "label_arithmetic",
+    "mix",
+    "pad",
+    "pool",
+    "prior",
+    "read_image",
+    "relayout",
+    "resample",
+    "roll",
+    "select",
+    "take",
+    "write_output",
+]

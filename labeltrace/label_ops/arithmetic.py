@@ -1,0 +1,43 @@
+"""Label arithmetic: no gradient, no autocast, float32."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def label_arithmetic(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Run a label function without gradient and outside autocast."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device_type = _first_tensor(args).device.type
+        with torch.no_grad(), torch.autocast(device_type, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def _first_tensor(values: Sequence[object]) -> Tensor:
+    for value in values:
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, (list, tuple)):
+            return _first_tensor(value)
+    raise TypeError("a label function was called without a tensor")
+
+
+def normalised(matrices: Tensor) -> Tensor:
+    """Norm: absolute values, each row divided by its sum; rows without a sum mix equally."""
+    matrices = matrices.abs()
+    largest = matrices.amax(-1, keepdim=True)
+    matrices = matrices / largest  # so that neither huge nor denormal rows lose their sum
+    whole = matrices.sum(-1, keepdim=True)
+    usable = (largest > 0) & torch.isfinite(whole)
+    return torch.where(usable, matrices / whole, 1 / matrices.shape[-1])

@@ -1,0 +1,65 @@
+"""Averages: residuals, concatenations along channels, means over positions and windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from labeltrace.label_ops.arithmetic import label_arithmetic
+from labeltrace.label_ops.windows import slide
+
+
+@label_arithmetic
+def average(pieces: Sequence[Tensor], shares: Sequence[int] | None = None) -> Tensor:
+    """``Norm(sum_i s_i Y_i)`` over broadcast fields: residuals, eq. 11, and concatenations."""
+    shares = shares or [1] * len(pieces)
+    total = sum(shares)
+    result = pieces[0] * (shares[0] / total)
+    for piece, share in zip(pieces[1:], shares[1:], strict=True):
+        result = torch.add(result, piece, alpha=share / total)
+    return result
+
+
+@label_arithmetic
+def aggregate(labels: Tensor, count: int) -> Tensor:
+    """The mean over the last ``count`` dimensions before K: spatial aggregation, Table 10."""
+    return labels.mean(tuple(range(-1 - count, -1)))
+
+
+@label_arithmetic
+def pool(
+    labels: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The mean over the positions of each window that lie inside the image.
+
+    ``labels`` is (N, *space, K) with as many dimensions of space as ``kernel`` has entries.
+    """
+    if any(d != 1 for d in dilation):
+        ones = labels.new_ones(1, 1, *kernel)
+        return slide(labels, ones, stride, [(p, p) for p in padding], dilation)
+    average_pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
+    channels_first = labels.movedim(-1, 1)
+    pooled = average_pool(
+        channels_first, tuple(kernel), tuple(stride), tuple(padding), ceil_mode, False
+    )
+    return pooled.movedim(1, -1)
+
+
+@label_arithmetic
+def adaptive_pool(labels: Tensor, output_size: Sequence[int]) -> Tensor:
+    """The mean over windows that tile the space of (N, *space, K) into ``output_size``."""
+    pools: Sequence[Callable[..., Tensor]] = (
+        F.adaptive_avg_pool1d,
+        F.adaptive_avg_pool2d,
+        F.adaptive_avg_pool3d,
+    )
+    pooled = pools[len(output_size) - 1](labels.movedim(-1, 1), tuple(output_size))
+    return pooled.movedim(1, -1)

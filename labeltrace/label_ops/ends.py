@@ -1,0 +1,35 @@
+"""The ends of the label graph: label images in, labels of outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from labeltrace.label_ops.arithmetic import label_arithmetic
+
+
+@label_arithmetic
+def read_image(label_image: Tensor, sizes: Sequence[int]) -> Tensor:
+    """A label image (B, K, *sizes or ones) as a field (B, *sizes, K), without copying it."""
+    labels = label_image.detach().to(torch.float32)
+    labels = labels.expand(*labels.shape[:2], *sizes)
+    return labels.movedim(1, -1)
+
+
+@label_arithmetic
+def prior(labels: Tensor) -> Tensor:
+    """The mean over all positions of a field (B, ..., K): (B, K), contract point 3."""
+    return labels.flatten(1, -2).mean(1) if labels.dim() > 2 else labels
+
+
+@label_arithmetic
+def write_output(labels: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
+    """A field as the label of an output: (positions..., K) with K moved to ``dim``.
+
+    ``sizes`` has the output's sizes without its channel axis: positions that share a label are
+    repeated; -1 keeps a dimension's size.
+    """
+    labels = labels.expand(*sizes, labels.shape[-1])
+    return labels.movedim(-1, dim).contiguous()

@@ -1,0 +1,165 @@
+"""Mixing by matrices: written-out attention, learned token mixing, fused attention."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+
+
+@label_arithmetic
+def mix(labels: Tensor, weights: Tensor, notation: str, **sizes: int) -> Tensor:
+    """``Norm(W)·Y``: eq. 7, and eq. 9 where several matrices are averaged.
+
+    Args:
+        labels: a field (positions..., K), float32.
+        weights: the mixing matrices, any floating dtype.
+        notation: the axes by name, ``"b h q k, b k -> b q"``: weights, labels (K left out) and
+            result.  Names that only the weights have are matrices to average (heads); names that
+            only weights and labels share are mixed away; names of weights and result are rows.
+            An axis made of several factors is in parentheses, ``"(b h) q k"``.
+        sizes: the sizes of all but one of the names in each pair of parentheses.
+
+    Rows that sum to zero, or that have entries that are not finite, mix equally.
+    """
+    plan = _mixing_plan(notation)
+    matrices, rows = _matrices(weights.detach().to(torch.float32), plan, sizes)
+    return _apply_matrices(normalised(matrices).mean(-3), labels, plan, rows)
+
+
+@label_arithmetic
+def attend(
+    labels: Tensor,
+    query: Tensor,
+    key: Tensor,
+    notation: str,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    grouped_heads: bool = False,
+    **sizes: int,
+) -> Tensor:
+    """:func:`mix` with the probabilities of scaled dot-product attention, before dropout.
+
+    ``query`` is (..., L, E), ``key`` (..., S, E), ``mask`` a boolean or additive one that
+    broadcasts to (..., L, S); the arguments mean what they mean to
+    :func:`torch.nn.functional.scaled_dot_product_attention`.  Rows that are masked whole mix
+    equally.
+    """
+    query, key = query.detach().to(torch.float32), key.detach().to(torch.float32)
+    if grouped_heads:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~allowed, -math.inf)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -math.inf)
+    elif mask is not None:
+        scores = scores + mask.detach()
+    plan = _mixing_plan(notation)
+    matrices, rows = _matrices(scores.softmax(-1), plan, sizes)
+    whole = matrices.sum(-1, keepdim=True)
+    matrices = torch.where(whole > 0, matrices, 1 / matrices.shape[-1])  # NaN: masked whole
+    return _apply_matrices(matrices.mean(-3), labels, plan, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _MixingPlan:
+    """A parsed notation: how to bring weights and labels into the shape of a matrix product."""
+
+    weight_axes: tuple[tuple[str, ...], ...]
+    label_names: tuple[str, ...]
+    batch: tuple[str, ...]
+    averaged: tuple[str, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    free: tuple[str, ...]
+    result: tuple[str, ...]
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        return tuple(name for axis in self.weight_axes for name in axis)
+
+
+@functools.cache
+def _mixing_plan(notation: str) -> _MixingPlan:
+    inputs, result_text = notation.split("->")
+    weight_text, label_text = inputs.split(",")
+    weight_axes = _parse_axes(weight_text)
+    weights = [name for axis in weight_axes for name in axis]
+    labels = tuple(label_text.split())
+    result = tuple(result_text.split())
+    return _MixingPlan(
+        weight_axes=weight_axes,
+        label_names=labels,
+        batch=tuple(n for n in weights if n in labels and n in result),
+        averaged=tuple(n for n in weights if n not in labels and n not in result),
+        rows=tuple(n for n in weights if n not in labels and n in result),
+        columns=tuple(n for n in weights if n in labels and n not in result),
+        free=tuple(n for n in labels if n not in weights),
+        result=result,
+    )
+
+
+def _parse_axes(text: str) -> tuple[tuple[str, ...], ...]:
+    axes: list[tuple[str, ...]] = []
+    inside: list[str] | None = None
+    for word in text.replace("(", " ( ").replace(")", " ) ").split():
+        if word == "(":
+            inside = []
+        elif word == ")":
+            axes.append(tuple(inside or ()))
+            inside = None
+        elif inside is not None:
+            inside.append(word)
+        else:
+            axes.append((word,))
+    return tuple(axes)
+
+
+def _matrices(
+    weights: Tensor, plan: _MixingPlan, sizes: dict[str, int]
+) -> tuple[Tensor, list[int]]:
+    """The weights as (batch..., averaged, rows, columns), and the sizes of the row axes.
+
+    The averaged axes are flattened into one, and so are rows and columns.
+    """
+    shape: list[int] = []
+    for axis, size in zip(plan.weight_axes, weights.shape, strict=True):
+        known = math.prod(sizes.get(name, 1) for name in axis)
+        shape.extend(sizes[name] if name in sizes else size // known for name in axis)
+    names = plan.weight_names
+    order = (*plan.batch, *plan.averaged, *plan.rows, *plan.columns)
+    weights = weights.reshape(shape).permute([names.index(name) for name in order])
+    extents = dict(zip(names, shape, strict=True))
+    rows = [extents[name] for name in plan.rows]
+    flat = (
+        *(extents[name] for name in plan.batch),
+        math.prod(extents[name] for name in plan.averaged),
+        math.prod(rows),
+        math.prod(extents[name] for name in plan.columns),
+    )
+    return weights.reshape(flat), rows
+
+
+def _apply_matrices(matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: list[int]) -> Tensor:
+    """(batch..., rows, columns) times the labels, brought into the order of the result."""
+    names = plan.label_names
+    sources = labels.shape[-1]
+    extents = dict(zip(names, labels.shape[:-1], strict=True))
+    order = (*plan.batch, *plan.columns, *plan.free)
+    labels = labels.permute(*(names.index(name) for name in order), len(names))
+    batch = [extents[name] for name in plan.batch]
+    columns = math.prod(extents[name] for name in plan.columns)
+    free = [extents[name] for name in plan.free]
+    mixed = matrices @ labels.reshape(*batch, columns, math.prod(free) * sources)
+    mixed = mixed.reshape(*batch, *rows, *free, sources)
+    produced = (*plan.batch, *plan.rows, *plan.free)
+    return mixed.permute(*(produced.index(name) for name in plan.result), len(produced))

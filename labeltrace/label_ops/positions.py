@@ -1,0 +1,144 @@
+"""Moving positions: views, cuts, rolls, padding, joins; nothing is mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from labeltrace.label_ops.arithmetic import label_arithmetic
+
+
+@label_arithmetic
+def relayout(
+    labels: Tensor,
+    split: Sequence[int] | None = None,
+    order: Sequence[int] | None = None,
+    merge: Sequence[int] | None = None,
+) -> Tensor:
+    """Split the dimensions of a field into ``split``, put them in ``order``, merge into ``merge``.
+
+    Sizes leave out K, which stays last; one of them may be -1.
+    """
+    sources = labels.shape[-1]
+    if split is not None:
+        labels = labels.reshape(*split, sources)
+    if order is not None:
+        labels = labels.permute(*order, labels.dim() - 1)
+    if merge is not None:
+        labels = labels.reshape(*merge, sources)
+    return labels
+
+
+@label_arithmetic
+def cut(labels: Tensor, dim: int, start: int, end: int, step: int = 1) -> Tensor:
+    """``start:end:step`` of dimension ``dim``."""
+    if step == 1:
+        return labels.narrow(dim, start, end - start)
+    return torch.ops.aten.slice(labels, dim, start, end, step)
+
+
+@label_arithmetic
+def select(labels: Tensor, dim: int, index: int) -> Tensor:
+    """Index ``index`` of dimension ``dim``, which goes."""
+    return labels.select(dim, index)
+
+
+@label_arithmetic
+def roll(labels: Tensor, shifts: Sequence[int], dims: Sequence[int]) -> Tensor:
+    """Dimensions rolled as by :func:`torch.roll`."""
+    return labels.roll(tuple(shifts), tuple(dims))
+
+
+@label_arithmetic
+def flip(labels: Tensor, dims: Sequence[int]) -> Tensor:
+    """Dimensions reversed as by :func:`torch.flip`."""
+    return labels.flip(tuple(dims))
+
+
+@label_arithmetic
+def take(labels: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Indices of dimension ``dim``; an index of several dimensions is flattened."""
+    if index.dtype == torch.bool:
+        index = index.nonzero().squeeze(-1)
+    index = index.flatten()
+    return labels.index_select(dim, torch.where(index < 0, index + labels.shape[dim], index))
+
+
+@label_arithmetic
+def pad(
+    labels: Tensor,
+    prior: Tensor,
+    widths: Sequence[tuple[int, int]],
+    mode: str = "prior",
+    batch_dim: int = 0,
+) -> Tensor:
+    """New positions around a field, ``widths`` (before, after) a dimension; negative ones crop.
+
+    They carry the prior (B, K), contract point 3, or copies (``"reflect"``, ``"replicate"``,
+    ``"circular"``).
+    """
+    for dim, (before, after) in enumerate(widths):
+        if before or after:
+            labels = _pad_one(labels, prior, dim, before, after, mode, batch_dim)
+    return labels
+
+
+def _pad_one(
+    labels: Tensor, prior: Tensor, dim: int, before: int, after: int, mode: str, batch_dim: int
+) -> Tensor:
+    size = labels.shape[dim]
+    if mode != "prior":
+        index = _padded_index(size, before, after, mode, labels.device)
+        return labels.index_select(dim, index)
+    kept = labels.narrow(dim, max(-before, 0), size + min(before, 0) + min(after, 0))
+    pieces = [_spread_prior(prior, labels, dim, before, batch_dim)] if before > 0 else []
+    pieces.append(kept)
+    if after > 0:
+        pieces.append(_spread_prior(prior, labels, dim, after, batch_dim))
+    return torch.cat(pieces, dim) if len(pieces) > 1 else kept
+
+
+def _padded_index(size: int, before: int, after: int, mode: str, device: torch.device) -> Tensor:
+    index = torch.arange(-before, size + after, device=device)
+    if mode == "circular":
+        return index % size
+    if mode == "replicate":
+        return index.clamp(0, size - 1)
+    if mode == "reflect":
+        index = index.abs()
+        return torch.where(index >= size, 2 * (size - 1) - index, index)
+    raise ValueError(f"unknown padding mode {mode!r}")
+
+
+def _spread_prior(prior: Tensor, like: Tensor, dim: int, size: int, batch_dim: int) -> Tensor:
+    """The prior (B, K) at ``size`` new positions of dimension ``dim`` of a field."""
+    shape = [1] * like.dim()
+    shape[batch_dim], shape[-1] = prior.shape
+    target = list(like.shape)
+    target[dim] = size
+    return prior.reshape(shape).expand(target)
+
+
+@label_arithmetic
+def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: int = 0) -> Tensor:
+    """Fields one after the other along ``dim``.
+
+    A piece of two dimensions where others have more is the prior (B, K), spread over its size.
+    """
+    like = max(pieces, key=Tensor.dim)
+    whole = [
+        _spread_prior(piece, like, dim, size, batch_dim)
+        if piece.dim() < like.dim()
+        else _widen(piece, like, dim, size)
+        for piece, size in zip(pieces, sizes, strict=True)
+    ]
+    return torch.cat(whole, dim)
+
+
+def _widen(piece: Tensor, like: Tensor, dim: int, size: int) -> Tensor:
+    """A piece repeated to ``size`` positions along ``dim``."""
+    target = list(piece.shape)
+    target[dim] = size
+    return piece.expand(target)

@@ -1,0 +1,60 @@
+"""Mixing by the weights of an interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+
+
+@label_arithmetic
+def resample(
+    labels: Tensor,
+    sizes: Sequence[int],
+    mode: str,
+    scales: Sequence[float | None] | None = None,
+    align_corners: bool = False,
+    antialias: bool = False,
+) -> Tensor:
+    """Interpolation of (N, *space, K) to ``sizes``; negative weights (cubic) count by magnitude."""
+    for index, size in enumerate(sizes):
+        matrix = _interpolation_matrix(
+            labels.shape[1 + index],
+            size,
+            mode,
+            scales[index] if scales else None,
+            align_corners,
+            antialias,
+            labels.device,
+        )
+        moved = labels.movedim(1 + index, -2)
+        labels = (matrix @ moved).movedim(-2, 1 + index)
+    return labels
+
+
+def _interpolation_matrix(
+    size: int,
+    target: int,
+    mode: str,
+    scale: float | None,
+    align_corners: bool,
+    antialias: bool,
+    device: torch.device,
+) -> Tensor:
+    """Norm of the weights (target, size) with which an interpolation mixes one axis."""
+    planes = {"linear": "bilinear", "cubic": "bicubic"}
+    columns = torch.eye(size, device=device).reshape(size, 1, size, 1)
+    settings = {"align_corners": align_corners} if mode in planes else {}
+    if antialias:
+        settings["antialias"] = True
+    if scale is None:
+        moved = F.interpolate(columns, size=(target, 1), mode=planes.get(mode, mode), **settings)
+    else:
+        moved = F.interpolate(
+            columns, scale_factor=(scale, 1.0), mode=planes.get(mode, mode), **settings
+        )
+    return normalised(moved.reshape(size, -1).T)

@@ -1,0 +1,102 @@
+"""Mixing by the kernels of convolutions, which slide over space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+
+_SMALLEST_TAP = 1e-30
+"""A zero tap's weight: it counts only where every other tap inside the image is zero as well."""
+
+
+@label_arithmetic
+def convolve(
+    labels: Tensor,
+    weights: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Mixing by a convolution's kernel: contract point 4.
+
+    Args:
+        labels: (N, *space, K), float32.
+        weights: the convolution's weight (out, in / groups, *kernel), any floating dtype.
+        padding: (before, after) a dimension of space; padding carries nothing.
+
+    The taps' weights are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``, renormalised
+    at each position over the taps inside the image.
+    """
+    return slide(labels, _taps(weights), stride, padding, dilation)
+
+
+@label_arithmetic
+def convolve_transposed(
+    labels: Tensor,
+    weights: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Mixing by a transposed convolution's kernel: as :func:`convolve`, by each output position.
+
+    ``weights`` is (in, out / groups, *kernel).  A position that no input reaches takes the mean of
+    all input positions.
+    """
+    transposed: Callable[..., Tensor] = (
+        F.conv_transpose1d,
+        F.conv_transpose2d,
+        F.conv_transpose3d,
+    )[len(stride) - 1]
+    settings = (tuple(stride), tuple(padding), tuple(output_padding), 1, tuple(dilation))
+    taps = _taps(weights.transpose(0, 1))
+    sources = labels.shape[-1]
+    images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
+    mixed = transposed(images, taps, None, *settings)
+    reached = transposed(labels.new_ones(1, 1, *labels.shape[1:-1]), taps, None, *settings)
+    everywhere = images.flatten(2).mean(2).reshape(-1, 1, *(1 for _ in stride))
+    mixed = torch.where(reached > 0, mixed / reached, everywhere)
+    return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
+
+
+def _taps(weights: Tensor) -> Tensor:
+    """The taps' weights (1, 1, *kernel) of a convolution (out, in / groups, *kernel)."""
+    taps = _shrunk(weights.detach().to(torch.float32).flatten(2)).abs().sum(1)
+    taps = normalised(taps).mean(0).reshape(1, 1, *weights.shape[2:])
+    return taps.clamp_min(_SMALLEST_TAP)
+
+
+def _shrunk(taps: Tensor) -> Tensor:
+    """Each output channel's weights divided by their largest, so that their sum is finite."""
+    largest = taps.abs().amax((1, 2), keepdim=True)
+    return torch.where(largest > 0, taps / largest, taps)
+
+
+def slide(
+    labels: Tensor,
+    taps: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Slide one kernel (1, 1, *kernel) over (N, *space, K) and renormalise inside the image."""
+    convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
+    sources = labels.shape[-1]
+    images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
+    outside = any(before or after for before, after in padding)
+    if outside:
+        widths = [width for pair in reversed(padding) for width in pair]
+        images = F.pad(images, widths)
+    mixed = convolution(images, taps, None, tuple(stride), 0, tuple(dilation))
+    if outside:
+        inside = F.pad(labels.new_ones(1, 1, *labels.shape[1:-1]), widths)
+        mixed = mixed / convolution(inside, taps, None, tuple(stride), 0, tuple(dilation))
+    else:
+        mixed = mixed / taps.sum()
+    return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
