@@ -54,7 +54,9 @@ def labeltrace_options(
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="A timm name, or package.module:factory.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A timm name, or package.module:factory.")
+    ],
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Height and width; else the model's own.")
     ] = None,
@@ -108,8 +110,6 @@ def demo(
     console = _console()
     console.print(result.table())
     console.print(result.weights(), markup=False)
-    if not pretrained:
-        console.print("`labeltrace demo --pretrained` shows trained models.")
     path = output / FIGURE_NAME
     result.figure().savefig(path, dpi=FIGURE_DPI)
     console.print(f"Figure: {path}", markup=False, soft_wrap=True)

@@ -69,7 +69,7 @@ class DemoResult:
         else:
             titles = (maps.title for maps, is_random in self._each() if is_random)
             whose = f" of {', '.join(titles)}"
-        return f"Random weights{whose}: labels blend towards the average."
+        return f"Random weights{whose}: without training, labels blend towards their average."
 
     def table(self) -> Table:
         """The mixing ratio before and after each model."""
@@ -124,11 +124,16 @@ def run_demo(
     batch = mix(photographs)
     maps: list[LabelMaps] = []
     random: list[bool] = []
+    known_reason = ""
     for number, model in enumerate(models, 1):
         with console.status(f"{model.title} ({number} of {len(models)})"):
-            loaded, is_random = _load(model, pretrained, load, console)
+            loaded, reason = _load(model, pretrained, load)
+            if pretrained and reason:
+                why = "likewise" if reason == known_reason else reason
+                console.print(f"{model.title} goes on with random weights: {why}", markup=False)
+            known_reason = reason
             maps.append(label_maps(model.title, loaded, batch))
-            random.append(is_random)
+            random.append(bool(reason))
     return DemoResult(photographs, batch.images[0], tuple(maps), tuple(random))
 
 
@@ -222,18 +227,17 @@ def label_grid(features: Tensor, labels: Tensor, prefix_tokens: int = 0) -> Tens
     return grid.unflatten(-1, (side, side))
 
 
-def _load(
-    model: DemoModel, pretrained: bool, load: Loader, console: Console
-) -> tuple[LoadedModel, bool]:
-    """The model, and whether its weights are random; those are the same in each run."""
+def _load(model: DemoModel, pretrained: bool, load: Loader) -> tuple[LoadedModel, str]:
+    """The model, and why its weights are random (the same in each run); empty if trained."""
+    reason = "nobody asked for trained ones"
     if pretrained:
         try:
-            return load(model.name, pretrained=True), False
+            return load(model.name, pretrained=True), ""
         except WeightsUnavailableError as error:
-            console.print(f"{model.title} goes on with random weights: {error}", markup=False)
+            reason = str(error)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHTS_SEED)
-        return load(model.name, pretrained=False), True
+        return load(model.name, pretrained=False), reason
 
 
 def _ratio(share: float) -> str:

@@ -84,10 +84,7 @@ def load_model(
     """
     if ":" in name:
         if pretrained:
-            raise WeightsUnavailableError(
-                f"{name} is a factory, which loads weights itself; only timm models have "
-                f"pretrained ones"
-            )
+            raise WeightsUnavailableError(f"{name} is a factory, which has to load weights itself")
         return _described(_from_factory(name), image_size)
     return _from_timm(name, image_size, pretrained, device)
 
@@ -114,7 +111,7 @@ def _from_timm(name: str, image_size: int | None, pretrained: bool, device: str)
             model = timm.create_model(name, **options)
         except DOWNLOAD_ERRORS as error:
             raise WeightsUnavailableError(
-                f"the weights of {name} could not be fetched: {_first_line(error)}"
+                f"its weights could not be fetched: {_first_line(error)}"
             ) from error
     return _described(model, image_size)
 
@@ -149,20 +146,20 @@ def _weights(name: str) -> dict[str, Any]:
     """
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise WeightsUnavailableError(f"timm has no trained weights for {name}")
+        raise WeightsUnavailableError("timm has no trained weights for it")
     if not config.hf_hub_id:
-        _check_reachable(str(config.url), name)
+        _check_reachable(str(config.url))
         return {"pretrained": True}
     names = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES
     for file in names:
         cached = try_to_load_from_cache(config.hf_hub_id, file)
         if isinstance(cached, str):
             return {"pretrained": True, "pretrained_cfg_overlay": {"file": cached}}
-    _check_reachable(constants.ENDPOINT, name)
+    _check_reachable(constants.ENDPOINT)
     return {"pretrained": True}
 
 
-def _check_reachable(url: str, name: str) -> None:
+def _check_reachable(url: str) -> None:
     """Try the server, or the proxy on the way to it, once: the hub itself retries for a minute."""
     target = urlsplit(url)
     host = target.hostname or ""
@@ -175,7 +172,7 @@ def _check_reachable(url: str, name: str) -> None:
         socket.create_connection((target.hostname or "", port), CONNECT_SECONDS).close()
     except OSError as error:
         raise WeightsUnavailableError(
-            f"the weights of {name} are not on this machine, and {host} cannot be reached ({error})"
+            f"its weights are not on this machine, and {host} cannot be reached ({error})"
         ) from error
 
 
@@ -189,8 +186,8 @@ def _from_factory(name: str) -> nn.Module:
         return factory
     if not callable(factory):
         raise ModelLoadingError(
-            f"{name} is a {type(factory).__name__}; it must be a callable without arguments that "
-            f"returns a torch.nn.Module"
+            f"{name} is of type {type(factory).__name__}; it must be a callable without arguments "
+            f"that returns a torch.nn.Module"
         )
     with _building(name):
         model = factory()
@@ -241,7 +238,7 @@ def _building(what: str, verb: str = "building") -> Iterator[None]:
         raise
     except Exception as error:
         line = model_line(error)
-        where = f"\n  stopped at {line}" if line and not line.startswith(__file__) else ""
+        where = f"\n  stopped at {line}" if line and not line.startswith(("<", __file__)) else ""
         raise ModelLoadingError(f"{verb} {what} failed: {_first_line(error)}{where}") from error
 
 

@@ -44,13 +44,27 @@ def pool(
     """
     if any(d != 1 for d in dilation):
         ones = labels.new_ones(1, 1, *kernel)
-        return slide(labels, ones, stride, [(p, p) for p in padding], dilation)
+        windows = zip(labels.shape[1:-1], kernel, stride, padding, dilation, strict=True)
+        widths = [_widths(*window, ceil_mode) for window in windows]
+        return slide(labels, ones, stride, widths, dilation)
     average_pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
     channels_first = labels.movedim(-1, 1)
     pooled = average_pool(
         channels_first, tuple(kernel), tuple(stride), tuple(padding), ceil_mode, False
     )
     return pooled.movedim(1, -1)
+
+
+def _widths(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> tuple[int, int]:
+    """Padding before and after, with what ``ceil_mode`` adds so that the last window is whole."""
+    reach = dilation * (kernel - 1) + 1
+    room = size + 2 * padding - reach
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:
+        count -= 1  # the last window would start beyond the image
+    return padding, max((count - 1) * stride + reach - size - padding, 0)
 
 
 @label_arithmetic

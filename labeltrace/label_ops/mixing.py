@@ -62,7 +62,7 @@ def attend(
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -math.inf)
     elif mask is not None:
-        scores = scores + mask.detach()
+        scores = scores + mask.detach().to(torch.float32)
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(scores.softmax(-1), plan, sizes)
     whole = matrices.sum(-1, keepdim=True)

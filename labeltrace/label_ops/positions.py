@@ -102,8 +102,10 @@ def _pad_one(
 
 def _padded_index(size: int, before: int, after: int, mode: str, device: torch.device) -> Tensor:
     index = torch.arange(-before, size + after, device=device)
-    if mode == "circular":
-        return index % size
+    if mode == "circular":  # torch crops by negative widths first, then goes round what is left
+        first = max(-before, 0)
+        kept = size - first - max(-after, 0)
+        return first + (index - first) % kept
     if mode == "replicate":
         return index.clamp(0, size - 1)
     if mode == "reflect":

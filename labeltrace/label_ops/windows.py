@@ -60,8 +60,7 @@ def convolve_transposed(
     images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
     mixed = transposed(images, taps, None, *settings)
     reached = transposed(labels.new_ones(1, 1, *labels.shape[1:-1]), taps, None, *settings)
-    everywhere = images.flatten(2).mean(2).reshape(-1, 1, *(1 for _ in stride))
-    mixed = torch.where(reached > 0, mixed / reached, everywhere)
+    mixed = renormalised(mixed, reached, images)
     return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
 
 
@@ -85,18 +84,25 @@ def slide(
     padding: Sequence[tuple[int, int]],
     dilation: Sequence[int],
 ) -> Tensor:
-    """Slide one kernel (1, 1, *kernel) over (N, *space, K) and renormalise inside the image."""
+    """Slide one kernel (1, 1, *kernel) over (N, *space, K) and renormalise inside the image.
+
+    A window that lies outside altogether takes the mean of all positions.
+    """
     convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
+    settings = (tuple(stride), 0, tuple(dilation))
     sources = labels.shape[-1]
     images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
-    outside = any(before or after for before, after in padding)
-    if outside:
+    if any(before or after for before, after in padding):
         widths = [width for pair in reversed(padding) for width in pair]
-        images = F.pad(images, widths)
-    mixed = convolution(images, taps, None, tuple(stride), 0, tuple(dilation))
-    if outside:
+        mixed = convolution(F.pad(images, widths), taps, None, *settings)
         inside = F.pad(labels.new_ones(1, 1, *labels.shape[1:-1]), widths)
-        mixed = mixed / convolution(inside, taps, None, tuple(stride), 0, tuple(dilation))
+        mixed = renormalised(mixed, convolution(inside, taps, None, *settings), images)
     else:
-        mixed = mixed / taps.sum()
+        mixed = convolution(images, taps / taps.sum(), None, *settings)
     return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
+
+
+def renormalised(mixed: Tensor, reached: Tensor, images: Tensor) -> Tensor:
+    """``mixed`` over the weights that reached each position; where none did, the images' mean."""
+    everywhere = images.flatten(2).mean(2).reshape(-1, 1, *(1 for _ in images.shape[2:]))
+    return torch.where(reached > 0, mixed / reached, everywhere)
