@@ -4,6 +4,7 @@
 ``trace(model, example)`` says what the model does to tokens, node by node.
 """
 
+from labeltrace import rules as _rules  # files the built-in rules
 from labeltrace.aligned import AlignedModule, align, trace
 from labeltrace.errors import (
     CaptureError,
@@ -14,6 +15,7 @@ from labeltrace.errors import (
 )
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import CutMix, MixedBatch, MixUp
+from labeltrace.registry import rule, using_rules
 from labeltrace.tracing import Trace
 
 __version__ = "0.1.0"
@@ -30,6 +32,10 @@ __all__ = [
     "Trace",
     "UnknownOperatorError",
     "align",
+    "rule",
     "soft_cross_entropy",
     "trace",
+    "using_rules",
 ]
+
+del _rules

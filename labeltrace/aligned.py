@@ -16,8 +16,7 @@ from labeltrace.capture import Capture, capture, first_tensor
 from labeltrace.errors import LabelError
 from labeltrace.generate import Generated, generate
 from labeltrace.label_checks import check_label_image
-from labeltrace.registry import Registry
-from labeltrace.rules import BUILT_IN
+from labeltrace.registry import Registry, current
 from labeltrace.tracing import Trace, trace_graph
 
 
@@ -124,7 +123,13 @@ class AlignedModule(nn.Module):
             if captured.capture.holds_for(batch):
                 return captured
         try:
-            found = capture(self.module, args, kwargs, channel_dim=self._channel_dim)
+            found = capture(
+                self.module,
+                args,
+                kwargs,
+                channel_dim=self._channel_dim,
+                whole=self._registry.functions,
+            )
             trace = trace_graph(found, self._registry)
             fresh = _Captured(found, trace, generate(trace), tuple(self.module.modules()))
         finally:
@@ -192,8 +197,8 @@ def align(
         model: any module whose forward pass :func:`torch.export.export` can follow.
         example: inputs to capture the model with at once: a tensor (B, C, *sizes), or a tuple of
             the model's arguments.  Without it the first call with labels captures the model.
-        rules: rules of your own by operator (``torch.ops.aten.name`` or its name), over the
-            built-in ones.
+        rules: rules of your own by operator (``torch.ops.aten.name`` or its name), module class or
+            Python function; they win over those of ``using_rules`` and the filed ones.
         channel_dim: the axis of the labelled input that has channels; all others are positions.
 
     Returns:
@@ -207,7 +212,7 @@ def align(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"align takes a torch.nn.Module, not {type(model).__name__}")
-    aligned = AlignedModule(model, BUILT_IN.overlaid(rules), channel_dim)
+    aligned = AlignedModule(model, current().overlaid(rules), channel_dim)
     if example is not None:
         args = example if isinstance(example, tuple) else (example,)
         aligned._captured(args, {})
@@ -226,8 +231,9 @@ def trace(
     The arguments and errors are those of :func:`align`.
     """
     args = example if isinstance(example, tuple) else (example,)
-    found = capture(model, args, channel_dim=channel_dim)
-    return trace_graph(found, BUILT_IN.overlaid(rules))
+    registry = current().overlaid(rules)
+    found = capture(model, args, channel_dim=channel_dim, whole=registry.functions)
+    return trace_graph(found, registry)
 
 
 def _describe(leaf: Any, batch: int) -> Any:

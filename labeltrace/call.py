@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from labeltrace.flow import Flow, Operand
@@ -18,11 +18,18 @@ class Call:
     ``operator`` is the name under which the rule was found (``"aten.linear"``).  ``arguments`` has
     every argument of the schema, defaults filled in; ``outputs`` has a shape for each tensor that
     the operator returns.  Dynamic sizes are integers that contain :data:`labeltrace.layout.BATCH`.
+
+    A call of a module or function that has a rule of its own has the arguments ``input0``,
+    ``input1`` ... in the order in which its code reads them; ``inner`` has the tensors computed
+    inside by the names of their nodes (``"softmax"``), ``parameters`` those of the module by name.
+    Both may serve as mixing weights and in custom steps.
     """
 
     operator: str
     arguments: Mapping[str, Any]
     outputs: tuple[Shape, ...]
+    inner: Mapping[str, Operand] = field(default_factory=dict)
+    parameters: Mapping[str, Operand] = field(default_factory=dict)
 
     @property
     def output(self) -> Shape:

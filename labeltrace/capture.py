@@ -13,8 +13,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
 from labeltrace.errors import CaptureError
+from labeltrace.whole_functions import Function, kept_whole
 
 _SECONDS_BEFORE_PROGRESS = 2.0
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
@@ -45,7 +46,8 @@ class Capture:
     ``graph`` has, in this order, a placeholder for each of ``state``, for each of ``constants`` and
     for each leaf of ``(args, kwargs)``.  ``traced_input`` names the leaf that carries labels.
     ``batch_range`` has the smallest and largest batch for which the graph holds;
-    ``fixed_batch_reason`` says why the batch is fixed, or is empty.
+    ``fixed_batch_reason`` says why the batch is fixed, or is empty.  ``module_types`` has the class
+    of each submodule by its name, ``functions`` the functions kept whole by the tag of a call.
     """
 
     graph: torch.fx.Graph
@@ -58,6 +60,8 @@ class Capture:
     output_spec: TreeSpec
     batch_range: tuple[int, float]
     fixed_batch_reason: str
+    module_types: Mapping[str, type]
+    functions: Mapping[str, Function]
 
     @property
     def dynamic_batch(self) -> bool:
@@ -91,12 +95,13 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     *,
     channel_dim: int = 1,
+    whole: Iterable[Function] = (),
 ) -> Capture:
     """Capture ``model(*args, **kwargs)``.
 
     The first tensor among the arguments carries labels; its axis 0 is the batch, its axis
-    ``channel_dim`` has channels.  The model, its mode, its buffers and the random state stay as
-    they are.
+    ``channel_dim`` has channels.  Calls of the functions ``whole`` are kept apart.  The model, its
+    mode, its buffers and the random state stay as they are.
 
     Raises:
         CaptureError: the model cannot be exported, or its inputs do not fit it.
@@ -104,9 +109,11 @@ def capture(
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
     channel_dim = _checked_channel_dim(image, channel_dim)
-    with _progress(model), _untouched(model):
+    with _progress(model), _untouched(model), kept_whole(whole) as functions:
         program, reason = _export(model, args, kwargs, image.shape[0])
-    return _capture(program, leaf, image, channel_dim, reason)
+    captured = _capture(program, leaf, image, channel_dim, reason)
+    types = {name: type(module) for name, module in model.named_modules()}
+    return replace(captured, module_types=types, functions=functions)
 
 
 def _checked_channel_dim(image: Tensor, channel_dim: int) -> int:
@@ -223,6 +230,8 @@ def _capture(
         output_spec=output_spec,
         batch_range=(smallest, largest),
         fixed_batch_reason=reason,
+        module_types={},
+        functions={},
     )
 
 

@@ -49,10 +49,10 @@ from labeltrace.layout import (
     axis_size,
     channel,
     expand,
+    has_channels,
     has_positions,
     natural,
     positions,
-    pure_positions,
 )
 
 Letters = tuple[str, ...]
@@ -162,7 +162,7 @@ def _stream_and_matrix(
     if not moved:
         _refuse_unresolved(matrix)
         return _channel_mixing(stream, matrix, result, sizes)
-    if all(letter in matrix.axes and pure_positions(stream.axes[letter]) for letter in moved):
+    if all(letter in matrix.axes and not has_channels(stream.axes[letter]) for letter in moved):
         plan = plan_mixing(stream, matrix, result, sizes)
         return Mix(
             layout=plan.layout,
@@ -412,6 +412,8 @@ def _axis_name(runs: Sequence[_Run]) -> str:
 
 
 def _result_axis(runs: Sequence[_Run], size: int) -> Axis:
+    if size == 1 and not any(run.in_labels for run in runs):
+        return ()  # one row is no axis of positions
     factors = tuple(
         factor if run.in_result or not factor.is_position else Factor(factor.size, Kind.REPEATED)
         for run in runs

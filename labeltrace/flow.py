@@ -7,8 +7,11 @@ label graph has to compute (for most steps: nothing).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from torch import Tensor
 
 from labeltrace.layout import Arrangement, Layout
 
@@ -359,3 +362,11 @@ class Join(Step):
     @property
     def labels(self) -> tuple[Labels, ...]:
         return tuple(piece for piece in self.pieces if piece is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Custom(Single):
+    """A label function of the user's own, called with the labels and then ``tensors``."""
+
+    function: Callable[..., Tensor]
+    tensors: tuple[Operand, ...] = ()

@@ -16,6 +16,7 @@ from labeltrace.flow import (
     Average,
     Convolve,
     ConvolveTransposed,
+    Custom,
     Flip,
     Join,
     Labels,
@@ -101,6 +102,9 @@ def instruction(flow: Step) -> Instruction | Labels:
             return Instruction(label_ops.take, (flow.source, flow.dim, flow.index))
         case Pad():
             return _pad(flow)
+        case Custom():
+            function = label_ops.checked(flow.function, len(flow.field_sizes))
+            return Instruction(function, (flow.source, *flow.tensors))
         case Join():
             pieces = [PRIOR if piece is None else piece for piece in flow.pieces]
             return Instruction(

@@ -138,8 +138,8 @@ def has_channels(axis: Axis) -> bool:
 
 
 def pure_positions(axis: Axis) -> bool:
-    """Whether the axis is made of positions alone, at least one of them."""
-    return has_positions(axis) and all(factor.is_position for factor in axis)
+    """Whether the axis is made of positions alone, factors of size one aside."""
+    return has_positions(axis) and all(f.is_position or f.size == 1 for f in axis)
 
 
 def image(shape: Sequence[int], channel_dim: int) -> Layout:
@@ -249,6 +249,8 @@ def _merged(factors: Iterable[Factor]) -> list[_Piece]:
     pieces: list[_Piece] = []
     last: Factor | None = None
     for factor in factors:
+        if factor.size == 1 and factor.kind is Kind.REPEATED:
+            continue
         if last is not None and _follows(factor, last):
             pieces[-1] = replace(pieces[-1], size=pieces[-1].size * factor.size)
         else:

@@ -37,10 +37,10 @@ def location(node: Node) -> Location:
     """The innermost module and the innermost source line outside torch of a node."""
     stack = node.meta.get("nn_module_stack") or {}
     path, kind = next(reversed(stack.values()), ("", "")) if stack else ("", "")
-    return Location(_clean(path), str(kind).rsplit(".", 1)[-1], source_line(node))
+    return Location(clean_path(path), str(kind).rsplit(".", 1)[-1], source_line(node))
 
 
-def _clean(path: str) -> str:
+def clean_path(path: str) -> str:
     """A module path without the marks that torch.export leaves in it."""
     return re.sub(r"@\d+$", "", path).removeprefix("L['self'].")
 

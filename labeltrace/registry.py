@@ -1,91 +1,162 @@
-"""Which rule serves which operator.
+"""Which rule serves which operator, module class or Python function.
 
-Rules are filed under the name of an operator, ``"aten.linear"``, or of one of its overloads,
-``"aten.pad.default"``; the overload is looked up first.  An in-place operator is served by the rule
-of its functional twin.  A second rule for a name is an error, and so is a name without a rule.
+Operators are filed by name: ``"aten.linear"``, or one of its overloads, ``"aten.pad.default"``; the
+overload is looked up first, and an in-place operator is served by the rule of its functional twin.
+Rules reach a trace in three ways, the nearest wins: given to ``align(model, rules=...)``, within
+``using_rules``, or filed for good with ``rule``.  A second rule for a target is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from torch import nn
+
 from labeltrace.call import Rule
+
+Function = Callable[..., Any]
+
+
+def _empty() -> Mapping[Any, Rule]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """An immutable table of rules by operator name."""
+    """An immutable table of rules: by operator name, by module class, by Python function."""
 
-    rules: Mapping[str, Rule] = field(default_factory=lambda: MappingProxyType({}))
+    operators: Mapping[str, Rule] = field(default_factory=_empty)
+    modules: Mapping[type[nn.Module], Rule] = field(default_factory=_empty)
+    functions: Mapping[Function, Rule] = field(default_factory=_empty)
 
     def find(self, names: tuple[str, ...]) -> Rule | None:
         """The rule filed under the first of ``names`` that has one."""
         for name in names:
-            if name in self.rules:
-                return self.rules[name]
+            if name in self.operators:
+                return self.operators[name]
         return None
 
+    def for_module(self, kind: type) -> Rule | None:
+        """The rule of a module class, or of the nearest of its bases that has one."""
+        return next((self.modules[base] for base in kind.__mro__ if base in self.modules), None)
+
     def overlaid(self, rules: Mapping[Any, Rule] | None) -> Registry:
-        """This table with ``rules`` over it: keys are names or operators, the nearest wins.
+        """This table with ``rules`` over it.
 
         Raises:
-            TypeError: a key is no operator, or a rule cannot be called.
+            TypeError: a key is no operator, module class or function, or a rule cannot be called.
         """
-        if not rules:
-            return self
-        named = {operator_name(target): _callable(target, rule) for target, rule in rules.items()}
-        return Registry(MappingProxyType({**self.rules, **named}))
+        table = self
+        for target, rule in (rules or {}).items():
+            table = table._with(target, rule)
+        return table
+
+    def get(self, target: Any) -> Rule | None:
+        """The rule filed under exactly this target."""
+        part, key = _address(target)
+        return getattr(self, part).get(key)
+
+    def _with(self, target: Any, rule: Rule) -> Registry:
+        if not callable(rule):
+            raise TypeError(f"the rule for {describe(target)} is not a function: {rule!r}")
+        part, key = _address(target)
+        return replace(self, **{part: MappingProxyType({**getattr(self, part), key: rule})})
 
 
-_BUILT_IN: dict[str, Rule] = {}
+_filed = Registry()
+_nearby: ContextVar[tuple[Mapping[Any, Rule], ...]] = ContextVar("labeltrace_rules", default=())
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """File a built-in rule under one or more operator names.
+def rule(*targets: Any, override: bool = False) -> Callable[[Rule], Rule]:
+    """File a rule for good: ``@labeltrace.rule(torch.ops.mine.blur)``.
+
+    Args:
+        *targets: operators (an overload, a packet, a ``torch.library`` custom operator, or a name
+            such as ``"aten.linear"``), ``nn.Module`` classes, or Python functions that models call.
+        override: replace a rule that is there already.
 
     Raises:
-        ValueError: a name has a rule already.
+        ValueError: a target has a rule already.
+        TypeError: a target is none of these.
     """
 
     def register(function: Rule) -> Rule:
-        for name in names:
-            if name in _BUILT_IN:
+        global _filed
+        for target in targets:
+            present = _filed.get(target)
+            if present is not None and not override:
                 raise ValueError(
-                    f"{name} is served by {_BUILT_IN[name].__qualname__} already; "
-                    f"{function.__qualname__} cannot be filed under it as well"
+                    f"{describe(target)} is served by {rule_name(present)} already; "
+                    f"{rule_name(function)} can replace it with rule(..., override=True)"
                 )
-            _BUILT_IN[name] = function
+            _filed = _filed._with(target, function)
         return function
 
     return register
 
 
-def filed() -> Registry:
-    """All that :func:`rule` has filed so far; ``labeltrace.rules.BUILT_IN`` is the finished one."""
-    return Registry(MappingProxyType(dict(_BUILT_IN)))
-
-
-def operator_name(target: Any) -> str:
-    """The name of an operator: ``torch.ops.aten.add`` or one of its overloads, or a string.
+@contextlib.contextmanager
+def using_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
+    """Rules for every ``align`` and ``trace`` inside the ``with``; inner ones win over outer ones.
 
     Raises:
-        TypeError: ``target`` is none of these.
+        TypeError: a key is no operator, module class or function, or a rule cannot be called.
     """
+    Registry().overlaid(rules)
+    token = _nearby.set((*_nearby.get(), dict(rules)))
+    try:
+        yield
+    finally:
+        _nearby.reset(token)
+
+
+def current() -> Registry:
+    """All rules filed for good, with those of the surrounding ``using_rules`` over them."""
+    table = _filed
+    for rules in _nearby.get():
+        table = table.overlaid(rules)
+    return table
+
+
+def operator_name(target: Any) -> str | None:
+    """The name of an operator: one of ``torch.ops``, a custom operator, or a string; else None."""
     if isinstance(target, str):
         return target
-    name = getattr(target, "_qualified_op_name", None) or getattr(target, "_name", None)
-    if not isinstance(name, str):
-        raise TypeError(
-            f"{target!r} names no operator: use one of torch.ops (torch.ops.aten.linear) or its "
-            'name ("aten.linear")'
-        )
-    return name.replace("::", ".")
+    for attribute in ("_qualified_op_name", "_qualname", "_name"):
+        name = getattr(target, attribute, None)
+        if isinstance(name, str) and "::" in name:
+            return name.replace("::", ".")
+    return None
 
 
-def _callable(target: Any, rule: Rule) -> Rule:
-    if not callable(rule):
-        raise TypeError(f"the rule for {operator_name(target)} is not a function: {rule!r}")
-    return rule
+def describe(target: Any) -> str:
+    """A target as a person names it."""
+    return operator_name(target) or str(getattr(target, "__qualname__", repr(target)))
+
+
+def rule_name(rule: Rule) -> str:
+    """A rule's name, file and line."""
+    code = getattr(inspect.unwrap(rule), "__code__", None)
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+    return f"{getattr(rule, '__qualname__', rule)}{where}"
+
+
+def _address(target: Any) -> tuple[str, Any]:
+    """The part of a registry in which a target is filed, and its key there."""
+    if isinstance(target, type) and issubclass(target, nn.Module):
+        return "modules", target
+    name = operator_name(target)
+    if name is not None:
+        return "operators", name
+    if inspect.isfunction(target):
+        return "functions", target
+    raise TypeError(
+        f"{target!r} can have no rule: use an operator (torch.ops.aten.linear, or its name "
+        '"aten.linear"), a subclass of nn.Module, or a Python function'
+    )

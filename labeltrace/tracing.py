@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from labeltrace.call import Call, Rule
 from labeltrace.capture import Capture
+from labeltrace.checking import check_flows
 from labeltrace.errors import LayoutError, UnknownOperatorError
 from labeltrace.explaining import flow_graph, node_table, rule_stub
 from labeltrace.flow import Average, Carry, Constant, Flow, Operand, Operation, Step, Weights
@@ -30,6 +31,7 @@ from labeltrace.reading import (
     schema_arguments,
     storage_of,
 )
+from labeltrace.regions import Region, find_regions
 from labeltrace.registry import Registry
 
 
@@ -169,6 +171,7 @@ class _Walk:
         self.input_layout = Layout(())
         self.positions = {node: index for index, node in enumerate(capture.graph.nodes)}
         self.storages: dict[int, list[Node]] = {}
+        self.regions = find_regions(capture, registry)
 
     # Nodes.
 
@@ -182,6 +185,8 @@ class _Walk:
         elif node.op == "output":
             leaves: Any = node.args[0]
             self.outputs = tuple(self._output(leaf) for leaf in leaves)
+        elif node in self.regions:
+            self._visit_region(node, self.regions[node])
         elif is_getitem(node):
             self._visit_getitem(node)
         elif node.op == "call_function":
@@ -223,14 +228,65 @@ class _Walk:
 
     def _apply(self, node: Node, rule: Rule, operator: str, read: list[Node]) -> None:
         call = Call(operator, self._arguments(node), self.sizes.shapes(node.meta.get("val")))
-        returned = rule(call)
-        flows = returned if isinstance(returned, tuple) else (returned,)
-        self._check(flows, call, rule)
+        flows = self._flows(call, rule)
         flows = tuple(self._adjusted(node, flow) for flow in flows)
         values = tuple(self._value(node, flow, index) for index, flow in enumerate(flows))
         self._write(node, values)
         self.values[node] = values
-        self._record(node, flows[0], tuple(read))
+        self._record(node, flows[0], tuple(read), values)
+
+    def _visit_region(self, node: Node, region: Region) -> None:
+        """A module or function with a rule of its own, once its last node is reached."""
+        if node is not region.last or not region.outputs:
+            return
+        read = [other for other in region.inputs if self._comes_from_image(other)]
+        if not read:
+            return
+        if any(isinstance(self.values[other], _Poisoned) for other in read):
+            self.values.update(dict.fromkeys(region.outputs, _Poisoned()))
+            return
+        try:
+            self._apply_region(region, read)
+        except LayoutError as error:
+            self.problems.append(_Problem(region.last, region.name, str(error), False))
+            self.values.update(dict.fromkeys(region.outputs, _Poisoned()))
+
+    def _apply_region(self, region: Region, read: list[Node]) -> None:
+        call = self._region_call(region)
+        flows = self._flows(call, region.rule)
+        values: list[Value | None] = []
+        for index, (output, flow) in enumerate(zip(region.outputs, flows, strict=False)):
+            values.append(self._region_value(region, output, flow, index))
+            self.values[output] = (values[-1],)
+        self._record(region.last, flows[0], tuple(read), tuple(values))
+        self.nodes[region.last] = replace(self.nodes[region.last], operator=region.name)
+
+    def _region_call(self, region: Region) -> Call:
+        tensors = [n for n in region.inputs if isinstance(n.meta.get("val"), Tensor)]
+        state = {entry.placeholder: entry.name for entry in self.capture.state}
+        arguments: dict[str, Any] = {}
+        parameters: dict[str, Operand] = {}
+        for node in tensors:
+            if node.name in state:
+                name = state[node.name].removeprefix(f"{region.module_path}.")
+                parameters[name] = self._argument(node, (name,))
+            else:
+                name = f"input{len(arguments)}"
+                arguments[name] = self._argument(node, (name,))
+        inner = {
+            node.name: Operand((node.name,), self.sizes.shape(node.meta["val"]), tensor=node)
+            for node in region.nodes
+            if isinstance(node.meta.get("val"), Tensor)
+        }
+        outputs = tuple(self.sizes.shape(node.meta["val"]) for node in region.outputs)
+        return Call(region.name, arguments, outputs, inner, parameters)
+
+    def _region_value(self, region: Region, output: Node, flow: Flow, index: int) -> Value | None:
+        if isinstance(flow, Constant):
+            return None
+        if isinstance(flow, Weights):
+            return Value(simplify(flow.layout), None, output)
+        return self._labelled_value(Field(region.last.name, index), output, flow, 1)
 
     def _inputs(self, node: Node) -> list[Node]:
         """The nodes among the arguments that come from the image, or may do so."""
@@ -273,20 +329,11 @@ class _Walk:
         assert not isinstance(values, _Poisoned)
         return values[0]
 
-    def _check(self, flows: tuple[Flow, ...], call: Call, rule: Rule) -> None:
-        """A rule's flows must have the shapes of the operator's outputs."""
-        constant = all(isinstance(flow, Constant) for flow in flows)
-        if len(flows) != len(call.outputs) and not constant:
-            raise LayoutError(
-                f"the rule {_rule_name(rule)} returned {len(flows)} flows for "
-                f"{len(call.outputs)} outputs"
-            )
-        for flow, shape in zip(flows, call.outputs, strict=False):
-            if flow.layout is not None and flow.layout.shape != shape:
-                raise LayoutError(
-                    f"the rule {_rule_name(rule)} returned the layout {flow.layout} for an output "
-                    f"of shape {shape_text(shape)}"
-                )
+    def _flows(self, call: Call, rule: Rule) -> tuple[Flow, ...]:
+        returned = rule(call)
+        flows = returned if isinstance(returned, tuple) else (returned,)
+        check_flows(flows, call, rule)
+        return flows
 
     def _value(self, node: Node, flow: Flow, index: int) -> Value | None:
         if isinstance(flow, Constant):
@@ -294,18 +341,19 @@ class _Walk:
         if isinstance(flow, Weights):
             return self._weights(node, flow)
         summands = self._summands(node, flow)
+        return self._labelled_value(Field(node.name, index), node, flow, summands)
+
+    def _labelled_value(self, target: Field, node: Node, flow: Flow, summands: int) -> Value:
+        """The value of an output that carries labels; a step is kept under its field."""
         if isinstance(flow, Carry):
-            source = flow.source
-            bounded = source.bounded if flow.bounded is None else flow.bounded
-            origin = source.field
+            origin, bounded = flow.source.field, flow.source.bounded
             assert isinstance(origin, Field)
-            return Value(simplify(flow.layout), origin, node, bounded, summands=summands)
-        assert isinstance(flow, Step)
-        bounded = all(labels.operand.bounded for labels in flow.labels)
-        target = Field(node.name, index)
-        self.steps[target] = flow
+        else:
+            assert isinstance(flow, Step)
+            origin, bounded = target, all(labels.operand.bounded for labels in flow.labels)
+            self.steps[target] = flow
         bounded = bounded if flow.bounded is None else flow.bounded
-        return Value(simplify(flow.layout), target, node, bounded, summands=summands)
+        return Value(simplify(flow.layout), origin, node, bounded, summands=summands)
 
     def _weights(self, node: Node, flow: Weights) -> Value:
         inputs = [other for other in self._inputs(node) if self._single(other) is not None]
@@ -401,9 +449,8 @@ class _Walk:
             return None
         return self._single(leaf)
 
-    def _record(self, node: Node, flow: Flow, read: tuple[Node, ...]) -> None:
-        value = self.values.get(node)
-        first = value[0] if isinstance(value, tuple) and value else None
+    def _record(self, node: Node, flow: Flow, read: tuple[Node, ...], values: Values = ()) -> None:
+        first = values[0] if values else None
         self.nodes[node] = TracedNode(
             name=node.name,
             operator=operator_names(node)[-1],
@@ -479,9 +526,3 @@ def _producer(node: Node) -> Node:
     while is_getitem(node):
         (node,) = node.all_input_nodes
     return node
-
-
-def _rule_name(rule: Rule) -> str:
-    code = getattr(rule, "__code__", None)
-    where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
-    return f"{getattr(rule, '__qualname__', rule)}{where}"

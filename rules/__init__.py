@@ -1,10 +1,10 @@
 """What each operator does to positions and channels: one file per kind of step.
 
 A rule is a plain function from a :class:`labeltrace.call.Call` to a flow.  Importing this package
-files all of them; ``BUILT_IN`` is the finished table.
+files all of them; ``BUILT_IN`` is the table that holds them.
 """
 
-from labeltrace.registry import filed
+from labeltrace.registry import current
 from labeltrace.rules import (
     attention,
     constant,
@@ -22,7 +22,7 @@ from labeltrace.rules import (
     view,
 )
 
-BUILT_IN = filed()
+BUILT_IN = current()
 
 __all__ = [
     "BUILT_IN",

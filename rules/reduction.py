@@ -6,7 +6,7 @@ from labeltrace.call import Call
 from labeltrace.combination import over
 from labeltrace.contraction import aggregation
 from labeltrace.flow import Flow, Operand, Operation, Weights
-from labeltrace.layout import Axis, Factor, Kind, Layout, has_channels, has_positions, natural
+from labeltrace.layout import Axis, Layout, channel, has_channels, has_positions, natural
 from labeltrace.registry import rule
 
 SELECTING = "which position a value comes from depends on the values; their mean is taken"
@@ -82,7 +82,7 @@ def _reduce(call: Call, selecting: str, bounded: bool | None = None) -> Flow:
 
 def reduced(axis: Axis) -> Axis:
     """What is left of an axis that was reduced to size one."""
-    return (Factor(1, Kind.CHANNEL if has_channels(axis) else Kind.REPEATED),)
+    return channel(1) if has_channels(axis) else ()
 
 
 def _dims(dim: int | list[int] | None, rank: int) -> set[int]:

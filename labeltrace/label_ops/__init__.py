@@ -7,6 +7,7 @@ gradient and computes in float32 also where autocast is on.
 
 from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, pool
+from labeltrace.label_ops.custom import checked
 from labeltrace.label_ops.ends import prior, read_image, write_output
 from labeltrace.label_ops.mixing import attend, mix
 from labeltrace.label_ops.positions import cut, flip, join, pad, relayout, roll, select, take
@@ -18,6 +19,7 @@ __all__ = [
     "aggregate",
     "attend",
     "average",
+    "checked",
     "convolve",
     "convolve_transposed",
     "cut",

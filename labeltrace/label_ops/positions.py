@@ -93,10 +93,10 @@ def _pad_one(
         index = _padded_index(size, before, after, mode, labels.device)
         return labels.index_select(dim, index)
     kept = labels.narrow(dim, max(-before, 0), size + min(before, 0) + min(after, 0))
-    pieces = [_spread_prior(prior, labels, dim, before, batch_dim)] if before > 0 else []
+    pieces = [_spread_prior(prior, labels.shape, dim, before, batch_dim)] if before > 0 else []
     pieces.append(kept)
     if after > 0:
-        pieces.append(_spread_prior(prior, labels, dim, after, batch_dim))
+        pieces.append(_spread_prior(prior, labels.shape, dim, after, batch_dim))
     return torch.cat(pieces, dim) if len(pieces) > 1 else kept
 
 
@@ -114,15 +114,6 @@ def _padded_index(size: int, before: int, after: int, mode: str, device: torch.d
     raise ValueError(f"unknown padding mode {mode!r}")
 
 
-def _spread_prior(prior: Tensor, like: Tensor, dim: int, size: int, batch_dim: int) -> Tensor:
-    """The prior (B, K) at ``size`` new positions of dimension ``dim`` of a field."""
-    shape = [1] * like.dim()
-    shape[batch_dim], shape[-1] = prior.shape
-    target = list(like.shape)
-    target[dim] = size
-    return prior.reshape(shape).expand(target)
-
-
 @label_arithmetic
 def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: int = 0) -> Tensor:
     """Fields one after the other along ``dim``.
@@ -130,17 +121,25 @@ def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: in
     A piece of two dimensions where others have more is the prior (B, K), spread over its size.
     """
     like = max(pieces, key=Tensor.dim)
+    fields = [piece for piece in pieces if piece.dim() == like.dim()]
+    shape = [max(sizes) for sizes in zip(*(piece.shape for piece in fields), strict=True)]
     whole = [
-        _spread_prior(piece, like, dim, size, batch_dim)
+        _spread_prior(piece, shape, dim, size, batch_dim)
         if piece.dim() < like.dim()
-        else _widen(piece, like, dim, size)
+        else piece.expand(_resized(shape, dim, size))
         for piece, size in zip(pieces, sizes, strict=True)
     ]
     return torch.cat(whole, dim)
 
 
-def _widen(piece: Tensor, like: Tensor, dim: int, size: int) -> Tensor:
-    """A piece repeated to ``size`` positions along ``dim``."""
-    target = list(piece.shape)
-    target[dim] = size
-    return piece.expand(target)
+def _spread_prior(
+    prior: Tensor, shape: Sequence[int], dim: int, size: int, batch_dim: int
+) -> Tensor:
+    """The prior (B, K) at ``size`` positions of dimension ``dim`` of a field of ``shape``."""
+    alone = [1] * len(shape)
+    alone[batch_dim], alone[-1] = prior.shape
+    return prior.reshape(alone).expand(_resized(shape, dim, size))
+
+
+def _resized(shape: Sequence[int], dim: int, size: int) -> list[int]:
+    return [*shape[:dim], size, *shape[dim + 1 :]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,8 @@ def attention_by_hand(model: nn.Module, images: Tensor) -> dict[nn.Module, tuple
     elif isinstance(model, SwinTransformer | SwinTransformerV2):
         version = swin if isinstance(model, SwinTransformer) else swin_v2
         for block in (module for module in model.modules() if isinstance(module, swin.SwinBlock)):
-            rows, columns = block.input_resolution
+            size: Any = block.input_resolution
+            rows, columns = size
             by_hand[block.attn] = partial(
                 swin.masked_probabilities,
                 block,
@@ -147,11 +149,13 @@ class ConvolutionOfLabels(nn.Module):
         if layer.kernel_size == layer.stride:
             taps = torch.ones_like(taps)
         self.kernel = taps.reshape(1, 1, *layer.kernel_size)
-        self.settings = layer.stride, layer.padding, layer.dilation
+        self.convolve: Callable[..., Tensor] = partial(
+            F.conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation
+        )
 
     def forward(self, labels: Tensor) -> Tensor:
         sources = labels.shape[1]
         kernel = self.kernel.expand(sources, -1, -1, -1)
-        mixed = F.conv2d(labels, kernel, None, *self.settings, sources)
-        inside = F.conv2d(torch.ones_like(labels), kernel, None, *self.settings, sources)
+        mixed = self.convolve(labels, kernel, groups=sources)
+        inside = self.convolve(torch.ones_like(labels), kernel, groups=sources)
         return mixed / inside

@@ -1,0 +1,117 @@
+"""Checks of what a rule returns: nonsense is reported with the rule's own file and line."""
+
+from __future__ import annotations
+
+from math import prod
+
+from labeltrace.call import Call, Rule
+from labeltrace.errors import LayoutError
+from labeltrace.flow import Attend, Carry, Constant, Flow, Labels, Mix, Step
+from labeltrace.layout import shape_text
+from labeltrace.registry import rule_name
+
+
+def check_flows(flows: tuple[object, ...], call: Call, rule: Rule) -> None:
+    """Check that flows fit the call that a rule was given.
+
+    Raises:
+        LayoutError: there are too few flows or no flows at all, a layout is not that of the output,
+            labels are read of something that the call does not have, or weights do not fit labels.
+    """
+    name = rule_name(rule)
+    for flow in flows:
+        if not isinstance(flow, Flow):
+            raise LayoutError(f"the rule {name} returned {type(flow).__name__} instead of a flow")
+    constant = all(isinstance(flow, Constant) for flow in flows)
+    if len(flows) != len(call.outputs) and not constant:
+        raise LayoutError(
+            f"the rule {name} returned {len(flows)} flows for {len(call.outputs)} outputs"
+        )
+    for flow, shape in zip(flows, call.outputs, strict=False):
+        assert isinstance(flow, Flow)
+        fault = _fault(flow, shape, call)
+        if fault:
+            raise LayoutError(f"the rule {name} {fault}")
+
+
+def _fault(flow: Flow, shape: tuple[int, ...], call: Call) -> str:
+    """What is wrong with one flow; empty where nothing is."""
+    if flow.layout is None:
+        return ""
+    if flow.layout.shape != shape:
+        return f"returned the layout {flow.layout} for an output of shape {shape_text(shape)}"
+    if isinstance(flow, Carry):
+        return _carry_fault(flow, call)
+    for labels in flow.labels:
+        fault = _labels_fault(labels, call)
+        if fault:
+            return fault
+    if isinstance(flow, Step) and prod(flow.field_sizes) != prod(flow.layout.field_sizes):
+        return (
+            f"computes a field of {shape_text(flow.field_sizes)} for the positions of {flow.layout}"
+        )
+    if isinstance(flow, Mix):
+        return _notation_fault(flow, len(flow.weights.shape))
+    if isinstance(flow, Attend):
+        return _notation_fault(flow, len(flow.query.shape))
+    return ""
+
+
+def _carry_fault(flow: Carry, call: Call) -> str:
+    if not any(flow.source.field == operand.field for operand in call.labelled):
+        return f"carries the label of {flow.source.name}, which the call does not have"
+    if prod(flow.source.positions.field_sizes) != prod(flow.layout.field_sizes):
+        return (
+            f"carries a label with the positions of {flow.source.layout} to an output with those "
+            f"of {flow.layout}"
+        )
+    return ""
+
+
+def _labels_fault(labels: Labels, call: Call) -> str:
+    operand = labels.operand
+    if not any(operand.field == other.field for other in call.labelled):
+        return f"reads the labels of {operand.name}, which the call does not have"
+    if prod(labels.arrangement.sizes) != prod(operand.positions.field_sizes):
+        return f"arranges the labels of {operand.layout} as {labels.arrangement}"
+    return ""
+
+
+def _notation_fault(flow: Mix | Attend, rank: int) -> str:
+    """The weights of a mixing step must have the axes that its notation names."""
+    weights, rest = flow.notation.split(",")
+    labels = rest.split("->")[0].split()
+    axes = len(_outside_parentheses(weights))
+    if axes != rank:
+        return f"names {axes} axes in {flow.notation!r} for weights that have {rank}"
+    if len(labels) != len(flow.source.arrangement.groups):
+        dimensions = len(flow.source.arrangement.groups)
+        return f"names {len(labels)} dimensions in {flow.notation!r} for labels of {dimensions}"
+    if isinstance(flow, Mix):
+        return _size_fault(flow, labels)
+    return ""
+
+
+def _size_fault(flow: Mix, labels: list[str]) -> str:
+    sizes = dict(zip(labels, flow.source.arrangement.shape, strict=True))
+    names = _outside_parentheses(flow.notation.split(",")[0])
+    for axis, size in zip(names, flow.weights.shape, strict=True):
+        if size != 1 and sizes.get(axis, size) != size:
+            return (
+                f"mixes labels of {shape_text(flow.source.arrangement.shape)} by weights of "
+                f"{shape_text(flow.weights.shape)}, which differ along {axis!r}"
+            )
+    return ""
+
+
+def _outside_parentheses(text: str) -> list[str]:
+    """The axes of a notation; an axis in parentheses counts as one."""
+    axes: list[str] = []
+    depth = 0
+    for word in text.replace("(", " ( ").replace(")", " ) ").split():
+        if word == "(":
+            axes.append("()")
+        elif word != ")" and not depth:
+            axes.append(word)
+        depth += (word == "(") - (word == ")")
+    return axes

@@ -1,0 +1,45 @@
+"""Label functions of the user's own, run like the built-in ones."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labeltrace.errors import LabelError
+from labeltrace.label_ops.arithmetic import label_arithmetic
+
+
+def checked(function: Callable[..., Tensor], dimensions: int) -> Callable[..., Tensor]:
+    """``function`` without gradient, outside autocast, its result checked.
+
+    Raises, when called:
+        LabelError: the result is no field of ``dimensions`` dimensions over the K sources of the
+            labels; the error names the function's file and line.
+    """
+    code = inspect.unwrap(function).__code__
+    where = f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+    @functools.wraps(function)
+    def wrapped(labels: Tensor, *tensors: Any) -> Tensor:
+        detached = [t.detach() if isinstance(t, Tensor) else t for t in tensors]
+        result = function(labels, *detached)
+        sources = labels.shape[-1]
+        if not isinstance(result, Tensor) or result.dim() != dimensions + 1:
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise LabelError(
+                f"the label function {where} returned {shape}; its rule promised {dimensions} "
+                f"dimensions and the {sources} sources last"
+            )
+        if result.shape[-1] != sources:
+            raise LabelError(
+                f"the label function {where} returned {tuple(result.shape)}; the last dimension "
+                f"must be the {sources} sources"
+            )
+        return result.to(torch.float32)
+
+    return label_arithmetic(wrapped)

@@ -1,0 +1,662 @@
+"""Every function of the runtime label algebra against a slow replica: loops in float64."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from labeltrace import label_ops
+
+PRIMES = (2, 3, 5, 7)
+SOURCES = 3
+LAX = {"atol": 2e-6, "rtol": 0}
+
+settings.register_profile("labeltrace", deadline=None, derandomize=True, database=None)
+few = settings(settings.get_profile("labeltrace"), max_examples=60)
+
+
+# What every function must hold.
+
+
+def called(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """Call a label function as a training step does, and check what holds for all of them."""
+    tensors = [value for value in _flattened((args, kwargs)) if isinstance(value, Tensor)]
+    before = [tensor.clone() for tensor in tensors]
+    state = torch.random.get_rng_state()
+    plain = function(*args, **kwargs)
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            tensor.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = function(*args, **kwargs)
+    for tensor, value in zip(tensors, before, strict=True):
+        tensor.requires_grad_(False)
+        assert torch.equal(tensor.nan_to_num(), value.nan_to_num()), "an input was written to"
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert result.dtype == torch.float32
+    assert not result.requires_grad
+    assert torch.equal(result, plain), "autocast changes labels"
+    return result
+
+
+def _flattened(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flattened(item)
+    else:
+        yield value
+
+
+def assert_distributions(labels: Tensor) -> None:
+    assert bool((labels >= 0).all()), "negative or NaN"
+    torch.testing.assert_close(labels.sum(-1), torch.ones(labels.shape[:-1]), atol=1e-5, rtol=0)
+
+
+def field(*sizes: int, seed: int = 0) -> Tensor:
+    """A label field whose entries all differ: (*sizes, K)."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(*sizes, SOURCES, generator=generator) ** 3 + 1e-3
+    return noise / noise.sum(-1, keepdim=True)
+
+
+def indices(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    return itertools.product(*(range(size) for size in sizes))
+
+
+def normalised(row: list[float]) -> list[float]:
+    """Norm of one row; without a sum it mixes equally."""
+    row = [abs(value) for value in row]
+    whole = math.fsum(row) if all(map(math.isfinite, row)) else 0.0
+    return [value / whole if whole > 0 else 1 / len(row) for value in row]
+
+
+# Degenerate weights: how rows are made of plain random ones.
+KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "plain": lambda row: row,
+    "zero": lambda row: row * 0,
+    "one": lambda row: torch.eye(row.numel())[0].reshape(row.shape),
+    "huge": lambda row: row.sign() * 3e38,
+    "tiny": lambda row: row * 1e-38,
+    "denormal": lambda row: row.sign() * 1.4e-45,
+    "huge and tiny": lambda row: torch.where(
+        torch.arange(row.numel()) % 2 > 0, row * 1e37, row * 1e-37
+    ),
+    "infinite": lambda row: torch.where(torch.arange(row.numel()) == 0, -math.inf, row),
+    "not a number": lambda row: torch.where(torch.arange(row.numel()) == 0, math.nan, row),
+}
+
+
+def degenerate(weights: Tensor, kinds: Sequence[str]) -> Tensor:
+    """Weights (..., columns) whose rows are of the given kinds in turn."""
+    flat = weights.reshape(-1, weights.shape[-1])
+    rows = [KINDS[kinds[index % len(kinds)]](row) for index, row in enumerate(flat)]
+    return torch.stack(rows).reshape(weights.shape)
+
+
+row_kinds = st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4)
+
+
+def random(*sizes: int, seed: int = 1) -> Tensor:
+    return torch.randn(*sizes, generator=torch.Generator().manual_seed(seed))
+
+
+# Mixing.
+
+
+@st.composite
+def mixings(draw: st.DrawFn) -> dict[str, Any]:
+    """A notation with names in any order, sizes, and where parentheses stand."""
+    roles = {
+        "batch": draw(st.integers(0, 2)),
+        "averaged": draw(st.integers(0, 2)),
+        "rows": draw(st.integers(0, 2)),
+        "columns": draw(st.integers(1, 2)),
+        "free": draw(st.integers(0, 1)),
+    }
+    letters = iter("abcdefghi")
+    names = {role: [next(letters) for _ in range(count)] for role, count in roles.items()}
+    every = [name for group in names.values() for name in group]
+    sizes = dict(zip(every, draw(st.permutations([2, 3, 5, 1, 2, 3, 1, 2, 2])), strict=False))
+    weights = draw(
+        st.permutations(names["batch"] + names["averaged"] + names["rows"] + names["columns"])
+    )
+    labels = draw(st.permutations(names["batch"] + names["columns"] + names["free"]))
+    result = draw(st.permutations(names["batch"] + names["rows"] + names["free"]))
+    axes: list[list[str]] = []
+    for name in weights:
+        if axes and draw(st.booleans()):
+            axes[-1].append(name)
+        else:
+            axes.append([name])
+    text = " ".join(axis[0] if len(axis) == 1 else f"({' '.join(axis)})" for axis in axes)
+    given_sizes = {}
+    for axis in axes:
+        open_one = draw(st.sampled_from(axis))
+        given_sizes |= {name: sizes[name] for name in axis if name != open_one}
+    return {
+        "notation": f"{text}, {' '.join(labels)} -> {' '.join(result)}",
+        "names": names,
+        "axes": axes,
+        "labels": labels,
+        "result": result,
+        "sizes": sizes,
+        "given": given_sizes,
+        "kinds": draw(row_kinds),
+    }
+
+
+def mixed_slowly(weights: Tensor, labels: Tensor, case: dict[str, Any]) -> Tensor:
+    """``weights`` has a dimension a name."""
+    names, sizes = case["names"], case["sizes"]
+    order = [name for axis in case["axes"] for name in axis]
+    result = torch.zeros(*(sizes[n] for n in case["result"]), SOURCES, dtype=torch.float64)
+    columns = list(indices([sizes[n] for n in names["columns"]]))
+    matrices = list(indices([sizes[n] for n in names["averaged"]]))
+    for place in indices(result.shape[:-1]):
+        at = dict(zip(case["result"], place, strict=True))
+        for matrix in matrices:
+            at |= dict(zip(names["averaged"], matrix, strict=True))
+            row = []
+            for column in columns:
+                at |= dict(zip(names["columns"], column, strict=True))
+                row.append(float(weights[tuple(at[n] for n in order)]))
+            for column, weight in zip(columns, normalised(row), strict=True):
+                at |= dict(zip(names["columns"], column, strict=True))
+                source = labels[tuple(at[n] for n in case["labels"])].double()
+                result[place] += weight * source / len(matrices)
+    return result
+
+
+@few
+@given(mixings())
+def test_mix(case: dict[str, Any]) -> None:
+    names, sizes = case["names"], case["sizes"]
+    order = [name for axis in case["axes"] for name in axis]
+    leading = names["batch"] + names["averaged"] + names["rows"]
+    columns = math.prod(sizes[name] for name in names["columns"])
+    rows = degenerate(random(math.prod(sizes[n] for n in leading), columns), case["kinds"])
+    stored = [*leading, *names["columns"]]
+    weights = rows.reshape([sizes[n] for n in stored]).permute([stored.index(n) for n in order])
+    labels = field(*(sizes[name] for name in case["labels"]))
+    merged = weights.reshape([math.prod(sizes[n] for n in axis) for axis in case["axes"]])
+    result = called(label_ops.mix, labels, merged, case["notation"], **case["given"])
+    torch.testing.assert_close(result.double(), mixed_slowly(weights, labels, case), **LAX)
+    assert_distributions(result)
+
+
+@few
+@given(
+    st.sampled_from(["none", "causal", "boolean", "additive", "per head", "double"]),
+    st.sampled_from([None, 0.37, 1.0]),
+    st.sampled_from([(3, 5), (5, 3), (7, 7)]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+)
+def test_attend(
+    mask_kind: str,
+    scale: float | None,
+    lengths: tuple[int, int],
+    grouped: bool,
+    folded: bool,
+    dtype: torch.dtype,
+) -> None:
+    (queries, keys), batch, heads, width = lengths, 2, 6, 4
+    query = random(batch, heads, queries, width).to(dtype)
+    key = random(batch, 2 if grouped else heads, keys, width, seed=2).to(dtype)
+    labels = field(batch, keys)
+    mask = _mask(mask_kind, heads, queries, keys)
+    expected = torch.zeros(batch, queries, SOURCES, dtype=torch.float64)
+    for b, h, q in indices([batch, heads, queries]):
+        scores = []
+        for k in range(keys):
+            head = h // 3 if grouped else h
+            score = float(query[b, h, q].double() @ key[b, head, k].double())
+            score *= 1 / math.sqrt(width) if scale is None else scale
+            if mask is not None:
+                value = mask.expand(heads, queries, keys)[h, q, k]
+                score += 0.0 if value is torch.tensor(True) else _added(value)
+            if mask_kind == "causal" and k > q:
+                score = -math.inf
+            scores.append(score)
+        highest = max(scores)
+        exps = [0.0 if highest == -math.inf else math.exp(s - highest) for s in scores]
+        for k, weight in enumerate(normalised(exps)):
+            expected[b, q] += weight * labels[b, k].double() / heads
+    settings_: dict[str, Any] = {"mask": mask, "scale": scale, "is_causal": mask_kind == "causal"}
+    notation = "b h q k, b k -> b q"
+    if folded and not grouped:
+        query, key, notation = query.flatten(0, 1), key.flatten(0, 1), "(b h) q k, b k -> b q"
+        settings_["h"] = heads
+        if mask is not None:
+            settings_["mask"] = mask.expand(batch, heads, queries, keys).flatten(0, 1)
+    result = called(
+        label_ops.attend, labels, query, key, notation, grouped_heads=grouped, **settings_
+    )
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+    assert_distributions(result)
+
+
+def _mask(kind: str, heads: int, queries: int, keys: int) -> Tensor | None:
+    if kind == "boolean":
+        mask = random(queries, keys, seed=3) > 0
+        mask[1] = False  # masked whole
+        return mask
+    if kind in ("additive", "double"):
+        mask = random(queries, keys, seed=3)
+        mask[0, 1] = -math.inf
+        mask[1] = -math.inf
+        return mask.double() if kind == "double" else mask
+    return random(heads, queries, keys, seed=3) if kind == "per head" else None
+
+
+def _added(value: Tensor) -> float:
+    if value.dtype == torch.bool:
+        return 0.0 if bool(value) else -math.inf
+    return float(value)
+
+
+@pytest.mark.parametrize("magnitude", [1e38, 1e25, 1e-30, math.inf, math.nan])
+def test_attend_gives_distributions_whatever_the_scores(magnitude: float) -> None:
+    query, key = random(2, 3, 5, 4) * magnitude, random(2, 3, 7, 4)
+    result = called(label_ops.attend, field(2, 7), query, key, "b h q k, b k -> b q")
+    assert_distributions(result)
+
+
+# Windows.
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> dict[str, Any]:
+    """Settings of a window that slides over 1 to 3 dimensions and always sees some position."""
+    count = draw(st.integers(1, 3))
+    sizes = draw(st.permutations([7, 5, 4]))[:count]
+    kernel = [draw(st.integers(1, 3)) for _ in sizes]
+    dilation = [draw(st.sampled_from([1, 1, 2])) for _ in sizes]
+    padding = [
+        tuple(draw(st.integers(0, (k - 1) * d)) for _ in range(2))
+        for k, d in zip(kernel, dilation, strict=True)
+    ]
+    padding = [
+        pair if (k - 1) * d < size else (0, 0)
+        for pair, k, d, size in zip(padding, kernel, dilation, sizes, strict=True)
+    ]
+    padding = [(min(a, d), min(b, d)) for (a, b), d in zip(padding, dilation, strict=True)]
+    return {
+        "sizes": sizes,
+        "kernel": kernel,
+        "stride": [draw(st.integers(1, 3)) for _ in sizes],
+        "dilation": dilation,
+        "padding": padding,
+    }
+
+
+def slid(labels: Tensor, taps: Tensor, case: dict[str, Any], output: Sequence[int]) -> Tensor:
+    """Every output position by itself: the weighted mean of what its window sees."""
+    sizes = case["sizes"]
+    result = torch.zeros(len(labels), *output, SOURCES, dtype=torch.float64)
+    for place in indices(output):
+        seen, row = [], []
+        for tap in indices(case["kernel"]):
+            at = tuple(
+                p * s - before + t * d
+                for p, s, (before, _), t, d in zip(
+                    place, case["stride"], case["padding"], tap, case["dilation"], strict=True
+                )
+            )
+            if all(0 <= a < size for a, size in zip(at, sizes, strict=True)):
+                seen.append(at)
+                row.append(float(taps[tap]))
+        for at, weight in zip(seen, normalised(row), strict=True):
+            result[(slice(None), *place)] += weight * labels[(slice(None), *at)].double()
+    return result
+
+
+def output_sizes(case: dict[str, Any]) -> list[int]:
+    extents = [d * (k - 1) + 1 for d, k in zip(case["dilation"], case["kernel"], strict=True)]
+    return [
+        (size + before + after - extent) // stride + 1
+        for size, (before, after), extent, stride in zip(
+            case["sizes"], case["padding"], extents, case["stride"], strict=True
+        )
+    ]
+
+
+def kernel_of_contract(weights: Tensor) -> Tensor:
+    """``k[t] = mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)`` in float64, by loops."""
+    taps = list(indices(weights.shape[2:]))
+    kernel = torch.zeros(weights.shape[2:], dtype=torch.float64)
+    for channel in weights.double():
+        row = [math.fsum(abs(float(part[tap])) for part in channel) for tap in taps]
+        for tap, share in zip(taps, normalised(row), strict=True):
+            kernel[tap] += share / len(weights)
+    return kernel
+
+
+@few
+@given(windows(), st.integers(1, 3), st.integers(1, 2), row_kinds)
+def test_convolve(case: dict[str, Any], out: int, inside: int, kinds: list[str]) -> None:
+    kinds = [kind for kind in kinds if kind not in ("infinite", "not a number")] or ["plain"]
+    flat = random(out, inside * math.prod(case["kernel"]))
+    weights = degenerate(flat, kinds).reshape(out, inside, *case["kernel"])
+    sizes = output_sizes(case)
+    if min(sizes) < 1:
+        return
+    labels = field(5, *case["sizes"])
+    settings_ = (case["stride"], case["padding"], case["dilation"])
+    result = called(label_ops.convolve, labels, weights, *settings_)
+    expected = slid(labels, kernel_of_contract(weights), case, sizes)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+    assert_distributions(result)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("place", [(0, 0), (1, 1), (2, 0)])
+def test_convolve_falls_back_where_only_zero_taps_are_inside(
+    place: tuple[int, int], dtype: torch.dtype
+) -> None:
+    weights = torch.zeros(1, 2, 3, 3, dtype=dtype)
+    weights[:, :, *place] = 1
+    case = {
+        "sizes": [13, 11],
+        "kernel": [3, 3],
+        "stride": [1, 1],
+        "dilation": [1, 1],
+        "padding": [(2, 2), (2, 2)],
+    }
+    labels = field(2, 13, 11)
+    result = called(label_ops.convolve, labels, weights, [1, 1], [(2, 2), (2, 2)], [1, 1])
+    expected = slid(labels, weights[0, 0], case, output_sizes(case))
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+    assert_distributions(result)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_convolve_gives_distributions_whatever_the_kernel(kind: str) -> None:
+    weights = degenerate(random(3, 18), [kind]).reshape(3, 2, 3, 3)
+    result = called(label_ops.convolve, field(2, 7, 5), weights, [1, 2], [(1, 1), (0, 1)], [1, 1])
+    assert_distributions(result)
+
+
+@few
+@given(windows(), st.booleans())
+def test_pool(case: dict[str, Any], ceil_mode: bool) -> None:
+    case["padding"] = [
+        (min(before, k // 2),) * 2
+        for (before, _), k in zip(case["padding"], case["kernel"], strict=True)
+    ]
+    maximum = (
+        torch.nn.functional.max_pool1d,
+        torch.nn.functional.max_pool2d,
+        torch.nn.functional.max_pool3d,
+    )[len(case["sizes"]) - 1]
+    single = [before for before, _ in case["padding"]]
+    settings_ = (case["kernel"], case["stride"], single, case["dilation"])
+    if min(output_sizes(case)) < 1:
+        return
+    shape = maximum(torch.zeros(1, 1, *case["sizes"]), *settings_, ceil_mode=ceil_mode).shape[2:]
+    labels = field(5, *case["sizes"])
+    result = called(label_ops.pool, labels, *settings_, ceil_mode=ceil_mode)
+    expected = slid(labels, torch.ones(case["kernel"]), case, shape)
+    torch.testing.assert_close(result.double(), expected, **LAX)
+    assert_distributions(result)
+
+
+@few
+@given(st.permutations([7, 5, 4]), st.integers(1, 3), st.data())
+def test_adaptive_pool(sizes: list[int], count: int, data: st.DataObject) -> None:
+    sizes = sizes[:count]
+    output = [data.draw(st.integers(1, size + 2)) for size in sizes]
+    labels = field(5, *sizes)
+    result = called(label_ops.adaptive_pool, labels, output)
+    for place in indices(output):
+        box = tuple(
+            slice(p * size // o, -(-(p + 1) * size // o))
+            for p, size, o in zip(place, sizes, output, strict=True)
+        )
+        expected = labels[(slice(None), *box)].double().flatten(1, -2).mean(1)
+        torch.testing.assert_close(result[(slice(None), *place)].double(), expected, **LAX)
+
+
+# Moving positions.
+
+
+@few
+@given(
+    st.permutations([2, 3, 5]),
+    st.integers(0, 2),
+    st.sampled_from(["prior", "reflect", "replicate", "circular"]),
+    st.data(),
+)
+def test_pad(sizes: list[int], batch_dim: int, mode: str, data: st.DataObject) -> None:
+    labels = field(*sizes)
+    prior = field(sizes[batch_dim], seed=7)
+    widths = []
+    for dim, size in enumerate(sizes):
+        most = size - 1 if mode in ("reflect", "circular") else 3
+        # torch goes round what a negative width leaves: test_pad_copies_what_torch_copies
+        least = -1 if size > 2 and mode != "circular" else 0
+        still = dim == batch_dim
+        widths.append(
+            (0, 0) if still else tuple(data.draw(st.integers(least, most)) for _ in range(2))
+        )
+    result = called(label_ops.pad, labels, prior, widths, mode, batch_dim)
+    assert list(result.shape[:-1]) == [a + s + b for s, (a, b) in zip(sizes, widths, strict=True)]
+    for place in indices(result.shape[:-1]):
+        at = [p - before for p, (before, _) in zip(place, widths, strict=True)]
+        outside = any(not 0 <= a < size for a, size in zip(at, sizes, strict=True))
+        if outside and mode == "prior":
+            expected = prior[place[batch_dim]]
+        else:
+            expected = labels[tuple(_copied(a, s, mode) for a, s in zip(at, sizes, strict=True))]
+        assert torch.equal(result[place], expected)
+
+
+def _copied(at: int, size: int, mode: str) -> int:
+    """Which index an index outside copies."""
+    while not 0 <= at < size:
+        if mode == "circular":
+            at += size if at < 0 else -size
+        elif mode == "replicate":
+            at += 1 if at < 0 else -1
+        else:
+            at = -at if at < 0 else 2 * (size - 1) - at
+    return at
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("width", [(2, 1), (0, 3), (3, 0), (-1, 2)])
+def test_pad_copies_what_torch_copies(mode: str, width: tuple[int, int]) -> None:
+    labels = field(2, 5)
+    result = called(label_ops.pad, labels, None, [(0, 0), width], mode)
+    expected = torch.nn.functional.pad(labels.mT, width, mode=mode).mT
+    assert torch.equal(result, expected)
+
+
+@few
+@given(
+    st.integers(0, 2),
+    st.sampled_from([0, 2]),
+    st.lists(st.sampled_from(["prior", "whole", "repeated"]), min_size=1, max_size=3),
+)
+def test_join(dim: int, batch_dim: int, kinds: list[str]) -> None:
+    sizes = [3, 5, 2]
+    if dim == batch_dim:
+        kinds = [kind for kind in kinds if kind != "prior"]
+    prior = field(sizes[batch_dim], seed=9)
+    pieces, widths, expected = [], [], []
+    for index, kind in enumerate([*kinds, "whole"]):
+        width = (2, 4, 1, 3)[index]
+        shape = [*sizes[:dim], 1 if kind == "repeated" else width, *sizes[dim + 1 :]]
+        piece = prior if kind == "prior" else field(*shape, seed=index)
+        pieces.append(piece)
+        widths.append(width)
+        for at in range(width):
+            if kind == "prior":
+                spread = prior if batch_dim == 2 else prior[:, None]
+                target = [size for axis, size in enumerate(sizes) if axis != dim]
+                where = batch_dim - (dim < batch_dim)
+                spread = prior if where == 1 else prior[:, None]
+                expected.append(spread.expand(*target, SOURCES))
+            else:
+                expected.append(piece.select(dim, 0 if kind == "repeated" else at))
+    result = called(label_ops.join, pieces, widths, dim, batch_dim)
+    assert torch.equal(result, torch.stack(expected, dim))
+
+
+@few
+@given(st.permutations([2, 3, 5]), st.data())
+def test_relayout(sizes: list[int], data: st.DataObject) -> None:
+    """Split, reorder and merge; one size each is left to be inferred."""
+    splits = [data.draw(st.sampled_from([1, 2])) for _ in sizes]
+    split = [part for size, count in zip(sizes, splits, strict=True) for part in (count, size)]
+    labels = field(*(size * count for size, count in zip(sizes, splits, strict=True)))
+    order = data.draw(st.permutations(range(6)))
+    cut = data.draw(st.integers(0, 6))
+    groups = [list(order[:cut]), list(order[cut:])]
+    merge = [math.prod(split[slot] for slot in group) for group in groups]
+    open_split, open_merge = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 1))
+    result = called(
+        label_ops.relayout,
+        labels,
+        split=[-1 if slot == open_split else size for slot, size in enumerate(split)],
+        order=list(order),
+        merge=[-1 if slot == open_merge else size for slot, size in enumerate(merge)],
+    )
+    assert list(result.shape) == [*merge, SOURCES]
+    for place in indices(split):
+        origin = [place[2 * dim] * size + place[2 * dim + 1] for dim, size in enumerate(sizes)]
+        target = []
+        for group in groups:
+            at = 0
+            for slot in group:
+                at = at * split[slot] + place[slot]
+            target.append(at)
+        assert torch.equal(result[tuple(target)], labels[tuple(origin)])
+
+
+@few
+@given(st.integers(0, 2), st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 3), st.data())
+def test_roll_flip_cut_select_and_take(
+    dim: int, shift: int, second: int, step: int, data: st.DataObject
+) -> None:
+    sizes = (7, 3, 5)
+    labels, size, other = field(*sizes), sizes[dim], (dim + 1) % 3
+    rolled = called(label_ops.roll, labels, [shift, second], [dim, other])
+    flipped = called(label_ops.flip, labels, [other, dim])
+    start = data.draw(st.integers(0, size - 1))
+    end = data.draw(st.integers(start + 1, size))
+    cut = called(label_ops.cut, labels, dim, start, end, step=step)
+    index = torch.tensor(data.draw(st.lists(st.integers(-size, size - 1), min_size=4, max_size=4)))
+    taken = called(label_ops.take, labels, dim, index.reshape(2, 2))
+    mask = torch.arange(size) % 2 == 0
+    masked = called(label_ops.take, labels, dim, mask)
+    one = called(label_ops.select, labels, dim, start)
+    assert torch.equal(one, torch.stack(labels.unbind(dim))[start])
+    assert list(cut.select(dim, 0).shape) == list(one.shape)
+    assert cut.shape[dim] == len(range(start, end, step))
+    for at in range(size):
+        row = labels.select(dim, at)
+        for place in range(sizes[other]):
+            to = ((at + shift) % size, (place + second) % sizes[other])
+            line = row.select(other - (dim < other), place)
+            assert torch.equal(_line(rolled, (dim, other), to), line)
+            to = (size - 1 - at, sizes[other] - 1 - place)
+            assert torch.equal(_line(flipped, (dim, other), to), line)
+    for place, at in enumerate(range(start, end, step)):
+        assert torch.equal(cut.select(dim, place), labels.select(dim, at))
+    for place, at in enumerate(index.tolist()):
+        assert torch.equal(taken.select(dim, place), labels.select(dim, at % size))
+    for place, at in enumerate(range(0, size, 2)):
+        assert torch.equal(masked.select(dim, place), labels.select(dim, at))
+
+
+def _line(labels: Tensor, dims: tuple[int, int], at: tuple[int, int]) -> Tensor:
+    place: list[Any] = [slice(None)] * labels.dim()
+    for dim, index in zip(dims, at, strict=True):
+        place[dim] = index
+    return labels[tuple(place)]
+
+
+# Averages and ends.
+
+
+@few
+@given(
+    st.lists(st.tuples(st.integers(1, 7), st.tuples(*[st.booleans()] * 3)), min_size=1, max_size=4)
+)
+def test_average(pieces: list[tuple[int, tuple[bool, ...]]]) -> None:
+    sizes = (2, 3, 5)
+    shares = [share for share, _ in pieces]
+    fields = [
+        field(
+            *(1 if broadcast else size for broadcast, size in zip(which, sizes, strict=True)),
+            seed=i,
+        )
+        for i, (_, which) in enumerate(pieces)
+    ]
+    equal = len(set(shares)) == 1
+    result = called(label_ops.average, fields, **({} if equal else {"shares": shares}))
+    expected = sum(
+        piece.double() * share / sum(shares) for piece, share in zip(fields, shares, strict=True)
+    )
+    torch.testing.assert_close(result.double(), expected, **LAX)
+    assert_distributions(result)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_aggregate(count: int) -> None:
+    labels = field(2, 3, 5, 7)
+    result = called(label_ops.aggregate, labels, count)
+    kept = labels.shape[: 4 - count]
+    for place in indices(kept):
+        rows = labels[place].reshape(-1, SOURCES).double()
+        torch.testing.assert_close(result[place].double(), sum(rows) / len(rows), **LAX)
+    assert result.shape == (*kept, SOURCES)
+
+
+@few
+@given(
+    st.integers(0, 3),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_read_image_and_prior(count: int, whole: bool, dtype: torch.dtype) -> None:
+    sizes = (3, 5, 7)[:count]
+    image = field(2, *(sizes if whole else [1] * count)).movedim(-1, 1).to(dtype)
+    read = called(label_ops.read_image, image, sizes)
+    mean = called(label_ops.prior, read)
+    assert read.shape == (2, *sizes, SOURCES)
+    for batch, source in indices((2, SOURCES)):
+        values = []
+        for place in indices(sizes):
+            at = place if whole else (0,) * count
+            assert read[(batch, *place, source)] == image[(batch, source, *at)].float()
+            values.append(float(read[(batch, *place, source)]))
+        torch.testing.assert_close(
+            float(mean[batch, source]), math.fsum(values) / len(values), atol=2e-6, rtol=0
+        )
+
+
+@few
+@given(st.integers(0, 3), st.tuples(*[st.booleans()] * 3))
+def test_write_output(dim: int, repeated: tuple[bool, ...]) -> None:
+    sizes = (2, 3, 5)
+    labels = field(*(1 if one else size for one, size in zip(repeated, sizes, strict=True)))
+    asked = [size if one else -1 for one, size in zip(repeated, sizes, strict=True)]
+    result = called(label_ops.write_output, labels, asked, dim)
+    assert result.is_contiguous()
+    assert result.shape == (*sizes[:dim], SOURCES, *sizes[dim:])
+    for place in indices(sizes):
+        origin = tuple(0 if one else p for one, p in zip(repeated, place, strict=True))
+        assert torch.equal(result.movedim(dim, -1)[place], labels[origin])

@@ -1,0 +1,224 @@
+"""Labels of random architectures: the contract's properties, and soundness against autograd.
+
+`LABELTRACE_FUZZ_EXAMPLES=10000` raises the number of architectures and draws new ones each time.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import labeltrace
+from tests.architectures import IMAGE_CHANNELS, Architecture, Code, Promise, architectures
+
+FUZZ_EXAMPLES = os.environ.get("LABELTRACE_FUZZ_EXAMPLES")
+BATCH = 3
+
+
+def examples(number: int) -> settings:
+    """So many architectures, always the same ones, unless a fuzz run asks for more."""
+    return settings(
+        max_examples=int(FUZZ_EXAMPLES or number),
+        derandomize=FUZZ_EXAMPLES is None,
+        deadline=None,
+        database=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def images_of(architecture: Architecture, batch: int = BATCH) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, IMAGE_CHANNELS, *architecture.image_size, generator=generator)
+
+
+def identity(architecture: Architecture, batch: int = BATCH) -> Tensor:
+    """One source for each pixel: (B, rows * columns, rows, columns)."""
+    rows, columns = architecture.image_size
+    cells = torch.eye(rows * columns).reshape(1, -1, rows, columns)
+    return cells.expand(batch, -1, -1, -1)
+
+
+def random_labels(architecture: Architecture, sources: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.rand(BATCH, sources, *architecture.image_size, generator=generator)
+    return noise / noise.sum(1, keepdim=True)
+
+
+def sources_last(labels: Tensor, architecture: Architecture) -> Tensor:
+    """(B, positions, K)."""
+    return (
+        labels.movedim(architecture.channel_dim, -1).flatten(1, -2)
+        if labels.dim() > 2
+        else labels[:, None]
+    )
+
+
+def assert_distributions(labels: Tensor, dim: int) -> None:
+    assert labels.dtype == torch.float32
+    assert not labels.requires_grad
+    assert bool((labels >= 0).all()), f"negative or NaN: {labels.min()}"
+    torch.testing.assert_close(labels.sum(dim), torch.ones_like(labels.sum(dim)), atol=1e-5, rtol=0)
+
+
+def assert_same_state(first: nn.Module, second: nn.Module) -> None:
+    for (name, value), other in zip(
+        first.state_dict().items(), second.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+
+
+@examples(60)
+@given(architectures(), st.booleans())
+def test_contract(architecture: Architecture, training: bool) -> None:
+    note(repr(architecture))
+    check_contract(architecture, training)
+
+
+def check_contract(architecture: Architecture, training: bool) -> None:
+    """All that the contract says of any model."""
+    model = architecture.model.train(training)
+    plain = copy.deepcopy(model)
+    aligned = labeltrace.align(model)
+    images, cells = images_of(architecture), identity(architecture)
+    dim = architecture.channel_dim
+
+    def run(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        return aligned(images, labels)
+
+    # The forward half is the model, bit for bit.
+    torch.manual_seed(0)
+    expected = plain(images)
+    state = torch.random.get_rng_state()
+    outputs, provenance = run(images, cells)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(outputs, expected)
+    assert_same_state(model, plain)
+
+    shape = list(outputs.shape)
+    shape[dim] = cells.shape[1]
+    assert list(provenance.shape) == shape
+    assert_distributions(provenance, dim)
+
+    # Linear in the label: any K sources are the one-hot basis times the label image.
+    flows = sources_last(provenance, architecture)
+    for sources in (2, 3):
+        labels = random_labels(architecture, sources)
+        result = run(images, labels)[1]
+        assert_distributions(result, dim)
+        product = flows @ labels.flatten(2).mT
+        torch.testing.assert_close(sources_last(result, architecture), product, atol=1e-5, rtol=0)
+
+    # One label everywhere stays.
+    uniform = torch.tensor([0.2, 0.3, 0.5])[None, :, None, None].expand(BATCH, -1, 1, 1)
+    result = sources_last(run(images, uniform)[1], architecture)
+    torch.testing.assert_close(
+        result, torch.tensor([0.2, 0.3, 0.5]).expand_as(result), atol=1e-5, rtol=0
+    )
+
+
+@examples(30)
+@given(architectures(), st.permutations(range(BATCH)))
+def test_images_keep_their_own_labels(architecture: Architecture, order: list[int]) -> None:
+    note(repr(architecture))
+    aligned = labeltrace.align(architecture.model.eval())
+    images, labels = images_of(architecture), random_labels(architecture, 3)
+    together = aligned(images, labels)[1]
+    permuted = aligned(images[order], labels[order])[1]
+    torch.testing.assert_close(permuted, together[order], atol=1e-5, rtol=0)
+    for image in range(BATCH):
+        alone = aligned(images[image : image + 1], labels[image : image + 1])[1]
+        torch.testing.assert_close(alone, together[image : image + 1], atol=1e-5, rtol=0)
+
+
+def jacobian_of(architecture: Architecture) -> Tensor:
+    """Whether an output position reads a pixel: (positions, pixels), float64, never negative.
+
+    A random combination of the output's channels is differentiated, so that only information that
+    flows nowhere gives zero.
+    """
+    model = copy.deepcopy(architecture.model).double().eval()
+    images = images_of(architecture, 1).double().requires_grad_()
+    outputs = model(images)
+    outputs = outputs.movedim(architecture.channel_dim, -1)
+    outputs = outputs.reshape(-1, outputs.shape[-1])
+    generator = torch.Generator().manual_seed(2)
+    channels = torch.randn(outputs.shape[1], generator=generator, dtype=torch.float64)
+    rows = []
+    for value in outputs @ channels:
+        (gradient,) = torch.autograd.grad(value, images, retain_graph=True)
+        rows.append(gradient.abs().sum((0, 1)).flatten())
+    return torch.stack(rows)
+
+
+@examples(60)
+@given(architectures())
+def test_sources_are_the_jacobians(architecture: Architecture) -> None:
+    assume(architecture.promise is not Promise.NONE)
+    note(repr(architecture))
+    aligned = labeltrace.align(architecture.model.eval())
+    labels = aligned(images_of(architecture, 1), identity(architecture, 1))[1]
+    flows = sources_last(labels, architecture)[0].double()
+    jacobian = jacobian_of(architecture)
+    assert flows.shape == jacobian.shape
+    reads = jacobian > 0
+    floor = torch.zeros(len(flows), 1, dtype=torch.float64)
+    if architecture.prior:  # it has all sources alike: what a position has of it
+        floor = flows.amin(1, keepdim=True)
+    content = flows > floor * (1 + 1e-5) + 1e-12
+    unsound = content & ~reads
+    assert not bool(unsound.any()), f"sources without information: {unsound.nonzero().tolist()}"
+    if architecture.promise is Promise.EQUAL and bool(
+        (~reads).any(1).all() or not architecture.prior
+    ):
+        missing = reads & ~content
+        assert not bool(missing.any()), f"information without source: {missing.nonzero().tolist()}"
+
+
+# Faults that were found, each with the smallest model that shows it.
+
+
+FOUND = {
+    "windows_in_the_padding_alone": (nn.Conv2d(2, 3, 1, padding=1), 1),
+    "more_padding_than_kernel": (nn.Conv2d(2, 3, 3, padding=3), 1),
+    "dilated_pool_with_ceil_mode": (nn.MaxPool2d(2, 2, dilation=2, ceil_mode=True), 1),
+    "dilated_pool_whose_taps_are_all_padding": (nn.MaxPool2d(2, 1, 1, dilation=6), 1),
+    "joined_piece_repeated_along_another_axis": (
+        Code("torch.cat([x, x.mean(3, keepdim=True).expand_as(x)], 2)"),
+        1,
+    ),
+    "spatial_mixing_into_one_row": (nn.Linear(5, 1), 1),
+    "spatial_mixing_of_one_row": (
+        Code("self.layer(x[:, :, :1].mT).mT", layer=nn.Linear(1, 1)),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_found(name: str) -> None:
+    model, channel_dim = FOUND[name]
+    architecture = Architecture(model, (6, 5), channel_dim, Promise.NONE, prior=False)
+    check_contract(architecture, False)
+
+
+def test_additive_mask_of_a_model_in_double_precision() -> None:
+    mask = torch.zeros(30, 30, dtype=torch.float64)
+    text = "(lambda t: F.scaled_dot_product_attention(t, t, t, self.mask))(x.flatten(2).mT)"
+    model = Code(text, mask=mask)
+    images = torch.randn(2, 2, 6, 5, dtype=torch.float64)
+    architecture = Architecture(model, (6, 5), 2, Promise.NONE, prior=False)
+    labels = labeltrace.align(model)(images, identity(architecture, 2))[1]
+    assert_distributions(labels, 2)
