@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from labeltrace.capture import Capture, capture, first_tensor
 from labeltrace.errors import LabelError
 from labeltrace.generate import Generated, generate
 from labeltrace.label_checks import check_label_image
+from labeltrace.modes import modes_kept
 from labeltrace.registry import Registry, current
 from labeltrace.tracing import Trace, trace_graph
 
@@ -86,9 +88,9 @@ class AlignedModule(nn.Module):
         check_label_image(labels, image, self._channel_dim)
         captured = self._captured((x, *args), kwargs)
         leaves, _ = tree_flatten(((x, *args), kwargs))
-        results = captured.generated.module(
-            *self._state(captured.capture), *captured.capture.constants, *leaves, labels
-        )
+        state, constants = self._state(captured.capture), captured.capture.constants
+        with modes_kept(image.device.type) if captured.capture.switches_modes else nullcontext():
+            results = captured.generated.module(*state, *constants, *leaves, labels)
         spec = captured.capture.output_spec
         count = spec.num_leaves
         return tree_unflatten(list(results[:count]), spec), tree_unflatten(

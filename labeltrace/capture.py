@@ -25,6 +25,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
 from labeltrace.errors import CaptureError
+from labeltrace.flattening import flattened
 from labeltrace.whole_functions import Function, kept_whole
 
 _SECONDS_BEFORE_PROGRESS = 2.0
@@ -46,8 +47,9 @@ class Capture:
     ``graph`` has, in this order, a placeholder for each of ``state``, for each of ``constants`` and
     for each leaf of ``(args, kwargs)``.  ``traced_input`` names the leaf that carries labels.
     ``batch_range`` has the smallest and largest batch for which the graph holds;
-    ``fixed_batch_reason`` says why the batch is fixed, or is empty.  ``module_types`` has the class
-    of each submodule by its name, ``functions`` the functions kept whole by the tag of a call.
+    ``fixed_batch_reason`` says why the batch is fixed, or is empty.  ``switches_modes`` says
+    that it has regions under autocast or another gradient mode.  ``module_types`` has the class of
+    each submodule by its name, ``functions`` the functions kept whole by the tag of a call.
     """
 
     graph: torch.fx.Graph
@@ -60,6 +62,7 @@ class Capture:
     output_spec: TreeSpec
     batch_range: tuple[int, float]
     fixed_batch_reason: str
+    switches_modes: bool
     module_types: Mapping[str, type]
     functions: Mapping[str, Function]
 
@@ -216,11 +219,12 @@ def _capture(
     smallest, largest = image.shape[0], float(image.shape[0])
     if not reason:
         smallest, largest = _batch_range(program)
+    graph = flattened(program.graph, program.graph_module)
     input_spec, output_spec = program.call_spec.in_spec, program.call_spec.out_spec
     if input_spec is None or output_spec is None:
         raise CaptureError("torch.export returned no call specification")
     return Capture(
-        graph=program.graph,
+        graph=graph,
         root=program.graph_module,
         state=tuple(state),
         constants=tuple(constants),
@@ -230,6 +234,7 @@ def _capture(
         output_spec=output_spec,
         batch_range=(smallest, largest),
         fixed_batch_reason=reason,
+        switches_modes=graph is not program.graph,
         module_types={},
         functions={},
     )

@@ -124,16 +124,16 @@ def run_demo(
     batch = mix(photographs)
     maps: list[LabelMaps] = []
     random: list[bool] = []
-    known_reason = ""
+    told = ""
     for number, model in enumerate(models, 1):
         with console.status(f"{model.title} ({number} of {len(models)})"):
-            loaded, reason = _load(model, pretrained, load)
-            if pretrained and reason:
-                why = "likewise" if reason == known_reason else reason
+            loaded, missing = _load(model, pretrained, load)
+            if missing:
+                why = "likewise" if missing == told else missing
                 console.print(f"{model.title} goes on with random weights: {why}", markup=False)
-            known_reason = reason
+                told = missing
             maps.append(label_maps(model.title, loaded, batch))
-            random.append(bool(reason))
+            random.append(not pretrained or bool(missing))
     return DemoResult(photographs, batch.images[0], tuple(maps), tuple(random))
 
 
@@ -228,16 +228,19 @@ def label_grid(features: Tensor, labels: Tensor, prefix_tokens: int = 0) -> Tens
 
 
 def _load(model: DemoModel, pretrained: bool, load: Loader) -> tuple[LoadedModel, str]:
-    """The model, and why its weights are random (the same in each run); empty if trained."""
-    reason = "nobody asked for trained ones"
+    """The model, and why it lacks the trained weights that were asked for, or nothing.
+
+    Random weights are the same in each run.
+    """
+    missing = ""
     if pretrained:
         try:
             return load(model.name, pretrained=True), ""
         except WeightsUnavailableError as error:
-            reason = str(error)
+            missing = str(error)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHTS_SEED)
-        return load(model.name, pretrained=False), reason
+        return load(model.name, pretrained=False), missing
 
 
 def _ratio(share: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,17 @@ from labeltrace.capture import Capture
 from labeltrace.checking import check_flows
 from labeltrace.errors import LayoutError, UnknownOperatorError
 from labeltrace.explaining import flow_graph, node_table, rule_stub
-from labeltrace.flow import Average, Carry, Constant, Flow, Operand, Operation, Step, Weights
+from labeltrace.flow import (
+    Average,
+    Carry,
+    Constant,
+    Flow,
+    Labels,
+    Operand,
+    Operation,
+    Step,
+    Weights,
+)
 from labeltrace.layout import Layout, image, shape_text, simplify
 from labeltrace.node import TracedNode
 from labeltrace.reading import (
@@ -165,6 +175,7 @@ class _Walk:
         self.sizes = Sizes()
         self.values: dict[Node, Values | _Poisoned] = {}
         self.steps: dict[Field, Step] = {}
+        self.computed: dict[Any, Field] = {}
         self.nodes: dict[Node, TracedNode] = {}
         self.problems: list[_Problem] = []
         self.outputs: tuple[Value | None, ...] = ()
@@ -350,8 +361,10 @@ class _Walk:
             assert isinstance(origin, Field)
         else:
             assert isinstance(flow, Step)
-            origin, bounded = target, all(labels.operand.bounded for labels in flow.labels)
-            self.steps[target] = flow
+            origin = self.computed.setdefault(_signature(flow), target)
+            bounded = all(labels.operand.bounded for labels in flow.labels)
+            if origin is target:  # not the same label as that of an earlier step
+                self.steps[target] = flow
         bounded = bounded if flow.bounded is None else flow.bounded
         return Value(simplify(flow.layout), origin, node, bounded, summands=summands)
 
@@ -507,6 +520,24 @@ class _Walk:
             input_field=Field(self.capture.traced_input),
             input_layout=self.input_layout,
         )
+
+
+def _signature(part: Any) -> Any:
+    """What a label step computes, apart from what it is called: equal ones give equal labels."""
+    match part:
+        case Labels():
+            return (part.operand.field, part.arrangement)
+        case Operand():
+            return part.tensor
+        case Step():
+            names = (f.name for f in fields(part) if f.name not in _NAMES)
+            return (type(part), *(_signature(getattr(part, name)) for name in names))
+        case tuple():
+            return tuple(_signature(item) for item in part)
+    return part
+
+
+_NAMES = frozenset({"operation", "approximation", "bounded"})
 
 
 def _same_label(before: Value | None, after: Value | None) -> bool:
