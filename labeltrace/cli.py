@@ -98,7 +98,6 @@ def demo(
     ] = None,
 ) -> None:
     """Follow the labels of two CutMix-ed photographs through DeiT, Swin, Mixer and ConvNeXt."""
-    _make_folder(output)
     disable_progress_bars()  # of downloads: they would write across the spinner
     with _errors_told():
         photographs = (
@@ -106,6 +105,7 @@ def demo(
             if images
             else sample_photographs()
         )
+        _make_folder(output)
         result = run_demo(photographs, pretrained=pretrained, console=Console(stderr=True))
     console = _console()
     console.print(result.table())

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from labeltrace.call import Shape
+from labeltrace.errors import LayoutError
 from labeltrace.flow import Average, Carry, Flow, Labels, Operand, Operation, Weights
 from labeltrace.layout import Layout, align, expand
+from labeltrace.pending import Pending
 
 
 def carry(
@@ -16,6 +18,7 @@ def carry(
     *,
     operation: Operation = Operation.POINTWISE,
     bounded: bool | None = None,
+    nonnegative: bool | None = None,
     approximation: str = "",
 ) -> Flow:
     """The operand's label as it is, also where a constant broadcasts the output to more axes."""
@@ -24,6 +27,7 @@ def carry(
         expand(source.positions, output),
         operation=operation,
         bounded=bounded,
+        nonnegative=nonnegative,
         approximation=approximation,
     )
 
@@ -34,19 +38,23 @@ def over(
     *,
     operation: Operation,
     bounded: bool | None = None,
+    nonnegative: bool | None = None,
     approximation: str = "",
 ) -> Flow:
     """The operand's label through another layout of the same field; weights stay weights."""
-    if not source.labelled:
-        unresolved = False if bounded is not None else None
-        return Weights(layout=layout, unresolved=unresolved, approximation=approximation)
-    return Carry(
-        operation=operation,
-        layout=layout,
-        source=source,
-        bounded=bounded,
-        approximation=approximation,
-    )
+    if source.labelled:
+        return Carry(
+            operation=operation,
+            layout=layout,
+            source=source,
+            bounded=bounded,
+            nonnegative=nonnegative,
+            approximation=approximation,
+        )
+    pending = source.pending
+    if isinstance(pending, Pending) and bounded is not None:  # a non-linear step
+        layout, pending = pending.resolved(layout), None
+    return Weights(layout=layout, pending=pending, approximation=approximation)
 
 
 def combine(
@@ -59,6 +67,8 @@ def combine(
     approximation: str = "",
 ) -> Flow:
     """``Norm(sum_i s_i Y_i)`` over broadcast traced operands; with weights among them, weights."""
+    if any(operand.pending is not None for operand in operands):
+        raise LayoutError("keys times values, summed over positions, join another stream")
     alignment = align([operand.positions for operand in operands], output)
     if not all(operand.labelled for operand in operands):
         return Weights(layout=alignment.layout, approximation=approximation)

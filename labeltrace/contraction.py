@@ -21,32 +21,18 @@ each, is mixing weights (contract, point 9); a stream without positions of its o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from math import prod
-from string import ascii_lowercase
 
 from labeltrace.call import Shape
 from labeltrace.combination import combine, over, with_axes
 from labeltrace.errors import LayoutError
-from labeltrace.flow import (
-    Aggregate,
-    Constant,
-    Flow,
-    Labels,
-    Mix,
-    Operand,
-    Operation,
-    Weights,
-)
+from labeltrace.flow import Aggregate, Constant, Flow, Labels, Mix, Operand, Operation, Weights
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
     Layout,
     arrange,
-    axis_size,
     channel,
     expand,
     has_channels,
@@ -54,25 +40,9 @@ from labeltrace.layout import (
     natural,
     positions,
 )
-
-Letters = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One operand's axes by letter; broadcast axes are left out."""
-
-    operand: Operand
-    letters: Letters
-    axes: Mapping[str, Axis]
-
-    def has_positions(self, letter: str) -> bool:
-        return has_positions(self.axes.get(letter, ()))
-
-    @property
-    def positions(self) -> set[str]:
-        """The letters along which the operand's label varies."""
-        return {letter for letter in self.axes if self.has_positions(letter)}
+from labeltrace.linear_attention import keys_times_values, linear_mixing
+from labeltrace.mixing_plan import plan_mixing
+from labeltrace.sides import Letters, Side, parse, side_of, sizes_of
 
 
 def contract(notation: str, first: Operand, second: Operand, output: Shape) -> Flow:
@@ -83,9 +53,9 @@ def contract(notation: str, first: Operand, second: Operand, output: Shape) -> F
     Raises:
         LayoutError: the contraction mixes positions in a way that has no meaning as a flow.
     """
-    one, two, result = _parse(notation, (len(first.shape), len(second.shape)), len(output))
-    sizes = _sizes((one, first.shape), (two, second.shape))
-    sides = (_side(first, one, sizes), _side(second, two, sizes))
+    one, two, result = parse(notation, (len(first.shape), len(second.shape)), len(output))
+    sizes = sizes_of((one, first.shape), (two, second.shape))
+    sides = (side_of(first, one, sizes), side_of(second, two, sizes))
     if first.labelled and second.labelled:
         return _two_streams(*sides, result, output, sizes)
     if first.labelled or second.labelled:
@@ -96,71 +66,14 @@ def contract(notation: str, first: Operand, second: Operand, output: Shape) -> F
     return _weights(*sides, result, sizes)
 
 
-# Notation.
-
-
-def _parse(notation: str, ranks: tuple[int, int], rank: int) -> tuple[Letters, Letters, Letters]:
-    inputs, result = notation.split("->")
-    texts = [text.split() for text in (*inputs.split(","), result)]
-    spare = [letter for letter in ascii_lowercase if letter not in notation]
-    widths = (*ranks, rank)
-    most = (
-        max(
-            width - (len(text) - 1)
-            for text, width in zip(texts, widths, strict=True)
-            if "..." in text
-        )
-        if "..." in notation
-        else 0
-    )
-    leading = spare[:most]
-    parsed = [_spell(text, width, leading) for text, width in zip(texts, widths, strict=True)]
-    return parsed[0], parsed[1], parsed[2]
-
-
-def _spell(text: Sequence[str], rank: int, leading: Sequence[str]) -> Letters:
-    if "..." not in text:
-        return tuple(text)
-    index = text.index("...")
-    missing = rank - (len(text) - 1)
-    ellipsis = leading[len(leading) - missing :]
-    return (*text[:index], *ellipsis, *text[index + 1 :])
-
-
-def _sizes(*operands: tuple[Letters, Shape]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for letters, shape in operands:
-        for letter, size in zip(letters, shape, strict=True):
-            sizes[letter] = max(size, sizes.get(letter, 1))
-    return sizes
-
-
-def _side(operand: Operand, letters: Letters, sizes: Mapping[str, int]) -> Side:
-    if operand.layout is None:
-        present = {
-            letter: channel(size)
-            for letter, size in zip(letters, operand.shape, strict=True)
-            if size == sizes[letter]
-        }
-        return Side(operand, letters, present)
-    axes = {
-        letter: axis
-        for letter, axis in zip(letters, operand.layout.axes, strict=True)
-        if axis_size(axis) == sizes[letter]
-    }
-    return Side(operand, letters, axes)
-
-
-# The cases.
-
-
 def _stream_and_matrix(
     stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]
 ) -> Flow:
     contracted = [letter for letter in stream.axes if letter not in result]
     moved = [letter for letter in contracted if stream.has_positions(letter)]
     if not moved:
-        _refuse_unresolved(matrix)
+        if matrix.operand.pending is not None:
+            return linear_mixing(stream, matrix, result, sizes)
         return _channel_mixing(stream, matrix, result, sizes)
     if all(letter in matrix.axes and not has_channels(stream.axes[letter]) for letter in moved):
         plan = plan_mixing(stream, matrix, result, sizes)
@@ -188,14 +101,14 @@ def _two_streams(
     two = {letter for letter in contracted if second.has_positions(letter)}
     if one & two:  # a sum over positions of a product: channels by channels, or keys by values
         layout = _result_layout((first, second), result, sizes)
-        return Weights(layout=layout, unresolved=True)
+        return keys_times_values(first, second, result, layout.axes)
     if one or two:  # the stream that has channels there gives the weights
         stream, matrix = (first, second) if one else (second, first)
         return _stream_and_matrix(stream, matrix, result, sizes)
     own_one = (first.positions - second.positions) & set(result)
     own_two = (second.positions - first.positions) & set(result)
     if own_one and own_two:
-        return Weights(layout=_result_layout((first, second), result, sizes), unresolved=False)
+        return Weights(layout=_result_layout((first, second), result, sizes))
     if own_one or own_two:
         stream, matrix = (first, second) if own_one else (second, first)
         return _channel_mixing(stream, matrix, result, sizes)
@@ -231,18 +144,13 @@ def _extent(layout: Layout | None) -> int:
 
 def _weights(first: Side, second: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
     """Weights times a constant or other weights are weights (talking heads, positions)."""
-    for side in (first, second):
-        _refuse_unresolved(side)
+    if first.operand.pending is not None or second.operand.pending is not None:
+        raise LayoutError(
+            "a product of keys and values, summed over positions, is contracted with something "
+            "that has no label of its own; queries that come from the image would mix positions"
+        )
     traced = [side for side in (first, second) if side.operand.traced]
     return Weights(layout=_result_layout((*traced, first, second), result, sizes))
-
-
-def _refuse_unresolved(side: Side) -> None:
-    if side.operand.unresolved:
-        raise LayoutError(
-            "a product of keys and values, summed over positions, is contracted with a third "
-            "tensor without a non-linear step between: linear attention needs a rule of its own"
-        )
 
 
 # Layouts of results.
@@ -292,131 +200,3 @@ def aggregation(
     count = sum(len(positions(axis)) for axis in gone)
     labels = Labels(source, arrange(source.positions, groups))
     return Aggregate(layout=layout, source=labels, count=count)
-
-
-# Mixing.
-
-
-@dataclass(frozen=True, slots=True)
-class MixingPlan:
-    """How weights mix a field: the labels as they are needed, names of axes, the result."""
-
-    labels: Labels
-    notation: str
-    sizes: tuple[tuple[str, int], ...]
-    layout: Layout
-    stored: tuple[int, ...]
-
-
-def plan_mixing(
-    stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]
-) -> MixingPlan:
-    """Name the axes of ``Norm(W)·Y``.
-
-    Letters that stream and matrix share stay or are mixed away.  Letters of the matrix alone are
-    rows: the positions of the result.  Where the matrix has positions among them (queries), its
-    other such letters are channels (heads), whose matrices are averaged.
-    """
-    rows = _row_letters(stream, matrix, result)
-    names = _Names(set(stream.letters) | set(matrix.letters))
-    runs = {
-        letter: _named_runs(letter, stream, matrix, rows, sizes, names)
-        for letter in dict.fromkeys((*stream.axes, *matrix.axes))
-    }
-    weight_text = " ".join(
-        _axis_name(runs[letter]) if letter in matrix.axes else names.fresh()
-        for letter in matrix.letters
-    )
-    label_letters = [letter for letter in stream.letters if letter in stream.axes]
-    moved = [run for letter in label_letters for run in runs[letter] if run.in_labels]
-    labels = Labels(
-        stream.operand, arrange(stream.operand.positions, [run.factors for run in moved])
-    )
-    shown = [run for letter in result for run in runs.get(letter, ()) if run.in_result]
-    notation = (
-        f"{weight_text}, {' '.join(run.name for run in moved)} -> "
-        f"{' '.join(run.name for run in shown)}"
-    )
-    layout = natural([_result_axis(runs.get(letter, ()), sizes[letter]) for letter in result])
-    known = tuple(
-        (run.name, axis_size(run.factors))
-        for letter in matrix.axes
-        if len(runs[letter]) > 1
-        for run in runs[letter]
-        if axis_size(run.factors) % BATCH
-    )
-    stored = tuple(axis_size(run.factors) for run in shown)
-    return MixingPlan(labels, notation, known, layout, stored)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Neighbouring factors of an axis that are all positions or all channels, under one name."""
-
-    name: str
-    factors: Axis
-    in_labels: bool
-    in_result: bool
-
-
-class _Names:
-    """Letters for the runs of composite axes."""
-
-    def __init__(self, used: set[str]) -> None:
-        self._spare = [letter for letter in reversed(ascii_lowercase) if letter not in used]
-
-    def fresh(self) -> str:
-        return self._spare.pop()
-
-
-def _row_letters(stream: Side, matrix: Side, result: Letters) -> set[str]:
-    """The letters of the matrix alone that are positions of the result."""
-    own = [
-        letter
-        for letter, axis in matrix.axes.items()
-        if letter in result and letter not in stream.axes and axis_size(axis) > 1
-    ]
-    queries = {letter for letter in own if matrix.has_positions(letter)}
-    return queries or set(own)
-
-
-def _named_runs(
-    letter: str,
-    stream: Side,
-    matrix: Side,
-    rows: set[str],
-    sizes: Mapping[str, int],
-    names: _Names,
-) -> tuple[_Run, ...]:
-    """The runs of one letter's axis: the stream's where it has the letter, else the matrix's."""
-    in_stream = letter in stream.axes
-    axis = stream.axes[letter] if in_stream else matrix.axes[letter]
-    if letter in rows and not has_positions(axis):
-        axis = (Factor(sizes[letter], Kind.POSITION),)
-    grouped = [tuple(run) for _, run in groupby(axis, key=lambda factor: factor.is_position)]
-    return tuple(
-        _Run(
-            name=letter if index == 0 else names.fresh(),
-            factors=run,
-            in_labels=in_stream and has_positions(run),
-            in_result=has_positions(run) and (in_stream or letter in rows),
-        )
-        for index, run in enumerate(grouped or [()])
-    )
-
-
-def _axis_name(runs: Sequence[_Run]) -> str:
-    if len(runs) == 1:
-        return runs[0].name
-    return "(" + " ".join(run.name for run in runs) + ")"
-
-
-def _result_axis(runs: Sequence[_Run], size: int) -> Axis:
-    if size == 1 and not any(run.in_labels for run in runs):
-        return ()  # one row is no axis of positions
-    factors = tuple(
-        factor if run.in_result or not factor.is_position else Factor(factor.size, Kind.REPEATED)
-        for run in runs
-        for factor in run.factors
-    )
-    return factors if axis_size(factors) == size else channel(size)

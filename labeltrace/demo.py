@@ -23,6 +23,7 @@ from labeltrace.photographs import Photograph, normalise
 
 MIXING_SEED = 41  # a box that leaves something to see of both sample photographs
 WEIGHTS_SEED = 0
+DECIMALS = 3  # of the ratios in the table: random weights change them by little
 
 Loader = Callable[..., LoadedModel]
 """``load(name, pretrained=bool)``, as :func:`labeltrace.model_loading.load_model`."""
@@ -74,20 +75,23 @@ class DemoResult:
     def table(self) -> Table:
         """The mixing ratio before and after each model."""
         first, second = (photograph.name for photograph in self.photographs)
-        table = Table(title=f"Mixing ratio {first} : {second}, in per cent", title_justify="left")
+        table = Table(
+            title=f"Mixing ratio: share of {first}, in per cent ({second} has the rest)",
+            title_justify="left",
+        )
         table.add_column("model")
         table.add_column("weights")
-        for heading in ("before", "after", "change", f"{first} in the\nlast tokens"):
+        for heading in ("before", "after", "change", "last tokens"):
             table.add_column(heading, justify="right")
         for maps, is_random in self._each():
             lowest, highest = (100 * share.item() for share in maps.aligned.aminmax())
-            change = round(100 * (maps.ratio_after - maps.ratio_before), 2)
+            change = round(100 * (maps.ratio_after - maps.ratio_before), DECIMALS)
             table.add_row(
                 maps.title,
                 "random" if is_random else "trained",
-                _ratio(maps.ratio_before),
-                _ratio(maps.ratio_after),
-                f"{change + 0.0:+.2f}",  # adding zero makes -0.0 a 0.0
+                f"{100 * maps.ratio_before:.{DECIMALS}f}",
+                f"{100 * maps.ratio_after:.{DECIMALS}f}",
+                f"{change + 0.0:+.{DECIMALS}f}",  # adding zero makes -0.0 a 0.0
                 f"{lowest:.1f} – {highest:.1f}",
             )
         return table
@@ -241,7 +245,3 @@ def _load(model: DemoModel, pretrained: bool, load: Loader) -> tuple[LoadedModel
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHTS_SEED)
         return load(model.name, pretrained=False), missing
-
-
-def _ratio(share: float) -> str:
-    return f"{100 * share:.2f} : {100 * (1 - share):.2f}"

@@ -42,10 +42,9 @@ class Operand:
     ``layout`` is None for constants.  ``field`` stands for the operand's label field: operands with
     equal fields and layouts have equal labels; a traced operand without one is mixing weights.
     ``tensor`` stands for its values, which rules never see.
-    ``bounded`` says that its last non-linear step was a sigmoid,
-    softmax, tanh or the like, which makes it a gate in products.  ``unresolved`` weights are sums
-    over positions of a product of two streams (keys times values): whether they are content or
-    weights is open until a non-linear step makes them weights.
+    ``bounded`` says that its last non-linear step was a sigmoid, softmax, tanh or the like, which
+    makes it a gate in products; ``nonnegative`` that its values are never below zero.  ``pending``
+    weights are keys times values, summed over positions: see :mod:`labeltrace.linear_attention`.
     """
 
     path: tuple[str | int, ...]
@@ -54,7 +53,8 @@ class Operand:
     field: object = None
     tensor: object = None
     bounded: bool = False
-    unresolved: bool = False
+    nonnegative: bool = False
+    pending: object = None
 
     @property
     def traced(self) -> bool:
@@ -99,12 +99,15 @@ class Flow:
     """How the label of one output comes about; see the subclasses.
 
     ``bounded`` sets whether the output is a gate; None means as its labelled input.
+    ``nonnegative`` says that the output's values are never below zero; None means as the input's,
+    for steps that only move values.
     ``approximation`` is empty for an exact step, else the reason why it is not.
     """
 
     operation: Operation
     layout: Layout | None
     bounded: bool | None = None
+    nonnegative: bool | None = None
     approximation: str = ""
 
     @property
@@ -126,13 +129,13 @@ class Weights(Flow):
     """The output is mixing weights: it has positions and no label.
 
     ``before`` names the operand whose values labels are to use instead of the output's: the
-    probabilities before dropout.  ``unresolved``: see :class:`Operand`; None means as the inputs.
+    probabilities before dropout.  ``pending``: see :class:`Operand`.
     """
 
     layout: Layout
     operation: Operation = Operation.WEIGHTS
     before: Operand | None = None
-    unresolved: bool | None = None
+    pending: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +206,21 @@ class Attend(Single):
     scale: float | None
     grouped_heads: bool
     notation: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearMix(Single):
+    """``Norm(|q|·|k|^T)·Y`` in linear time; the notation names the axes of q, k, Y and result.
+
+    ``heads`` are the names whose matrices are averaged.
+    """
+
+    query: Operand
+    key: Operand
+    notation: str
+    heads: str = ""
     sizes: tuple[tuple[str, int], ...] = ()
     operation: Operation = Operation.SPATIAL_MIXING
 

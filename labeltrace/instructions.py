@@ -20,6 +20,7 @@ from labeltrace.flow import (
     Flip,
     Join,
     Labels,
+    LinearMix,
     Mix,
     Pad,
     Pool,
@@ -64,6 +65,12 @@ def instruction(flow: Step) -> Instruction | Labels:
             )
         case Attend():
             return _attend(flow)
+        case LinearMix():
+            return Instruction(
+                label_ops.mix_linear,
+                (flow.source, flow.query, flow.key, flow.notation),
+                _given(heads=flow.heads) | dict(flow.sizes),
+            )
         case Convolve():
             padding = [list(pair) for pair in flow.padding]
             settings = (list(flow.stride), padding, list(flow.dilation))

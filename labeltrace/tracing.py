@@ -77,7 +77,8 @@ class Value:
     field: Field | None
     source: Source
     bounded: bool = False
-    unresolved: bool = False
+    nonnegative: bool = False
+    pending: object = None
     summands: int = 1
 
 
@@ -332,7 +333,8 @@ class _Walk:
             field=known.field,
             tensor=value if known.field is not None else known.source,
             bounded=known.bounded,
-            unresolved=known.unresolved,
+            nonnegative=known.nonnegative,
+            pending=known.pending,
         )
 
     def _single(self, node: Node) -> Value | None:
@@ -366,15 +368,12 @@ class _Walk:
             if origin is target:  # not the same label as that of an earlier step
                 self.steps[target] = flow
         bounded = bounded if flow.bounded is None else flow.bounded
-        return Value(simplify(flow.layout), origin, node, bounded, summands=summands)
+        nonnegative = _nonnegative(flow) if flow.nonnegative is None else flow.nonnegative
+        return Value(simplify(flow.layout), origin, node, bounded, nonnegative, summands=summands)
 
     def _weights(self, node: Node, flow: Weights) -> Value:
-        inputs = [other for other in self._inputs(node) if self._single(other) is not None]
-        unresolved = flow.unresolved
-        if unresolved is None:
-            known = [self._single(other) for other in inputs]
-            unresolved = any(value is not None and value.unresolved for value in known)
-        return Value(simplify(flow.layout), None, self._source(node, flow), unresolved=unresolved)
+        layout = simplify(flow.layout)
+        return Value(layout, None, self._source(node, flow), pending=flow.pending)
 
     def _source(self, node: Node, flow: Weights) -> Source:
         """What labels read in the place of these weights: without the dropout before them."""
@@ -522,6 +521,15 @@ class _Walk:
         )
 
 
+def _nonnegative(flow: Flow) -> bool:
+    """Whether a flow that only moves values moves such as are never below zero."""
+    if flow.operation is not Operation.RELAYOUT:
+        return False
+    if isinstance(flow, Carry):
+        return flow.source.nonnegative
+    return all(labels.operand.nonnegative for labels in flow.labels)
+
+
 def _signature(part: Any) -> Any:
     """What a label step computes, apart from what it is called: equal ones give equal labels."""
     match part:
@@ -537,7 +545,7 @@ def _signature(part: Any) -> Any:
     return part
 
 
-_NAMES = frozenset({"operation", "approximation", "bounded"})
+_NAMES = frozenset({"operation", "approximation", "bounded", "nonnegative"})
 
 
 def _same_label(before: Value | None, after: Value | None) -> bool:

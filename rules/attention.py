@@ -4,19 +4,19 @@ from string import ascii_lowercase
 
 from labeltrace.call import Call
 from labeltrace.combination import over
-from labeltrace.contraction import Side, plan_mixing
 from labeltrace.flow import Attend, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
     Layout,
-    axis_size,
     channel,
     has_positions,
     natural,
 )
+from labeltrace.mixing_plan import plan_mixing
 from labeltrace.registry import rule
+from labeltrace.sides import Side, side_of
 
 _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]
 
@@ -30,7 +30,7 @@ def scaled_dot_product_attention(call: Call) -> Flow:
     batch = _batch_letters(len(call.output) - 2)
     result = (*batch, "q", "e")
     sizes = dict(zip(result, call.output, strict=True)) | {"k": value.shape[-2]}
-    values = _side(value, (*batch, "k", "e"), sizes)
+    values = side_of(value, (*batch, "k", "e"), sizes)
     probabilities = _probabilities(query, key, batch, sizes)
     if not value.labelled:
         axes = (*(probabilities.axes.get(letter, ()) for letter in (*batch, "q")), channel(1))
@@ -60,27 +60,12 @@ def _batch_letters(count: int) -> tuple[str, ...]:
     return (*_BATCH_LETTERS[: count - 1], "h") if count else ()
 
 
-def _side(operand: Operand, letters: tuple[str, ...], sizes: dict[str, int]) -> Side:
-    layout = operand.positions if operand.traced else _channels(operand)
-    present = letters[len(letters) - len(layout.axes) :]
-    axes = {
-        letter: axis
-        for letter, axis in zip(present, layout.axes, strict=True)
-        if axis_size(axis) == sizes[letter]
-    }
-    return Side(operand, letters, axes)
-
-
-def _channels(operand: Operand) -> Layout:
-    return Layout(tuple(channel(size) for size in operand.shape))
-
-
 def _probabilities(
     query: Operand, key: Operand, batch: tuple[str, ...], sizes: dict[str, int]
 ) -> Side:
     """The attention map as a matrix operand: rows are queries, always positions."""
-    queries = _side(query, (*batch, "q", "d"), sizes | {"d": query.shape[-1]})
-    keys = _side(key, (*batch, "k", "d"), sizes | {"d": key.shape[-1]})
+    queries = side_of(query, (*batch, "q", "d"), sizes | {"d": query.shape[-1]})
+    keys = side_of(key, (*batch, "k", "d"), sizes | {"d": key.shape[-1]})
     axes: dict[str, Axis] = {}
     for letter in batch:
         found = [side.axes[letter] for side in (queries, keys) if letter in side.axes]

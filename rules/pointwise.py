@@ -95,6 +95,21 @@ UNBOUNDED = (
     "aten.trunc",
 )
 
+NONNEGATIVE = frozenset(
+    {
+        "aten.abs",
+        "aten.exp",
+        "aten.relu",
+        "aten.relu6",
+        "aten.sigmoid",
+        "aten.hardsigmoid",
+        "aten.softplus",
+        "aten.sqrt",
+        "aten.square",
+    }
+)
+"""Functions whose values are never below zero: as features of linear attention they are exact."""
+
 NORMALISATION = (
     "aten.batch_norm",
     "aten.group_norm",
@@ -108,7 +123,10 @@ NORMALISATION = (
 def scaled_copy(call: Call) -> Flow:
     """A copy of the first operand, perhaps of another type or scale; others give the type."""
     source: Operand = call.operands[0]
-    return carry(source, call.output) if source.traced else Constant()
+    if not source.traced:
+        return Constant()
+    kept = source.nonnegative and call.operator != "aten.neg"
+    return carry(source, call.output, nonnegative=kept)
 
 
 @rule(*BOUNDED)
@@ -144,8 +162,8 @@ def softmax(call: Call) -> Flow:
     source: Operand = call["self"]
     axis = source.positions.axes[call["dim"]]
     if source.labelled and has_positions(axis):
-        return Weights(layout=source.positions, unresolved=False)
-    return carry(source, call.output, bounded=True)
+        return Weights(layout=source.positions)
+    return carry(source, call.output, bounded=True, nonnegative=call.operator == "aten.softmax")
 
 
 @rule("aten.copy", "aten.fill.Tensor")
@@ -166,8 +184,8 @@ def dropout(call: Call) -> Flow:
     """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""
     source: Operand = call["input"]
     if source.is_weights:
-        return Weights(layout=source.positions, before=source)
-    return carry(source, call.output)
+        return Weights(layout=source.positions, before=source, pending=source.pending)
+    return carry(source, call.output, nonnegative=source.nonnegative)
 
 
 @rule("aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill")
@@ -189,7 +207,8 @@ def choice(call: Call) -> Flow:
 def _nonlinear(call: Call, *, bounded: bool) -> Flow:
     traced = call.traced
     if len(traced) == 1:
-        return carry(traced[0], call.output, bounded=bounded)
+        nonnegative = call.operator in NONNEGATIVE
+        return carry(traced[0], call.output, bounded=bounded, nonnegative=nonnegative)
     return combine(traced, call.output, operation=Operation.POINTWISE, bounded=bounded)
 
 

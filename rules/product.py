@@ -13,7 +13,9 @@ def multiplication(call: Call) -> Flow:
     """A product or quotient of two operands, one of which may be a constant or a number."""
     traced = call.traced
     if len(traced) == 1:
-        return carry(traced[0], call.output)
+        factor = call["other"]
+        kept = traced[0].nonnegative and isinstance(factor, (int, float)) and factor >= 0
+        return carry(traced[0], call.output, nonnegative=kept)
     return product(traced[0], traced[1], call.output, operation=Operation.POINTWISE)
 
 

@@ -9,7 +9,7 @@ from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, pool
 from labeltrace.label_ops.custom import checked
 from labeltrace.label_ops.ends import prior, read_image, write_output
-from labeltrace.label_ops.mixing import attend, mix
+from labeltrace.label_ops.mixing import attend, mix, mix_linear
 from labeltrace.label_ops.positions import cut, flip, join, pad, relayout, roll, select, take
 from labeltrace.label_ops.resampling import resample
 from labeltrace.label_ops.windows import convolve, convolve_transposed
@@ -27,6 +27,7 @@ __all__ = [
     "join",
     "label_arithmetic",
     "mix",
+    "mix_linear",
     "pad",
     "pool",
     "prior",

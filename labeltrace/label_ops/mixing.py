@@ -70,6 +70,62 @@ def attend(
     return _apply_matrices(matrices.mean(-3), labels, plan, rows)
 
 
+@label_arithmetic
+def mix_linear(
+    labels: Tensor, query: Tensor, key: Tensor, notation: str, heads: str = "", **sizes: int
+) -> Tensor:
+    """``Norm(|q|·|k|^T)·Y`` in time linear in the positions: linear attention.
+
+    Args:
+        labels: a field (positions..., K), float32.
+        query: the features of the rows, ``phi(q)``, any floating dtype.
+        key: those of the columns, ``phi(k)``.
+        notation: the axes of query, key, labels (K left out) and result, as in
+            ``"b h q d, b h k d, b k -> b q"``.  An axis made of several factors is in parentheses.
+        heads: the names, in a row, whose matrices are normalised one by one and averaged (eq. 9).
+        sizes: the sizes of all but one of the names in each pair of parentheses.
+
+    Rows that sum to zero mix equally.
+    """
+    inputs, result_text = notation.split("->")
+    query_axes, key_axes, label_axes = (_parse_axes(text) for text in inputs.split(","))
+    result = "".join(result_text.split())
+    queries, query_names = _taken_apart(query, query_axes, sizes)
+    keys, key_names = _taken_apart(key, key_axes, sizes)
+    field = "".join(name for axis in label_axes for name in axis)
+    columns = [name for name in field if name not in result]
+    kept = "".join(name for name in field if name not in columns)
+    context = "".join(dict.fromkeys(n for n in key_names + field if n not in columns))
+    rows = heads + result
+    counted = torch.cat((labels, torch.ones_like(labels[..., :1])), -1)  # the rows' sums ride along
+    gathered = torch.einsum(f"{key_names},{field}Z->{context}Z", keys, counted)
+    mixed = torch.einsum(f"{query_names},{context}Z->{rows}Z", queries, gathered)
+    equal = counted.mean([field.index(name) for name in columns])
+    spread = torch.einsum(f"{kept}Z,{rows}->{rows}Z", equal, torch.ones_like(mixed[..., 0]))
+    mixed = torch.where(mixed[..., -1:] > 0, mixed / mixed[..., -1:], spread)[..., :-1]
+    return mixed.mean(tuple(range(len(heads)))) if heads else mixed
+
+
+def _taken_apart(
+    values: Tensor, axes: tuple[tuple[str, ...], ...], sizes: dict[str, int]
+) -> tuple[Tensor, str]:
+    """Magnitudes, scaled to at most one, with a dimension for each name."""
+    values = values.detach().to(torch.float32).abs()
+    values = values / values.amax().clamp_min(torch.finfo(torch.float32).tiny)
+    return values.reshape(_split_shape(values, axes, sizes)), "".join(n for a in axes for n in a)
+
+
+def _split_shape(
+    values: Tensor, axes: tuple[tuple[str, ...], ...], sizes: dict[str, int]
+) -> list[int]:
+    """The sizes of all names; one in each pair of parentheses follows from the others."""
+    shape: list[int] = []
+    for axis, size in zip(axes, values.shape, strict=True):
+        known = math.prod(sizes.get(name, 1) for name in axis)
+        shape.extend(sizes[name] if name in sizes else size // known for name in axis)
+    return shape
+
+
 @dataclass(frozen=True, slots=True)
 class _MixingPlan:
     """A parsed notation: how to bring weights and labels into the shape of a matrix product."""
@@ -131,10 +187,7 @@ def _matrices(
 
     The averaged axes are flattened into one, and so are rows and columns.
     """
-    shape: list[int] = []
-    for axis, size in zip(plan.weight_axes, weights.shape, strict=True):
-        known = math.prod(sizes.get(name, 1) for name in axis)
-        shape.extend(sizes[name] if name in sizes else size // known for name in axis)
+    shape = _split_shape(weights, plan.weight_axes, sizes)
     names = plan.weight_names
     order = (*plan.batch, *plan.averaged, *plan.rows, *plan.columns)
     weights = weights.reshape(shape).permute([names.index(name) for name in order])

@@ -1,0 +1,148 @@
+"""Mixing plans: how a matrix mixes a label field, in the notation of the label algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from string import ascii_lowercase
+
+from labeltrace.flow import Labels
+from labeltrace.layout import (
+    BATCH,
+    Axis,
+    Factor,
+    Kind,
+    Layout,
+    arrange,
+    axis_size,
+    channel,
+    has_positions,
+    natural,
+)
+from labeltrace.sides import Letters, Side
+
+
+@dataclass(frozen=True, slots=True)
+class MixingPlan:
+    """How weights mix a field: the labels as they are needed, names of axes, the result."""
+
+    labels: Labels
+    notation: str
+    sizes: tuple[tuple[str, int], ...]
+    layout: Layout
+    stored: tuple[int, ...]
+
+
+def plan_mixing(
+    stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]
+) -> MixingPlan:
+    """Name the axes of ``Norm(W)·Y``.
+
+    Letters that stream and matrix share stay or are mixed away.  Letters of the matrix alone are
+    rows: the positions of the result.  Where the matrix has positions among them (queries), its
+    other such letters are channels (heads), whose matrices are averaged.
+    """
+    rows = _row_letters(stream, matrix, result)
+    names = Names(set(stream.letters) | set(matrix.letters))
+    runs = {
+        letter: _named_runs(letter, stream, matrix, rows, sizes, names)
+        for letter in dict.fromkeys((*stream.axes, *matrix.axes))
+    }
+    weight_text = " ".join(
+        _axis_name(runs[letter]) if letter in matrix.axes else names.fresh()
+        for letter in matrix.letters
+    )
+    label_letters = [letter for letter in stream.letters if letter in stream.axes]
+    moved = [run for letter in label_letters for run in runs[letter] if run.in_labels]
+    labels = Labels(
+        stream.operand, arrange(stream.operand.positions, [run.factors for run in moved])
+    )
+    shown = [run for letter in result for run in runs.get(letter, ()) if run.in_result]
+    notation = (
+        f"{weight_text}, {' '.join(run.name for run in moved)} -> "
+        f"{' '.join(run.name for run in shown)}"
+    )
+    layout = natural([_result_axis(runs.get(letter, ()), sizes[letter]) for letter in result])
+    known = tuple(
+        (run.name, axis_size(run.factors))
+        for letter in matrix.axes
+        if len(runs[letter]) > 1
+        for run in runs[letter]
+        if axis_size(run.factors) % BATCH
+    )
+    stored = tuple(axis_size(run.factors) for run in shown)
+    return MixingPlan(labels, notation, known, layout, stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbouring factors of an axis that are all positions or all channels, under one name."""
+
+    name: str
+    factors: Axis
+    in_labels: bool
+    in_result: bool
+
+
+class Names:
+    """Letters for the runs of composite axes."""
+
+    def __init__(self, used: set[str]) -> None:
+        self._spare = [letter for letter in reversed(ascii_lowercase) if letter not in used]
+
+    def fresh(self) -> str:
+        return self._spare.pop()
+
+
+def _row_letters(stream: Side, matrix: Side, result: Letters) -> set[str]:
+    """The letters of the matrix alone that are positions of the result."""
+    own = [
+        letter
+        for letter, axis in matrix.axes.items()
+        if letter in result and letter not in stream.axes and axis_size(axis) > 1
+    ]
+    queries = {letter for letter in own if matrix.has_positions(letter)}
+    return queries or set(own)
+
+
+def _named_runs(
+    letter: str,
+    stream: Side,
+    matrix: Side,
+    rows: set[str],
+    sizes: Mapping[str, int],
+    names: Names,
+) -> tuple[_Run, ...]:
+    """The runs of one letter's axis: the stream's where it has the letter, else the matrix's."""
+    in_stream = letter in stream.axes
+    axis = stream.axes[letter] if in_stream else matrix.axes[letter]
+    if letter in rows and not has_positions(axis):
+        axis = (Factor(sizes[letter], Kind.POSITION),)
+    grouped = [tuple(run) for _, run in groupby(axis, key=lambda factor: factor.is_position)]
+    return tuple(
+        _Run(
+            name=letter if index == 0 else names.fresh(),
+            factors=run,
+            in_labels=in_stream and has_positions(run),
+            in_result=has_positions(run) and (in_stream or letter in rows),
+        )
+        for index, run in enumerate(grouped or [()])
+    )
+
+
+def _axis_name(runs: Sequence[_Run]) -> str:
+    if len(runs) == 1:
+        return runs[0].name
+    return "(" + " ".join(run.name for run in runs) + ")"
+
+
+def _result_axis(runs: Sequence[_Run], size: int) -> Axis:
+    if size == 1 and not any(run.in_labels for run in runs):
+        return ()  # one row is no axis of positions
+    factors = tuple(
+        factor if run.in_result or not factor.is_position else Factor(factor.size, Kind.REPEATED)
+        for run in runs
+        for factor in run.factors
+    )
+    return factors if axis_size(factors) == size else channel(size)
