@@ -134,12 +134,17 @@ def _checked_channel_dim(image: Tensor, channel_dim: int) -> int:
 def _export(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int
 ) -> tuple[ExportedProgram, str]:
-    """Export with a dynamic batch, else with a fixed one and the reason."""
+    """Export with a dynamic batch, else with a fixed one and the reason.
+
+    The export sees aliases of the inputs, for it leaves marks on the tensors that it is given.
+    """
+    args, kwargs = tree_map(_alias, args), tree_map(_alias, kwargs)
     try:
         return _export_dynamic(model, args, kwargs, batch), ""
     except Exception as error:  # whatever stops a dynamic batch may yet pass with a fixed one
         reason = _first_line(error)
     try:
+        args, kwargs = tree_map(_alias, args), tree_map(_alias, kwargs)
         return export(model, args, kwargs, strict=False), reason
     except Exception as error:
         raise CaptureError(_explain(model, error, args, kwargs)) from error
@@ -169,6 +174,13 @@ def _export_dynamic(
         strict=False,
         dynamic_shapes=shapes,
     )
+
+
+def _alias(leaf: Any) -> Any:
+    """The same values as another tensor object."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.detach().requires_grad_(leaf.requires_grad)
 
 
 def _has_batch(leaf: Any, batch: int) -> bool:

@@ -134,7 +134,7 @@ def spatial_field(source: Operand, count: int, output: Sequence[int]) -> Spatial
     sizes = output[-count:]
     return SpatialField(
         labels=Labels(source, arrange(layout, groups)),
-        axes=(*rest, *((Factor(size, Kind.POSITION),) for size in sizes)),
+        axes=(*rest, *((Factor(size, Kind.POSITION),) if size > 1 else () for size in sizes)),
         result=(axis_size(other), *sizes),
         varies=varies,
     )
