@@ -17,7 +17,7 @@ from labeltrace.flow import (
 )
 from labeltrace.layout import Layout, channel, has_positions, natural
 from labeltrace.registry import rule
-from labeltrace.rules.pooling import spatial_field, spread
+from labeltrace.rules.pooling import spatial_field, spread, without_positions
 
 
 @rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
@@ -56,8 +56,7 @@ def transposed_convolution(call: Call) -> Flow:
     channels = channel(weight.shape[1] * groups)
     first = source.positions.axes[0]
     if not field.varies:
-        layout = Layout((first, channels, *map(channel, call.output[2:])))
-        return over(source, layout, operation=Operation.CHANNEL_MIXING)
+        return without_positions(source, count, call.output, weight.shape[1] * groups)
     return ConvolveTransposed(
         layout=natural([first, channels, *field.axes[2:]]),
         stored=field.result,
@@ -115,8 +114,7 @@ def _subsampled(
     ones = (1,) * len(stride)
     field = spatial_field(source, len(stride), output)
     if not field.varies:
-        axes = (source.positions.axes[0], channel(channels), *map(channel, output[2:]))
-        return over(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
+        return without_positions(source, len(stride), output, channels)
     return Pool(
         operation=Operation.CHANNEL_MIXING,
         layout=natural([field.axes[0], channel(channels), *field.axes[2:]]),
@@ -157,8 +155,7 @@ def _sliding(
     field = spatial_field(source, count, call.output)
     first = source.positions.axes[0]
     if not field.varies:
-        axes = (first, channel(weight.shape[0]), *map(channel, call.output[2:]))
-        return over(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
+        return without_positions(source, count, call.output, weight.shape[0])
     layout = natural([first, channel(weight.shape[0]), *field.axes[2:]])
     outside = any(before or after for before, after in padding)
     if tuple(kernel) == stride and not outside and all(d == 1 for d in dilation):

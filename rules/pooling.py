@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labeltrace.call import Call
+from labeltrace.combination import over
 from labeltrace.errors import LayoutError
-from labeltrace.flow import AdaptivePool, Flow, Labels, Operand, Pool, Weights
+from labeltrace.flow import AdaptivePool, Flow, Labels, Operand, Operation, Pool, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
+    Layout,
     arrange,
     axis_size,
     axis_text,
+    channel,
+    has_channels,
     has_positions,
     natural,
     positions,
@@ -60,7 +64,7 @@ def _pool(call: Call, approximation: str) -> Flow:
     kernel = spread(call["kernel_size"], _space(call))
     field = spatial_field(source, _space(call), call.output)
     if not field.varies:
-        raise LayoutError(f"{call.operator} pools axes without positions: {source.layout}")
+        return without_positions(source, _space(call), call.output)
     if source.is_weights:
         return Weights(layout=natural(field.axes), approximation=approximation)
     return Pool(
@@ -80,8 +84,10 @@ def _adaptive(call: Call, approximation: str) -> Flow:
     source: Operand = call["self"]
     count = _space(call)
     field = spatial_field(source, count, call.output)
-    if source.is_weights or not field.varies:
-        raise LayoutError(f"{call.operator} pools axes without positions: {source.layout}")
+    if not field.varies:
+        return without_positions(source, count, call.output)
+    if source.is_weights:
+        return Weights(layout=natural(field.axes), approximation=approximation)
     return AdaptivePool(
         layout=natural(field.axes),
         stored=field.result,
@@ -138,3 +144,27 @@ def spatial_field(source: Operand, count: int, output: Sequence[int]) -> Spatial
         result=(axis_size(other), *sizes),
         varies=varies,
     )
+
+
+def without_positions(
+    source: Operand, count: int, output: Sequence[int], channels: int | None = None
+) -> Flow:
+    """A step over ``count`` axes of space along which no label varies: channel mixing.
+
+    ``channels`` is the size of axis 1 of the result where the step changes it.
+    """
+    axes = list(source.positions.axes)
+    for dim in range(len(axes) - count, len(axes)):
+        axes[dim] = resized(axes[dim], output[dim])
+    if channels is not None:
+        axes[1] = channel(channels)
+    return over(source, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+
+
+def resized(axis: Axis, size: int) -> Axis:
+    """An axis without positions, with another size."""
+    if size == 1 and not has_channels(axis):
+        return ()
+    repeated = any(factor.kind is Kind.REPEATED for factor in axis) or not axis
+    kind = Kind.REPEATED if repeated and not has_channels(axis) else Kind.CHANNEL
+    return (Factor(size, kind),)

@@ -4,11 +4,10 @@ The weights are those of the interpolation, which is separable: one matrix an ax
 """
 
 from labeltrace.call import Call
-from labeltrace.combination import over
-from labeltrace.flow import Flow, Operand, Operation, Resample, Weights
-from labeltrace.layout import Factor, Kind, Layout, natural
+from labeltrace.flow import Flow, Operand, Resample, Weights
+from labeltrace.layout import natural
 from labeltrace.registry import rule
-from labeltrace.rules.pooling import spatial_field
+from labeltrace.rules.pooling import spatial_field, without_positions
 
 MODES = {
     "upsample_nearest1d": "nearest",
@@ -34,9 +33,7 @@ def interpolation(call: Call) -> Flow:
     count = len(source.shape) - 2
     field = spatial_field(source, count, call.output)
     if not field.varies:  # one position, or repeated ones: its label is that of the result
-        axes = [(Factor(size, Kind.REPEATED),) for size in call.output[2:]]
-        layout = Layout((*source.positions.axes[:2], *axes))
-        return over(source, layout, operation=Operation.SPATIAL_MIXING)
+        return without_positions(source, count, call.output)
     layout = natural(field.axes)
     if source.is_weights:
         return Weights(layout=layout)
