@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from labeltrace.call import Rule
-from labeltrace.capture import Capture, capture, first_tensor
-from labeltrace.errors import LabelError
+from labeltrace.capture import Capture, capture, checked_channel_dim, first_tensor
+from labeltrace.errors import CaptureError, LabelError
 from labeltrace.generate import Generated, generate
 from labeltrace.label_checks import check_label_image
 from labeltrace.modes import modes_kept
@@ -85,7 +85,7 @@ class AlignedModule(nn.Module):
         if labels is None:
             return self.module(x, *args, **kwargs)
         _, image = first_tensor((x, *args), kwargs)
-        check_label_image(labels, image, self._channel_dim)
+        check_label_image(labels, image, checked_channel_dim(image, self._channel_dim))
         captured = self._captured((x, *args), kwargs)
         leaves, _ = tree_flatten(((x, *args), kwargs))
         state, constants = self._state(captured.capture), captured.capture.constants
@@ -212,8 +212,7 @@ def align(
         LayoutError: the model's positions cannot be followed.
         TypeError: the model is no module, or the rules are not by operator.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"align takes a torch.nn.Module, not {type(model).__name__}")
+    _check_module(model)
     aligned = AlignedModule(model, current().overlaid(rules), channel_dim)
     if example is not None:
         args = example if isinstance(example, tuple) else (example,)
@@ -232,16 +231,27 @@ def trace(
 
     The arguments and errors are those of :func:`align`.
     """
+    _check_module(model)
     args = example if isinstance(example, tuple) else (example,)
     registry = current().overlaid(rules)
     found = capture(model, args, channel_dim=channel_dim, whole=registry.functions)
     return trace_graph(found, registry)
 
 
+def _check_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"labeltrace takes a torch.nn.Module, not {type(model).__name__}")
+
+
 def _describe(leaf: Any, batch: int) -> Any:
     """What a graph takes for constant about one leaf of the arguments."""
     if not isinstance(leaf, Tensor):
-        return leaf
+        if not isinstance(leaf, Hashable):
+            raise CaptureError(
+                f"an argument of type {type(leaf).__name__} cannot be part of a graph; pass "
+                "tensors, numbers, strings, and lists, tuples and dicts of them"
+            )
+        return (type(leaf), leaf)
     shape: tuple[Any, ...] = tuple(leaf.shape)
     if shape and shape[0] == batch:
         shape = ("batch", *shape[1:])

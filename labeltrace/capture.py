@@ -111,15 +111,35 @@ def capture(
     """
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
-    channel_dim = _checked_channel_dim(image, channel_dim)
+    channel_dim = checked_channel_dim(image, channel_dim)
     with _progress(model), _untouched(model), kept_whole(whole) as functions:
         program, reason = _export(model, args, kwargs, image.shape[0])
+        single = image.shape[0] == 1 and not reason
+        if single:  # a dynamic batch starts at two: models may treat one sample in another way
+            alone = _export_fixed(model, args, kwargs)
+            if _operators(alone) != _operators(program):
+                program, reason, single = (
+                    alone,
+                    "the model treats a batch of one differently",
+                    False,
+                )
     captured = _capture(program, leaf, image, channel_dim, reason)
     types = {name: type(module) for name, module in model.named_modules()}
-    return replace(captured, module_types=types, functions=functions)
+    smallest, largest = captured.batch_range
+    return replace(
+        captured,
+        module_types=types,
+        functions=functions,
+        batch_range=(1 if single else smallest, largest),
+    )
 
 
-def _checked_channel_dim(image: Tensor, channel_dim: int) -> int:
+def checked_channel_dim(image: Tensor, channel_dim: int) -> int:
+    """The channel axis of the labelled input, counted from the front.
+
+    Raises:
+        CaptureError: the input has no such axis beside that of the batch.
+    """
     rank = image.dim()
     dim = channel_dim + rank if channel_dim < 0 else channel_dim
     if rank < 2 or not 0 < dim < rank:
@@ -143,11 +163,23 @@ def _export(
         return _export_dynamic(model, args, kwargs, batch), ""
     except Exception as error:  # whatever stops a dynamic batch may yet pass with a fixed one
         reason = _first_line(error)
+    return _export_fixed(model, args, kwargs), reason
+
+
+def _export_fixed(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ExportedProgram:
+    args, kwargs = tree_map(_alias, args), tree_map(_alias, kwargs)
     try:
-        args, kwargs = tree_map(_alias, args), tree_map(_alias, kwargs)
-        return export(model, args, kwargs, strict=False), reason
+        return export(model, args, kwargs, strict=False)
     except Exception as error:
         raise CaptureError(_explain(model, error, args, kwargs)) from error
+
+
+def _operators(program: ExportedProgram) -> list[str]:
+    """The operators of a graph in their order, without those that only read sizes."""
+    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    return [name for name in names if not name.startswith(("aten.sym_", "<built-in"))]
 
 
 def _export_dynamic(
@@ -253,11 +285,10 @@ def _capture(
 
 
 def _batch_range(program: ExportedProgram) -> tuple[int, float]:
-    """The range of the batch's symbol; torch.export's default lower bound of 2 holds for 1 too."""
-    smallest, largest = 1, float("inf")
+    """The range of the batch's symbol: from two up, unless the model sets other bounds."""
+    smallest, largest = 2, float("inf")
     for bounds in program.range_constraints.values():
-        if int(bounds.lower) > 2:
-            smallest = max(smallest, int(bounds.lower))
+        smallest = max(smallest, int(bounds.lower))
         largest = min(largest, float(bounds.upper))
     return smallest, largest
 

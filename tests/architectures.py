@@ -557,7 +557,6 @@ def _global_context(draw: Draw, state: State) -> Stage:
         f"x + x.mean({dims}, keepdim=True)",
         f"x - 0.5 * x.mean({dims}, keepdim=True)",
         f"torch.cat([x, x.mean({dims}, keepdim=True).expand_as(x)], {channel})",
-        f"x.sum({dims}, keepdim=True).expand_as(x)",
         f"x * (x.norm(dim={dims}, keepdim=True) + 1)",
     )
     text = str(_pick(draw, *texts))
@@ -681,6 +680,66 @@ def _merging(draw: Draw, state: State) -> Stage:
     merged = _pick(draw, viewed, f"torch.cat([{slices}], -1)")
     text = f"self.layer(self.norm({merged})).permute(0, 3, 1, 2)"
     return Stage(Code(text, layer=layer, norm=norm), State(5, (rows // high, columns // wide)))
+
+
+def _resampling(draw: Draw, state: State) -> Stage:
+    """Interpolation by a whole factor, or to any size."""
+    times = [int(_pick(draw, 1, 2, 3)) for _ in state.space]
+    whole = bool(draw(st.booleans()))
+    space = [size * n for size, n in zip(state.space, times, strict=True)]
+    if not whole:
+        space = [max(1, size - draw(st.integers(-2, 2))) for size in state.space]
+    modes = ("nearest", "nearest-exact", "bilinear", "bicubic")
+    mode = str(_pick(draw, *(modes if state.is_map else ("nearest", "nearest-exact", "linear"))))
+    settings = f"size={tuple(space)}, mode={mode!r}"
+    if whole and draw(st.booleans()):
+        settings = f"scale_factor={tuple(map(float, times))}, mode={mode!r}"
+    if "nearest" not in mode:
+        settings += f", align_corners={draw(st.booleans())}"
+    if mode.startswith("bi"):
+        settings += f", antialias={draw(st.booleans())}"
+    exact = whole and "align_corners=True" not in settings and "antialias=True" not in settings
+    text = f"F.interpolate({'x' if state.is_map else 'x.mT'}, {settings})"
+    after = replace(state, space=tuple(space))
+    # Weights that only rounding tells from zero differ between single and double precision.
+    promise = Promise.EQUAL if exact else Promise.NONE
+    return Stage(Code(text if state.is_map else f"{text}.mT"), after, promise)
+
+
+def _transposed_convolution(draw: Draw, state: State) -> Stage:
+    kernel = [int(_pick(draw, 1, 2, 3)) for _ in state.space]
+    stride = [int(_pick(draw, 1, 2, 3)) for _ in state.space]
+    dilation = [int(_pick(draw, 1, 1, 2)) for _ in state.space]
+    padding = [draw(st.integers(0, k - 1)) for k in kernel]
+    extra = [int(_pick(draw, 0, 0, s - 1)) for s in stride]
+    groups = int(_pick(draw, *_divisors(state.channels)))
+    out = groups * int(_pick(draw, 1, 2))
+    space = tuple(
+        (size - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for size, s, p, d, k, e in zip(
+            state.space, stride, padding, dilation, kernel, extra, strict=True
+        )
+    )
+    if min(space) < 1:
+        return _same_convolution(draw, state)
+    kind = nn.ConvTranspose2d if state.is_map else nn.ConvTranspose1d
+    layer = kind(
+        state.channels, out, kernel, stride, padding, extra, groups=groups, dilation=dilation
+    )
+    # A position that no input reaches takes the mean of all, although it holds the bias alone.
+    settings = zip(kernel, stride, dilation, extra, strict=True)
+    reached = all(k >= s and d == 1 and e == 0 for k, s, d, e in settings)
+    module = layer if state.is_map else Code("self.layer(x.mT).mT", layer=layer)
+    after = State(out, space, blended=state.blended and groups > 1)
+    return Stage(module, after, Promise.EQUAL if reached else Promise.NONE)
+
+
+def _repetition(draw: Draw, state: State) -> Stage:
+    """Channels more than once."""
+    dim = 1 if state.is_map else 2
+    counts = ", ".join("2" if axis == dim else "1" for axis in range(len(state.space) + 2))
+    texts = (f"x.repeat({counts})", f"x.tile({counts})", f"x.repeat_interleave(2, {dim})")
+    return Stage(Code(_pick(draw, *texts)), replace(state, channels=2 * state.channels))
 
 
 def _to_tokens(draw: Draw, state: State) -> Stage:
@@ -837,6 +896,9 @@ ANY = (
     _squeeze_excite,
     _drop_path,
     _in_place,
+    _resampling,
+    _transposed_convolution,
+    _repetition,
 )
 OF_MAPS = (_axis_mixing, _windows, _axial, _to_tokens)
 OF_TOKENS = (

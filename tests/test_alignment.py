@@ -95,7 +95,7 @@ def test_labels_are_distributions(
     images, label_image = example(family, sources=sources)
     aligned = fresh(family, training)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        outputs, labels = aligned(images.requires_grad_(), label_image)
+        outputs, labels = aligned(images.requires_grad_(), label_image.requires_grad_())
     assert outputs.requires_grad
     distribution(labels, (2, sources))
     # Labels moved: they are neither the prior nor the same for both images.

@@ -137,6 +137,27 @@ def test_arguments_that_the_model_does_not_take() -> None:
         assert re.search(r"Tiny.*(too many positional|unexpected keyword)", message, re.S)
 
 
+def test_arguments_of_a_kind_that_no_graph_takes() -> None:
+    model = Function(lambda x, indices: x)
+    message = refused(model, CaptureError, lambda: align(model)(IMAGES, LABELS, {1, 2}))
+    assert "set" in message
+
+
+def test_what_the_plain_model_refuses_is_refused() -> None:
+    """Batch norm over a single value raises in training, and counts no batch."""
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3)).train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model(IMAGES[:1])
+    aligned = align(model)
+    before = snapshot(model)
+    for _ in ("new", "captured"):
+        with pytest.raises((ValueError, LabelTraceError), match="more than 1 value per channel"):
+            aligned(IMAGES[:1], LABELS[:1])
+        unchanged(before, snapshot(model))
+        aligned(IMAGES, LABELS)
+        before = snapshot(model)
+
+
 @pytest.mark.parametrize("nothing", [(), [], {}, "image.png", 3, ([{"size": 3}],)], ids=repr)
 def test_no_tensor_to_carry_labels(nothing: Any) -> None:
     model = Tiny()
@@ -168,7 +189,7 @@ def test_no_channel_axis_at_all() -> None:
     vector = torch.randn(5)
     message = refused(model, CaptureError, lambda: align(model, vector))
     assert "shape (5,)" in message
-    refused(model, LabelTraceError, lambda: align(model)(torch.tensor(1.0), torch.tensor(1.0)))
+    refused(model, CaptureError, lambda: align(model)(torch.tensor(1.0), torch.tensor(1.0)))
 
 
 # Models that cannot be followed. ------------------------------------------------------------------
@@ -284,10 +305,10 @@ def test_what_is_no_model_or_no_rule() -> None:
         align("resnet18")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"takes a torch.nn.Module, not type"):
         align(Tiny)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"Module, not function"):
+    with pytest.raises(TypeError, match=r"Module, not builtin_function"):
         trace(torch.relu, IMAGES)  # type: ignore[arg-type]
     message = refused(model, TypeError, lambda: align(model, rules={3: len}))
-    assert "3 names no operator" in message
+    assert "3 can have no rule" in message
     message = refused(model, TypeError, lambda: align(model, rules={"aten.relu": "pointwise"}))
     assert "rule for aten.relu is not a function" in message
 

@@ -123,13 +123,21 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
     for path, module in model.named_modules():
         found[f"{path} is"] = (id(module), type(module), module.training)
         for name, value in vars(module).items():
-            plain = isinstance(value, bool | int | float | str | tuple | list)
-            known = value if plain else (id(value), list(value) if isinstance(value, dict) else ())
-            found[f"{path}.{name}"] = known
+            found[f"{path}.{name}"] = _known(name, value)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         found[f"{name} value"] = (id(tensor), tensor.dtype, tensor.requires_grad, tensor.grad)
         found[f"{name} data"] = tensor.detach().clone()
     return found
+
+
+TORCHS_OWN = {name for name, value in vars(nn.Module()).items() if isinstance(value, dict)}
+
+
+def _known(name: str, value: Any) -> Any:
+    if name in TORCHS_OWN:  # parameters, parts, hooks
+        return id(value), list(value)
+    plain = isinstance(value, bool | int | float | str | tuple | list | dict)
+    return copy.deepcopy(value) if plain else id(value)
 
 
 def unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -277,15 +285,20 @@ def test_switching_modes_uses_the_graph_of_the_present_mode() -> None:
 
 def test_swapping_a_part_after_aligning() -> None:
     aligned = labeltrace.align(Tiny().eval(), IMAGES)
-    for owner in (aligned.module, aligned):
-        owner.head = nn.Linear(5, 11 if owner is aligned else 13)
+    for owner, part in (
+        (aligned.module, nn.Linear(5, 11)),
+        (aligned, nn.Linear(5, 13)),
+        (aligned.module, nn.Sequential(nn.Linear(5, 7), nn.Tanh())),
+    ):
+        owner.head = part.eval()
+        outputs, _ = aligned(IMAGES, LABELS)
+        assert torch.equal(outputs, aligned.module(IMAGES))
+        assert aligned.module.head is aligned.head is part
+    for stem in (nn.Conv2d(3, 5, 3, 3), nn.Conv2d(3, 5, 3, 3, padding=1)):
+        aligned.module.stem = stem.eval()
         outputs, labels = aligned(IMAGES, LABELS)
         assert torch.equal(outputs, aligned.module(IMAGES))
-        assert outputs.shape == (3, aligned.head.out_features)
-        assert labels.shape == (3, 2)
-    aligned.module.stem = nn.Conv2d(3, 5, 3, 3)
-    maps = labeltrace.align(aligned.module)(IMAGES, LABELS)
-    assert torch.equal(maps[1], aligned(IMAGES, LABELS)[1])
+        assert torch.equal(labels, labeltrace.align(aligned.module)(IMAGES, LABELS)[1])
 
 
 def test_changing_a_setting_after_aligning() -> None:
@@ -297,6 +310,14 @@ def test_changing_a_setting_after_aligning() -> None:
             step(aligned.module, lambda x: aligned(x, LABELS)[0], IMAGES),
             step(plain, plain, IMAGES),
         )
+
+
+def test_hooks_after_aligning() -> None:
+    aligned = labeltrace.align(Tiny().eval(), IMAGES)
+    handle = aligned.module.norm.register_forward_hook(lambda module, args, output: output * 2)
+    assert torch.equal(aligned(IMAGES, LABELS)[0], aligned.module(IMAGES))
+    handle.remove()
+    assert torch.equal(aligned(IMAGES, LABELS)[0], aligned.module(IMAGES))
 
 
 # What models take and return. ---------------------------------------------------------------------
@@ -336,6 +357,16 @@ def test_further_arguments_pass_through_unlabelled() -> None:
             assert torch.equal(outputs, model(IMAGES, factor, flip=flip, offset=offset))
             assert torch.equal(labels, halves(LABELS).flip(-1) if flip else halves(LABELS))
     assert torch.equal(aligned(IMAGES, None, factor), model(IMAGES, factor))
+
+
+def test_the_same_tensor_twice() -> None:
+    model = Function(lambda first, second: halves(first).relu() + halves(second))
+    for one, other in ((IMAGES, IMAGES), (IMAGES, IMAGES + 1), (IMAGES + 1, IMAGES)):
+        aligned = labeltrace.align(model, (one, other))
+        for second in (one, one + 2):
+            outputs, labels = aligned(one, LABELS, second)
+            assert torch.equal(outputs, model(one, second))
+            assert torch.equal(labels, halves(LABELS))
 
 
 def test_nested_inputs_and_outputs() -> None:

@@ -428,6 +428,188 @@ def test_adaptive_pool(sizes: list[int], count: int, data: st.DataObject) -> Non
         torch.testing.assert_close(result[(slice(None), *place)].double(), expected, **LAX)
 
 
+@st.composite
+def transposed_windows(draw: st.DrawFn) -> dict[str, Any]:
+    """Settings of a transposed convolution over 1 to 3 dimensions."""
+    sizes = draw(st.permutations([4, 3, 2]))[: draw(st.integers(1, 3))]
+    kernel = [draw(st.integers(1, 3)) for _ in sizes]
+    stride = [draw(st.integers(1, 3)) for _ in sizes]
+    return {
+        "sizes": sizes,
+        "kernel": kernel,
+        "stride": stride,
+        "padding": [draw(st.integers(0, k - 1)) for k in kernel],
+        "output_padding": [draw(st.integers(0, s - 1)) for s in stride],
+        "dilation": [draw(st.sampled_from([1, 1, 2])) for _ in sizes],
+    }
+
+
+@few
+@given(transposed_windows(), st.integers(1, 3), st.integers(1, 2), row_kinds)
+def test_convolve_transposed(
+    case: dict[str, Any], inside: int, out: int, kinds: list[str]
+) -> None:
+    """Every output position by itself: the inputs whose kernel, laid over them, covers it."""
+    kinds = [kind for kind in kinds if kind not in ("infinite", "not a number")] or ["plain"]
+    flat = degenerate(random(out, inside * math.prod(case["kernel"])), kinds)
+    by_output = flat.reshape(out, inside, *case["kernel"])
+    kernel, labels = kernel_of_contract(by_output), field(5, *case["sizes"])
+    names = ("stride", "padding", "output_padding", "dilation")
+    output = [
+        (size - 1) * s - 2 * p + d * (k - 1) + extra + 1
+        for size, k, s, p, extra, d in zip(
+            case["sizes"], case["kernel"], *(case[name] for name in names), strict=True
+        )
+    ]
+    if min(output) < 1:
+        return
+    result = called(
+        label_ops.convolve_transposed,
+        labels,
+        by_output.transpose(0, 1).contiguous(),
+        *(case[name] for name in names),
+    )
+    assert list(result.shape) == [5, *output, SOURCES]
+    for place in indices(output):
+        row = []
+        sources = list(indices(case["sizes"]))
+        for source in sources:
+            taps = [
+                (to + padding - at * stride) / dilation
+                for to, at, stride, padding, dilation in zip(
+                    place, source, case["stride"], case["padding"], case["dilation"], strict=True
+                )
+            ]
+            covered = all(
+                tap in range(size) for tap, size in zip(taps, case["kernel"], strict=True)
+            )
+            row.append(float(kernel[tuple(map(int, taps))]) if covered else math.nan)
+        seen = [weight for weight in row if not math.isnan(weight)]
+        shares = iter(normalised(seen) if seen else normalised([1.0] * len(row)))
+        expected = torch.zeros(5, SOURCES, dtype=torch.float64)
+        for source, weight in zip(sources, row, strict=True):
+            if not seen or not math.isnan(weight):
+                expected += next(shares) * labels[(slice(None), *source)].double()
+        found = result[(slice(None), *place)].double()
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert_distributions(result)
+
+
+# Resampling: the weights of one axis, as the operators' documents define them.
+
+
+def interpolated(mode: str, at: float, size: int) -> dict[int, float]:
+    """The weights with which a point between positions mixes them; beyond the ends, the ends."""
+    base = math.floor(at)
+    reach = {"linear": (0, 1), "cubic": (-1, 0, 1, 2)}[mode]
+    weights: dict[int, float] = {}
+    for offset in reach:
+        index = min(max(base + offset, 0), size - 1)
+        distance = abs(at - base - offset)
+        value = max(1 - distance, 0) if mode == "linear" else cubic(distance, -0.75)
+        weights[index] = weights.get(index, 0) + value
+    return weights
+
+
+def cubic(x: float, a: float) -> float:
+    """Keys' cubic convolution."""
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def antialiased(mode: str, centre: float, scale: float, size: int) -> dict[int, float]:
+    """The filter is as wide as the step, and what lies outside the axis is cut off."""
+    wide = max(scale, 1.0)
+    support = (1.0 if mode == "linear" else 2.0) * wide
+    first = max(int(centre - support + 0.5), 0)
+    last = min(int(centre + support + 0.5), size)
+    values = {}
+    for index in range(first, last):
+        distance = abs(index - centre + 0.5) / wide
+        values[index] = max(1 - distance, 0) if mode == "linear" else cubic(distance, -0.5)
+    whole = math.fsum(values.values())
+    return {index: value / whole for index, value in values.items()}
+
+
+def resampling_row(case: dict[str, Any], axis: int, place: int) -> dict[int, float]:
+    size, target, scale = (case[name][axis] for name in ("sizes", "targets", "scales"))
+    step = size / target if scale is None else 1 / scale
+    mode = case["mode"]
+    if mode == "nearest":
+        return {min(math.floor(place * step), size - 1): 1.0}
+    if mode == "nearest-exact":
+        return {min(math.floor((place + 0.5) * step), size - 1): 1.0}
+    if case["align_corners"]:
+        step = (size - 1) / (target - 1) if target > 1 else 0.0
+        if case["antialias"]:
+            return antialiased(mode, step * (place + 0.5), step, size)
+        return interpolated(mode, step * place, size)
+    if case["antialias"]:
+        return antialiased(mode, step * (place + 0.5), step, size)
+    at = step * (place + 0.5) - 0.5
+    return interpolated(mode, max(at, 0.0) if mode == "linear" else at, size)
+
+
+@st.composite
+def resamplings(draw: st.DrawFn, antialias: bool) -> dict[str, Any]:
+    count = draw(st.integers(1, 2))
+    sizes = draw(st.permutations([5, 3, 7]))[:count]
+    modes = ["linear", "cubic"] if antialias else ["nearest", "nearest-exact", "linear", "cubic"]
+    mode = draw(st.sampled_from(modes))
+    scales: list[float | None] = [None] * count
+    targets = [draw(st.sampled_from([1, 2, 4, 8, 11, 13])) for _ in sizes]
+    if draw(st.booleans()):  # factors that binary fractions hold exactly
+        scales = [draw(st.sampled_from([0.5, 1.5, 2.0, 2.25])) for _ in sizes]
+        targets = [math.floor(size * factor) for size, factor in zip(sizes, scales, strict=True)]
+    return {
+        "sizes": sizes,
+        "targets": targets,
+        "scales": scales,
+        "mode": mode,
+        "align_corners": mode in ("linear", "cubic") and draw(st.booleans()),
+        "antialias": antialias,
+    }
+
+
+@few
+@given(resamplings(antialias=False))
+def test_resample(case: dict[str, Any]) -> None:
+    check_resample(case)
+
+
+@pytest.mark.xfail(strict=True, reason="torch filters a column of width one wrongly")
+@few
+@given(resamplings(antialias=True))
+def test_resample_with_antialias(case: dict[str, Any]) -> None:
+    check_resample(case)
+
+
+def check_resample(case: dict[str, Any]) -> None:
+    labels = field(2, *case["sizes"])
+    result = called(
+        label_ops.resample,
+        labels,
+        case["targets"],
+        case["mode"],
+        case["scales"],
+        case["align_corners"],
+        case["antialias"],
+    )
+    assert list(result.shape) == [2, *case["targets"], SOURCES]
+    for place in indices(case["targets"]):
+        rows = [resampling_row(case, axis, at) for axis, at in enumerate(place)]
+        whole = math.prod(math.fsum(map(abs, row.values())) for row in rows)
+        expected = torch.zeros(2, SOURCES, dtype=torch.float64)
+        for cells in itertools.product(*(row.items() for row in rows)):
+            weight = math.prod(abs(value) for _, value in cells) / whole
+            at = tuple(index for index, _ in cells)
+            expected += weight * labels[(slice(None), *at)].double()
+        found = result[(slice(None), *place)].double()
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert_distributions(result)
+
+
 # Moving positions.
 
 

@@ -79,7 +79,7 @@ def assert_same_state(first: nn.Module, second: nn.Module) -> None:
         assert torch.equal(value, other), name
 
 
-@examples(60)
+@examples(40)
 @given(architectures(), st.booleans())
 def test_contract(architecture: Architecture, training: bool) -> None:
     note(repr(architecture))
@@ -129,7 +129,7 @@ def check_contract(architecture: Architecture, training: bool) -> None:
     )
 
 
-@examples(30)
+@examples(15)
 @given(architectures(), st.permutations(range(BATCH)))
 def test_images_keep_their_own_labels(architecture: Architecture, order: list[int]) -> None:
     note(repr(architecture))
@@ -163,7 +163,7 @@ def jacobian_of(architecture: Architecture) -> Tensor:
     return torch.stack(rows)
 
 
-@examples(60)
+@examples(45)
 @given(architectures())
 def test_sources_are_the_jacobians(architecture: Architecture) -> None:
     assume(architecture.promise is not Promise.NONE)
@@ -205,6 +205,51 @@ FOUND = {
         1,
     ),
 }
+
+
+# Faults that are not mended yet: once they are, the test says so, and they go into FOUND.
+OPEN = {
+    "convolution_of_one_label_repeated": (
+        Code("self.layer(x.mean((2, 3), keepdim=True).expand_as(x))", layer=nn.Conv2d(2, 3, 3)),
+        1,
+    ),
+    "pool_of_one_label_repeated": (
+        Code("F.avg_pool2d(x.mean((2, 3), keepdim=True).expand_as(x), 2)"),
+        1,
+    ),
+    "positions_repeated_in_the_output": (Code("x.repeat_interleave(2, 3)"), 1),
+    "convolution_of_repeated_positions": (
+        Code("self.layer(x.repeat(1, 1, 2, 1))", layer=nn.Conv2d(2, 3, 3)),
+        1,
+    ),
+    "slice_of_repeated_positions": (Code("x.repeat_interleave(2, 3)[..., ::3]"), 1),
+    "join_of_one_label": (Code("torch.cat([x.mean((2, 3), keepdim=True)] * 2, 2)"), 1),
+    "padding_of_one_label": (Code("F.pad(x.mean((2, 3), keepdim=True), (1, 2))"), 1),
+    "index_of_one_label": (
+        Code("x.mean((2, 3), keepdim=True)[:, :, self.index]", index=torch.tensor([0, 0])),
+        1,
+    ),
+}
+
+
+@pytest.mark.xfail(strict=True, reason="a fault of the engine")
+@pytest.mark.parametrize("name", OPEN)
+def test_open(name: str) -> None:
+    model, channel_dim = OPEN[name]
+    architecture = Architecture(model, (6, 5), channel_dim, Promise.NONE, prior=False)
+    check_contract(architecture, False)
+
+
+@pytest.mark.xfail(strict=True, reason="a fault of the engine")
+def test_grouped_transposed_convolution_normalises_every_output_channel() -> None:
+    """Two depth-wise kernels count alike, however large one is (contract, point 4)."""
+    layer = nn.ConvTranspose1d(2, 2, 2, stride=1, groups=2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[[1.0, 3.0]], [[300.0, 100.0]]]))
+    labels = torch.eye(3)[None]
+    moved = labeltrace.align(layer)(torch.randn(1, 2, 3), labels)[1]
+    # Each kernel by itself is (1/4, 3/4) and (3/4, 1/4): together (1/2, 1/2).
+    torch.testing.assert_close(moved[0, :, 1], torch.tensor([0.5, 0.5, 0.0]))
 
 
 @pytest.mark.parametrize("name", FOUND)
