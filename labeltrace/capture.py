@@ -162,7 +162,7 @@ def _export(
     try:
         return _export_dynamic(model, args, kwargs, batch), ""
     except Exception as error:  # whatever stops a dynamic batch may yet pass with a fixed one
-        reason = _first_line(error)
+        reason = _first_lines(error, 3)
     return _export_fixed(model, args, kwargs), reason
 
 
@@ -177,9 +177,20 @@ def _export_fixed(
 
 
 def _operators(program: ExportedProgram) -> list[str]:
-    """The operators of a graph in their order, without those that only read sizes."""
-    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    """The operators of a graph in their order, but for those that read sizes or slice nothing off.
+
+    With a batch of one, a slice of the whole batch is recorded or left out at torch's own choice.
+    """
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    names = [str(node.target) for node in nodes if not _slices_nothing(node)]
     return [name for name in names if not name.startswith(("aten.sym_", "<built-in"))]
+
+
+def _slices_nothing(node: torch.fx.Node) -> bool:
+    if node.target is not torch.ops.aten.slice.Tensor:
+        return False
+    (source, *_) = node.all_input_nodes
+    return str(node.meta["val"].shape) == str(source.meta["val"].shape)
 
 
 def _export_dynamic(
@@ -325,9 +336,9 @@ def _progress(model: nn.Module) -> Iterator[None]:
 # Errors.
 
 
-def _first_line(error: Exception) -> str:
+def _first_lines(error: Exception, count: int = 1) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return ": ".join([type(error).__name__, *([" ".join(lines[:count])] if lines else [])])
 
 
 def model_line(error: BaseException) -> str:
@@ -348,7 +359,7 @@ def _explain(
     where = f"\n  stopped at {line}" if line else ""
     return (
         f"{type(model).__name__} cannot be captured with inputs of shape {shapes}{where}\n"
-        f"  {_first_line(error)}\n"
+        f"  {_first_lines(error)}\n"
         "  The model must run on these inputs, and torch.export must be able to follow its code: "
         "no branch or size may depend on the values of tensors. Change that line, or align the "
         "part of the model that has none (for a detector: its backbone)."

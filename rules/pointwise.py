@@ -182,7 +182,7 @@ def overwritten_by_number(call: Call) -> Flow:
 @rule("aten.dropout")
 def dropout(call: Call) -> Flow:
     """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""
-    source: Operand = call["input"]
+    source: Operand = call.operands[0]  # `input`, or `self` of the in-place twin
     if source.is_weights:
         return Weights(layout=source.positions, before=source, pending=source.pending)
     return carry(source, call.output, nonnegative=source.nonnegative)

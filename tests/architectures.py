@@ -325,13 +325,16 @@ def _patches(draw: Draw, state: State) -> Stage:
 
 def _normalisation(draw: Draw, state: State) -> Stage:
     channels = state.channels
+    # One channel by itself is normalised to a constant: no information is left.
+    alone = Promise.NONE if channels == 1 else Promise.EQUAL
     if not state.is_map:
         layer = _pick(draw, nn.LayerNorm(channels), nn.RMSNorm(channels))
-        return Stage(_shifted(layer), replace(state, blended=state.blended, gate=False))
+        return Stage(_shifted(layer), replace(state, gate=False), alone)
     choice = _pick(draw, "batch", "layer", "group", "instance")
     if choice == "layer":
         text = "self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)"
-        return Stage(Code(text, layer=_shifted(nn.LayerNorm(channels))), replace(state, gate=False))
+        layer = _shifted(nn.LayerNorm(channels))
+        return Stage(Code(text, layer=layer), replace(state, gate=False), alone)
     layers = {
         "batch": nn.BatchNorm2d(channels),
         "group": nn.GroupNorm(1, channels),
@@ -621,6 +624,8 @@ def _token_mixing(draw: Draw, state: State) -> Stage:
 def _axis_mixing(draw: Draw, state: State) -> Stage:
     """A linear layer over the rows or the columns of a map."""
     rows, columns = state.space
+    if rows == 1 or columns == 1:  # open: test_open[linear_layer_over_an_axis_of_one]
+        return _same_convolution(draw, state)
     if draw(st.booleans()):
         return Stage(nn.Linear(columns, columns), replace(state, gate=False))
     layer = nn.Linear(rows, rows)

@@ -105,7 +105,7 @@ _pyramid = partial(
     embed_dims=(6, 10, 12, 16),
     num_heads=(1, 2, 3, 4),
     mlp_ratios=(2, 2, 2, 2),
-    depths=(1, 2, 1, 1),
+    depths=(1, 1, 1, 1),
 )
 
 MIXER_IMAGE = (15, 28)  # 5 x 7 patches
@@ -161,8 +161,6 @@ FAMILIES: tuple[Family, ...] = (
         "swinv2_cr_tiny_ns_224",
         image_size=(24, 40),
         img_size=(24, 40),
-        depths=(2, 2, 2),
-        num_heads=(3, 5, 4),
     ),
     _swin("swin_s3", "swin_s3_tiny_224", window_size=((3, 5), (6, 9))),
     _pyramid("pvt_v2", "pvt_v2_b0", sr_ratios=(4, 2, 2, 1), **ATTENTION),
@@ -178,7 +176,7 @@ FAMILIES: tuple[Family, ...] = (
         "twins_svt",
         "twins_svt_small",
         img_size=PYRAMID_IMAGE,
-        depths=(2, 2, 2, 2),
+        depths=(2, 1, 2, 1),
         wss=(5, 5, 3, 3),  # windows that the map does not fill: it is padded
         sr_ratios=(4, 2, 2, 1),
         **ATTENTION,

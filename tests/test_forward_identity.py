@@ -320,6 +320,23 @@ def test_hooks_after_aligning() -> None:
     assert torch.equal(aligned(IMAGES, LABELS)[0], aligned.module(IMAGES))
 
 
+@pytest.mark.parametrize("first", [1, 3, 6])
+def test_sizes_of_the_batch_that_the_model_treats_apart(first: int) -> None:
+    def forward(x: Tensor) -> Tensor:
+        if x.shape[0] == 1:
+            return halves(x) * 2
+        return halves(x).flip(-1) if x.shape[0] > 4 else halves(x)
+
+    images, labels = inputs(6, 10, batch=6)
+    aligned = labeltrace.align(Function(forward), images[:first])
+    for size in (1, 3, 6, 4, 1):
+        outputs, found = aligned(images[:size], labels[:size])
+        assert torch.equal(outputs, forward(images[:size]))
+        assert torch.equal(
+            found, halves(labels[:size]).flip(-1) if size > 4 else halves(labels[:size])
+        )
+
+
 # What models take and return. ---------------------------------------------------------------------
 
 

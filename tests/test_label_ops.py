@@ -446,9 +446,7 @@ def transposed_windows(draw: st.DrawFn) -> dict[str, Any]:
 
 @few
 @given(transposed_windows(), st.integers(1, 3), st.integers(1, 2), row_kinds)
-def test_convolve_transposed(
-    case: dict[str, Any], inside: int, out: int, kinds: list[str]
-) -> None:
+def test_convolve_transposed(case: dict[str, Any], inside: int, out: int, kinds: list[str]) -> None:
     """Every output position by itself: the inputs whose kernel, laid over them, covers it."""
     kinds = [kind for kind in kinds if kind not in ("infinite", "not a number")] or ["plain"]
     flat = degenerate(random(out, inside * math.prod(case["kernel"])), kinds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +20,11 @@ def checked(function: Callable[..., Tensor], dimensions: int) -> Callable[..., T
         LabelError: the result is no field of ``dimensions`` dimensions over the K sources of the
             labels; the error names the function's file and line.
     """
-    code = inspect.unwrap(function).__code__
-    where = f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+    inner = inspect.unwrap(getattr(function, "func", function))  # a partial's function
+    code = getattr(inner, "__code__", None)
+    name = getattr(inner, "__qualname__", type(function).__qualname__)
+    where = f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
-    @functools.wraps(function)
     def wrapped(labels: Tensor, *tensors: Any) -> Tensor:
         detached = [t.detach() if isinstance(t, Tensor) else t for t in tensors]
         result = function(labels, *detached)
@@ -42,4 +42,5 @@ def checked(function: Callable[..., Tensor], dimensions: int) -> Callable[..., T
             )
         return result.to(torch.float32)
 
+    wrapped.__name__ = getattr(inner, "__name__", type(function).__name__).strip("<>")
     return label_arithmetic(wrapped)

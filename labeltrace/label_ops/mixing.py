@@ -65,8 +65,9 @@ def attend(
         scores = scores + mask.detach().to(torch.float32)
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(scores.softmax(-1), plan, sizes)
-    whole = matrices.sum(-1, keepdim=True)
-    matrices = torch.where(whole > 0, matrices, 1 / matrices.shape[-1])  # NaN: masked whole
+    if mask is not None:  # a row that is masked whole is NaN
+        whole = matrices.sum(-1, keepdim=True)
+        matrices = torch.where(whole > 0, matrices, 1 / matrices.shape[-1])
     return _apply_matrices(matrices.mean(-3), labels, plan, rows)
 
 
