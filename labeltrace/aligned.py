@@ -143,7 +143,7 @@ class AlignedModule(nn.Module):
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:
         """All that a captured graph takes for constant."""
         leaves, spec = tree_flatten((args, dict(kwargs)))
-        flags = tuple((id(module), module.training) for module in self.module.modules())
+        flags = tuple(_settings(module) for module in self.module.modules())
         parameter = next(self.module.parameters(), None)
         device = parameter.device if parameter is not None else None
         dtype = parameter.dtype if parameter is not None else None
@@ -241,6 +241,16 @@ def trace(
 def _check_module(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"labeltrace takes a torch.nn.Module, not {type(model).__name__}")
+
+
+_PLAIN = (bool, int, float, str)
+
+
+def _settings(module: nn.Module) -> tuple[Any, ...]:
+    """What a graph takes for constant about one module: itself, its plain attributes, its hooks."""
+    plain = [value for value in vars(module).values() if type(value) in _PLAIN]
+    hooks = (*module._forward_pre_hooks, *module._forward_hooks)
+    return (id(module), *plain, *hooks)
 
 
 def _describe(leaf: Any, batch: int) -> Any:

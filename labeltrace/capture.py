@@ -309,15 +309,19 @@ def _batch_range(program: ExportedProgram) -> tuple[int, float]:
 
 @contextlib.contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Put the random state and the model's mode back, whatever the export did."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Put the random state and the modules' plain attributes back, whatever the export did."""
+    plain = (bool, int, float, str)
+    before = [
+        (module, {name: value for name, value in vars(module).items() if type(value) in plain})
+        for module in model.modules()
+    ]
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=[index for index in devices if index is not None]):
         try:
             yield
         finally:
-            for module, training in modes:
-                module.training = training
+            for module, attributes in before:
+                vars(module).update(attributes)
 
 
 @contextlib.contextmanager

@@ -172,6 +172,10 @@ def _kept(side: Side, result: Letters, sizes: Mapping[str, int]) -> Layout:
 
 
 def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
+    kept = any(has_channels(axis) for letter, axis in stream.axes.items() if letter in result)
+    gone = any(has_channels(axis) for letter, axis in stream.axes.items() if letter not in result)
+    # Where an axis of size one is contracted, the channels may be elsewhere, and stay there.
+    new = Kind.REPEATED if kept and not gone else Kind.CHANNEL
     axes: list[Axis] = []
     for letter in result:
         if letter in stream.axes:
@@ -179,7 +183,7 @@ def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[
         elif matrix.has_positions(letter):
             axes.append((Factor(sizes[letter], Kind.REPEATED),))
         else:
-            axes.append(channel(sizes[letter]))
+            axes.append((Factor(sizes[letter], new),))
     return over(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
 
 

@@ -245,6 +245,7 @@ class ConvolveTransposed(Single):
     padding: tuple[int, ...]
     output_padding: tuple[int, ...]
     dilation: tuple[int, ...]
+    groups: int = 1
     operation: Operation = Operation.SPATIAL_MIXING
 
 
@@ -321,6 +322,15 @@ class Select(Single):
 
     dim: int
     index: int
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat(Single):
+    """Dimensions several times: the whole one after the other, or each index by itself."""
+
+    counts: tuple[int, ...]
+    each: bool
     operation: Operation = Operation.RELAYOUT
 
 

@@ -16,10 +16,14 @@ from labeltrace.instructions import Prior, instruction, reads_prior
 from labeltrace.layout import (
     BATCH,
     Arrangement,
+    Axis,
     Factor,
     Layout,
     arrange,
+    axis_size,
+    axis_text,
     has_channels,
+    has_positions,
     positions,
 )
 from labeltrace.reading import location
@@ -44,7 +48,8 @@ def generate(trace: Trace) -> Generated:
     """Put the label steps that some output needs beside the forward nodes.
 
     Raises:
-        LayoutError: a field has the dynamic batch in two dimensions.
+        LayoutError: a field has the dynamic batch in two dimensions, or an output's positions are
+            repeated in ways that have no label of the output's shape.
     """
     return _Generator(trace).generate()
 
@@ -116,8 +121,13 @@ class _Generator:
             if dim != class_dim:
                 groups.append(() if has_channels(axis) else positions(axis))
                 sizes.append(-1 if groups[-1] else layout.shape[dim])
+        repeats = [repeats_of(axis) for d, axis in enumerate(layout.axes) if d != class_dim]
         groups += [(factor,) for factor in inside]
         field = self._arranged(self.fields[value.field], arrange(layout, groups))
+        for each in (True, False):
+            counts = [count if whole is each else 1 for count, whole in repeats]
+            if any(count != 1 for count in counts):
+                field = self._call(label_ops.repeat, (field, counts, each))
         if inside:  # positions inside the channel axis of an output: their mean
             field = self._call(label_ops.aggregate, (field, len(inside)))
         if class_dim == len(sizes) and all(size == -1 for size in sizes):
@@ -227,6 +237,24 @@ def class_axis(layout: Layout) -> int:
     """
     channels = [dim for dim, axis in enumerate(layout.axes) if has_channels(axis)]
     return channels[-1] if channels else len(layout.axes)
+
+
+def repeats_of(axis: Axis) -> tuple[int, bool]:
+    """How often the positions of an axis are repeated, and whether each by itself.
+
+    Raises:
+        LayoutError: repeated positions stand between others.
+    """
+    if not has_positions(axis):
+        return 1, True
+    first = next(index for index, factor in enumerate(axis) if factor.is_position)
+    last = max(index for index, factor in enumerate(axis) if factor.is_position)
+    before, after = (axis_size(part) for part in (axis[:first], axis[last + 1 :]))
+    if has_channels(axis) or (before == 1 and after == 1):
+        return 1, True
+    if before != 1 and after != 1:
+        raise LayoutError(f"positions are repeated in two ways along an output: {axis_text(axis)}")
+    return before * after, before == 1
 
 
 def _needed_fields(trace: Trace) -> frozenset[Field]:

@@ -25,6 +25,7 @@ from labeltrace.flow import (
     Pad,
     Pool,
     Rearrange,
+    Repeat,
     Resample,
     Roll,
     Select,
@@ -78,7 +79,8 @@ def instruction(flow: Step) -> Instruction | Labels:
         case ConvolveTransposed():
             sliding = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
             arguments = (flow.source, flow.weights, *map(list, sliding))
-            return Instruction(label_ops.convolve_transposed, arguments)
+            groups = flow.groups if flow.groups != 1 else None
+            return Instruction(label_ops.convolve_transposed, arguments, _given(groups=groups))
         case Resample():
             return _resample(flow)
         case Pool():
@@ -101,6 +103,8 @@ def instruction(flow: Step) -> Instruction | Labels:
             return Instruction(label_ops.cut, bounds, _given(step=step))
         case Select():
             return Instruction(label_ops.select, (flow.source, flow.dim, flow.index))
+        case Repeat():
+            return Instruction(label_ops.repeat, (flow.source, list(flow.counts), flow.each))
         case Roll():
             return Instruction(label_ops.roll, (flow.source, list(flow.shifts), list(flow.dims)))
         case Flip():

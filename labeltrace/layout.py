@@ -103,7 +103,7 @@ def channel(size: int) -> Axis:
 def size_text(size: int) -> str:
     """A size as a person writes it: the stand-in for a dynamic batch reads ``B``."""
     if size % BATCH:
-        return str(size)
+        return str(size) if size < BATCH // 1024 else "part of B"
     return "B" if size == BATCH else f"{size // BATCH}*B"
 
 

@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -23,17 +22,16 @@ from labeltrace.call import Rule
 Function = Callable[..., Any]
 
 
-def _empty() -> Mapping[Any, Rule]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """An immutable table of rules: by operator name, by module class, by Python function."""
+    """A table of rules: by operator name, by module class, by Python function.
 
-    operators: Mapping[str, Rule] = field(default_factory=_empty)
-    modules: Mapping[type[nn.Module], Rule] = field(default_factory=_empty)
-    functions: Mapping[Function, Rule] = field(default_factory=_empty)
+    It is never changed; one with other rules over it is a new one.
+    """
+
+    operators: Mapping[str, Rule] = field(default_factory=dict)
+    modules: Mapping[type[nn.Module], Rule] = field(default_factory=dict)
+    functions: Mapping[Function, Rule] = field(default_factory=dict)
 
     def find(self, names: tuple[str, ...]) -> Rule | None:
         """The rule filed under the first of ``names`` that has one."""
@@ -66,7 +64,7 @@ class Registry:
         if not callable(rule):
             raise TypeError(f"the rule for {describe(target)} is not a function: {rule!r}")
         part, key = _address(target)
-        return replace(self, **{part: MappingProxyType({**getattr(self, part), key: rule})})
+        return replace(self, **{part: {**getattr(self, part), key: rule}})
 
 
 _filed = Registry()

@@ -66,6 +66,7 @@ def transposed_convolution(call: Call) -> Flow:
         padding=spread(call.get("padding", 0), count),
         output_padding=spread(call.get("output_padding", 0), count),
         dilation=spread(call.get("dilation", 1), count),
+        groups=groups,
     )
 
 

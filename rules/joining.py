@@ -86,9 +86,14 @@ def _joined(pieces: list[Operand], dim: int, output: Shape) -> Flow:
 
 
 def _kind_of(traced: Sequence[Operand], dim: int, size: int = 1) -> Factor:
-    """The weightiest kind along an axis of several operands; a new axis is one of channels."""
+    """The weightiest kind along an axis of several operands.
+
+    A new axis is one of channels, unless the operands have such an axis already.
+    """
     kinds = {factor.kind for piece in traced for factor in piece.positions.axes[dim]}
-    kind = next((kind for kind in Kind if kind in kinds), Kind.CHANNEL)
+    other = any(has_channels(axis) for piece in traced for axis in piece.positions.axes)
+    new = Kind.REPEATED if other else Kind.CHANNEL
+    kind = next((kind for kind in Kind if kind in kinds), new)
     return Factor(size, Kind.POSITION if kind is Kind.BATCH else kind)
 
 

@@ -1,10 +1,24 @@
 """Repetition: indices of an axis more than once."""
 
+from collections.abc import Sequence
+
 from labeltrace.call import Call
-from labeltrace.combination import over
+from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Operand, Operation
-from labeltrace.layout import Axis, Factor, Kind, Layout, has_channels, has_positions
+from labeltrace.flow import Flow, Labels, Operand, Operation, Repeat, Weights
+from labeltrace.layout import (
+    Axis,
+    Factor,
+    Kind,
+    Layout,
+    arrange_one_by_one,
+    axis_size,
+    has_channels,
+    has_positions,
+    natural,
+    pure_positions,
+    replace_axis,
+)
 from labeltrace.registry import rule
 
 
@@ -16,10 +30,7 @@ def repeated(call: Call) -> Flow:
     rank = len(call.output)
     counts = [1] * (rank - len(counts)) + list(counts)
     axes = ((),) * (rank - len(source.shape)) + source.positions.axes
-    layout = Layout(
-        tuple((*_copies(axis, count), *axis) for axis, count in zip(axes, counts, strict=True))
-    )
-    return over(source, layout, operation=Operation.RELAYOUT)
+    return _copied(with_axes(source, Layout(axes)), counts, each=False)
 
 
 @rule("aten.repeat_interleave.self_int")
@@ -29,14 +40,41 @@ def repeated_each(call: Call) -> Flow:
     if call.get("dim") is None or not isinstance(call["repeats"], int):
         raise LayoutError(f"{call.operator} of a flattened activation: {source.layout}")
     dim = call["dim"] % len(source.shape)
+    counts = [call["repeats"] if axis == dim else 1 for axis in range(len(source.shape))]
+    return _copied(source, counts, each=True)
+
+
+def _copied(source: Operand, counts: Sequence[int], *, each: bool) -> Flow:
+    """Positions in new places; anything else through another layout."""
     axes = list(source.positions.axes)
-    axes[dim] = (*axes[dim], *_copies(axes[dim], call["repeats"]))
-    return over(source, Layout(tuple(axes)), operation=Operation.RELAYOUT)
+    moved: list[int] = []
+    for dim, count in enumerate(counts):
+        batch = any(factor.kind is Kind.BATCH for factor in axes[dim])  # stays where it is
+        if count != 1 and pure_positions(axes[dim]) and not batch:
+            moved.append(dim)
+        elif count != 1:
+            copies = _copies(axes[dim], count)
+            axes[dim] = (*axes[dim], *copies) if each else (*copies, *axes[dim])
+    layout = Layout(tuple(axes))
+    if not moved:
+        return over(source, layout, operation=Operation.RELAYOUT)
+    arrangement, index, fresh = arrange_one_by_one(layout, moved)
+    for dim in moved:
+        size = axis_size(axes[dim]) * counts[dim]
+        fresh = replace_axis(fresh, dim, (Factor(size, Kind.POSITION),))
+    fresh = natural(fresh.axes)
+    if source.is_weights:
+        return Weights(layout=fresh)
+    by_place = {index[dim]: counts[dim] for dim in moved}
+    return Repeat(
+        layout=fresh,
+        source=Labels(source, arrangement),
+        counts=tuple(by_place.get(place, 1) for place in range(len(arrangement.groups))),
+        each=each,
+    )
 
 
 def _copies(axis: Axis, count: int) -> Axis:
     """A factor for ``count`` copies of an axis: of channels if the axis is."""
-    if count == 1:
-        return ()
     channels = has_channels(axis) and not has_positions(axis)
     return (Factor(count, Kind.CHANNEL if channels else Kind.REPEATED),)

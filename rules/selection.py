@@ -26,6 +26,7 @@ from labeltrace.layout import (
     arrange_one_by_one,
     axis_size,
     axis_text,
+    has_channels,
     has_positions,
     natural,
     pure_positions,
@@ -143,7 +144,7 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
     if size == axis_size(axis):
         return over(source, layout, operation=Operation.RELAYOUT)
     if not has_positions(axis):
-        kept = replace_axis(layout, dim, (_resized(axis, size),))
+        kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
         return over(source, kept, operation=Operation.RELAYOUT)
     if not pure_positions(axis):
         return _narrowed_block(source, dim, start, size, step)
@@ -200,7 +201,7 @@ def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> F
     if index.traced:
         raise LayoutError("an index computed from the image selects positions")
     if not has_positions(axis):
-        new: list[Axis] = [(_resized(axis, size),) for size in sizes]
+        new: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
         kept = Layout((*layout.axes[:dim], *new, *layout.axes[dim + 1 :]))
         return over(source, kept, operation=Operation.RELAYOUT)
     if not pure_positions(axis):
@@ -232,10 +233,11 @@ def _positions(size: int) -> Axis:
     return (Factor(size, Kind.POSITION),)
 
 
-def _resized(axis: Axis, size: int) -> Factor:
-    """Some indices of an axis without positions."""
-    kinds = {factor.kind for factor in axis} or {Kind.CHANNEL}
-    return Factor(size, Kind.CHANNEL if Kind.CHANNEL in kinds else Kind.REPEATED)
+def _resized(layout: Layout, dim: int, size: int) -> Factor:
+    """Some indices of an axis without positions; a lone one is of channels if no other axis is."""
+    axis = layout.axes[dim]
+    channels = has_channels(axis) or (not axis and not any(map(has_channels, layout.axes)))
+    return Factor(size, Kind.CHANNEL if channels else Kind.REPEATED)
 
 
 def _clamped(start: int, size: int) -> int:

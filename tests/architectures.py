@@ -558,6 +558,7 @@ def _global_context(draw: Draw, state: State) -> Stage:
     channel = 1 if state.is_map else 2
     texts = (
         f"x + x.mean({dims}, keepdim=True)",
+        f"x.sum({dims}, keepdim=True).expand_as(x)",
         f"x - 0.5 * x.mean({dims}, keepdim=True)",
         f"torch.cat([x, x.mean({dims}, keepdim=True).expand_as(x)], {channel})",
         f"x * (x.norm(dim={dims}, keepdim=True) + 1)",
@@ -624,8 +625,6 @@ def _token_mixing(draw: Draw, state: State) -> Stage:
 def _axis_mixing(draw: Draw, state: State) -> Stage:
     """A linear layer over the rows or the columns of a map."""
     rows, columns = state.space
-    if rows == 1 or columns == 1:  # open: test_open[linear_layer_over_an_axis_of_one]
-        return _same_convolution(draw, state)
     if draw(st.booleans()):
         return Stage(nn.Linear(columns, columns), replace(state, gate=False))
     layer = nn.Linear(rows, rows)
@@ -740,11 +739,17 @@ def _transposed_convolution(draw: Draw, state: State) -> Stage:
 
 
 def _repetition(draw: Draw, state: State) -> Stage:
-    """Channels more than once."""
-    dim = 1 if state.is_map else 2
-    counts = ", ".join("2" if axis == dim else "1" for axis in range(len(state.space) + 2))
+    """Positions or channels more than once."""
+    rank = len(state.space) + 2
+    dim = draw(st.integers(1, rank - 1))
+    counts = ", ".join("2" if axis == dim else "1" for axis in range(rank))
     texts = (f"x.repeat({counts})", f"x.tile({counts})", f"x.repeat_interleave(2, {dim})")
-    return Stage(Code(_pick(draw, *texts)), replace(state, channels=2 * state.channels))
+    text = str(_pick(draw, *texts))
+    if dim == (1 if state.is_map else 2):
+        return Stage(Code(text), replace(state, channels=2 * state.channels))
+    space = list(state.space)
+    space[dim - (2 if state.is_map else 1)] *= 2
+    return Stage(Code(text), replace(state, space=tuple(space)))
 
 
 def _to_tokens(draw: Draw, state: State) -> Stage:

@@ -576,7 +576,6 @@ def test_resample(case: dict[str, Any]) -> None:
     check_resample(case)
 
 
-@pytest.mark.xfail(strict=True, reason="torch filters a column of width one wrongly")
 @few
 @given(resamplings(antialias=True))
 def test_resample_with_antialias(case: dict[str, Any]) -> None:
@@ -723,6 +722,21 @@ def test_relayout(sizes: list[int], data: st.DataObject) -> None:
                 at = at * split[slot] + place[slot]
             target.append(at)
         assert torch.equal(result[tuple(target)], labels[tuple(origin)])
+
+
+@few
+@given(st.tuples(*[st.integers(1, 3)] * 3), st.booleans())
+def test_repeat(counts: tuple[int, int, int], each: bool) -> None:
+    sizes = (2, 3, 5)
+    labels = field(*sizes)
+    result = called(label_ops.repeat, labels, counts, each)
+    assert list(result.shape[:-1]) == [s * c for s, c in zip(sizes, counts, strict=True)]
+    for place in indices(result.shape[:-1]):
+        origin = tuple(
+            at // count if each else at % size
+            for at, size, count in zip(place, sizes, counts, strict=True)
+        )
+        assert torch.equal(result[place], labels[origin])
 
 
 @few

@@ -195,6 +195,10 @@ def test_sources_are_the_jacobians(architecture: Architecture) -> None:
 
 
 FOUND = {
+    "positions_repeated_by_a_view": (
+        Code("x[..., None].expand(-1, -1, -1, -1, 2).flatten(3)"),
+        1,
+    ),
     "windows_in_the_padding_alone": (nn.Conv2d(2, 3, 1, padding=1), 1),
     "more_padding_than_kernel": (nn.Conv2d(2, 3, 3, padding=3), 1),
     "dilated_pool_with_ceil_mode": (nn.MaxPool2d(2, 2, dilation=2, ceil_mode=True), 1),
@@ -216,13 +220,7 @@ FOUND = {
         Code("self.layer(x[:, :, :1].mT).mT", layer=nn.Linear(1, 1)),
         1,
     ),
-}
-
-
-# Faults that are not mended yet: once they are, the test says so, and they go into FOUND.
-OPEN = {
     "positions_repeated_in_the_output": (Code("x.repeat_interleave(2, 3)"), 1),
-    "positions_repeated_by_a_view": (Code("x[..., None].expand(-1, -1, -1, -1, 2).flatten(3)"), 1),
     "convolution_of_repeated_positions": (
         Code("self.layer(x.repeat(1, 1, 2, 1))", layer=nn.Conv2d(2, 3, 3)),
         1,
@@ -241,15 +239,7 @@ OPEN = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="a fault of the engine")
-@pytest.mark.parametrize("name", OPEN)
-def test_open(name: str) -> None:
-    model, channel_dim = OPEN[name]
-    architecture = Architecture(model, (6, 5), channel_dim, Promise.NONE, prior=False)
-    check_contract(architecture, False)
-
-
-@pytest.mark.xfail(strict=True, reason="a fault of the engine")
+# Faults that are not mended yet: once they are, the test says so, and they go into FOUND.
 def test_grouped_transposed_convolution_normalises_every_output_channel() -> None:
     """Two depth-wise kernels count alike, however large one is (contract, point 4)."""
     layer = nn.ConvTranspose1d(2, 2, 2, stride=1, groups=2, bias=False)

@@ -10,7 +10,17 @@ from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, poo
 from labeltrace.label_ops.custom import checked
 from labeltrace.label_ops.ends import prior, read_image, write_output
 from labeltrace.label_ops.mixing import attend, mix, mix_linear
-from labeltrace.label_ops.positions import cut, flip, join, pad, relayout, roll, select, take
+from labeltrace.label_ops.positions import (
+    cut,
+    flip,
+    join,
+    pad,
+    relayout,
+    repeat,
+    roll,
+    select,
+    take,
+)
 from labeltrace.label_ops.resampling import resample
 from labeltrace.label_ops.windows import convolve, convolve_transposed
 
@@ -33,6 +43,7 @@ __all__ = [
     "prior",
     "read_image",
     "relayout",
+    "repeat",
     "resample",
     "roll",
     "select",

@@ -65,10 +65,10 @@ def attend(
         scores = scores + mask.detach().to(torch.float32)
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(scores.softmax(-1), plan, sizes)
-    if mask is not None:  # a row that is masked whole is NaN
-        whole = matrices.sum(-1, keepdim=True)
-        matrices = torch.where(whole > 0, matrices, 1 / matrices.shape[-1])
-    return _apply_matrices(matrices.mean(-3), labels, plan, rows)
+    lost = matrices[..., :1].isnan()  # a row that is masked whole, or overflows, is NaN throughout
+    equal = lost.sum(-3) / matrices.shape[-1]
+    averaged = (matrices.nansum(-3) + equal) / matrices.shape[-3]
+    return _apply_matrices(averaged, labels, plan, rows)
 
 
 @label_arithmetic

@@ -46,6 +46,16 @@ def select(labels: Tensor, dim: int, index: int) -> Tensor:
 
 
 @label_arithmetic
+def repeat(labels: Tensor, counts: Sequence[int], each: bool) -> Tensor:
+    """Dimensions ``counts`` times: the whole one after the other, or ``each`` index by itself."""
+    if not each:
+        return labels.repeat(*counts, 1)
+    for dim, count in enumerate(counts):
+        labels = labels.repeat_interleave(count, dim)
+    return labels
+
+
+@label_arithmetic
 def roll(labels: Tensor, shifts: Sequence[int], dims: Sequence[int]) -> Tensor:
     """Dimensions rolled as by :func:`torch.roll`."""
     return labels.roll(tuple(shifts), tuple(dims))

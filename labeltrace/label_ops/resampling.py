@@ -47,14 +47,15 @@ def _interpolation_matrix(
 ) -> Tensor:
     """Norm of the weights (target, size) with which an interpolation mixes one axis."""
     planes = {"linear": "bilinear", "cubic": "bicubic"}
-    columns = torch.eye(size, device=device).reshape(size, 1, size, 1)
+    # A row, not a column: torch filters a column of width one wrongly with antialias.
+    rows = torch.eye(size, device=device).reshape(size, 1, 1, size)
     settings = {"align_corners": align_corners} if mode in planes else {}
     if antialias:
         settings["antialias"] = True
     if scale is None:
-        moved = F.interpolate(columns, size=(target, 1), mode=planes.get(mode, mode), **settings)
+        moved = F.interpolate(rows, size=(1, target), mode=planes.get(mode, mode), **settings)
     else:
         moved = F.interpolate(
-            columns, scale_factor=(scale, 1.0), mode=planes.get(mode, mode), **settings
+            rows, scale_factor=(1.0, scale), mode=planes.get(mode, mode), **settings
         )
     return normalised(moved.reshape(size, -1).T)

@@ -43,10 +43,12 @@ def convolve_transposed(
     padding: Sequence[int],
     output_padding: Sequence[int],
     dilation: Sequence[int],
+    groups: int = 1,
 ) -> Tensor:
     """Mixing by a transposed convolution's kernel: as :func:`convolve`, by each output position.
 
-    ``weights`` is (in, out / groups, *kernel).  A position that no input reaches takes the mean of
+    ``weights`` is (in, out / groups, *kernel); each output channel has a kernel of its own,
+    over the input channels of its group.  A position that no input reaches takes the mean of
     all input positions.
     """
     transposed: Callable[..., Tensor] = (
@@ -55,7 +57,7 @@ def convolve_transposed(
         F.conv_transpose3d,
     )[len(stride) - 1]
     settings = (tuple(stride), tuple(padding), tuple(output_padding), 1, tuple(dilation))
-    taps = _taps(weights.transpose(0, 1))
+    taps = _taps(weights.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1))
     sources = labels.shape[-1]
     images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
     mixed = transposed(images, taps, None, *settings)
