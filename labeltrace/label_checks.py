@@ -63,12 +63,13 @@ def _check_values(labels: Tensor) -> None:
         raise LabelError("labels have NaN entries")
     if bool((labels < 0).any()):
         raise LabelError(f"labels have negative entries, the smallest is {labels.min().item():.4g}")
+    largest = off.max().item()
     if labels.dtype in (torch.float16, torch.bfloat16):
         raise LabelError(
             f"labels of dtype {labels.dtype} cannot sum to one closely enough: sums differ from "
-            f"one by up to {off.max().item():.4g}; keep label images in float32, also under autocast"
+            f"one by up to {largest:.4g}; keep label images in float32, also under autocast"
         )
     raise LabelError(
         "labels do not sum to one over dimension 1, the sources: sums differ from one by up to "
-        f"{off.max().item():.4g}; divide them by labels.sum(1, keepdim=True)"
+        f"{largest:.4g}; divide them by labels.sum(1, keepdim=True)"
     )
