@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format clean
+.PHONY: help demo test fuzz lint types format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ demo: $(VENV)/.installed ## align two CutMix-ed photographs through four models,
 # One thread for each process: together they already use every core.
 test: $(VENV)/.installed ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+EXAMPLES ?= 10000
+
+fuzz: $(VENV)/.installed ## align EXAMPLES random architectures against the contract and autograd
+	OMP_NUM_THREADS=1 LABELTRACE_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest \
+	    -n $(WORKERS) tests/test_random_architectures.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style (ruff)
 	$(BIN)/ruff check .

@@ -43,6 +43,11 @@ class AlignedModule(nn.Module):
     The module shares parameters, buffers and submodules with the model under the model's own names:
     its ``state_dict`` is the model's, and attributes that it lacks are the model's.
 
+    With labels the model runs as a captured graph.  The capture is made anew where a submodule, a
+    mode, a plain setting (a drop rate), a hook or an input's size changes.  Hooks of submodules run
+    when the graph is captured: what they do to activations is part of it, their side effects are
+    not repeated.
+
     Attributes:
         module: the model itself, unchanged.
     """

@@ -18,7 +18,9 @@ def addition(call: Call) -> Flow:
 
 
 def _sum(call: Call) -> Flow:
-    traced = call.traced
+    traced = [operand for operand in call.traced if operand.name != "weight"]  # lerp's share
+    if not traced:
+        return carry(call.traced[0], call.output)
     if len(traced) == 1:
         return carry(traced[0], call.output)
     return combine(traced, call.output, operation=Operation.RESIDUAL)

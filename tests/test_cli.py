@@ -107,7 +107,7 @@ def test_json_is_one_document_with_the_counts_of_the_trace(name: str) -> None:
     assert document["input_size"] == [3, 20, 20]
     assert document["mode"] == "eval"
     assert document["batch"]["dynamic"] is True
-    assert document["batch"]["smallest"] == 1
+    assert document["batch"]["smallest"] == 2
     assert document["approximations"] == []
     counts = {name: count for name, count in document["counts"].items() if name != "constant"}
     assert counts == {"spatial aggregation": 2, "pointwise": 1, "channel mixing": 1}
@@ -129,7 +129,7 @@ def test_table_has_modules_counts_and_batch() -> None:
         "5 position",
         "Counts",
         "every node is exact",
-        "Batch: dynamic, 1 or more images",
+        "Batch: dynamic, 2 or more images",
     ):
         assert words in result.stdout
 
