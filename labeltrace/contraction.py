@@ -44,6 +44,11 @@ from labeltrace.linear_attention import keys_times_values, linear_mixing
 from labeltrace.mixing_plan import plan_mixing
 from labeltrace.sides import Letters, Side, parse, side_of, sizes_of
 
+GATHERED = (
+    "queries choose among features whose labels were gathered over the tokens and averaged over "
+    "heads before: the two mixings are taken one after the other"
+)
+
 
 def contract(notation: str, first: Operand, second: Operand, output: Shape) -> Flow:
     """The flow of ``einsum(notation, first, second)``.
@@ -77,7 +82,11 @@ def _stream_and_matrix(
         return _channel_mixing(stream, matrix, result, sizes)
     if all(letter in matrix.axes and not has_channels(stream.axes[letter]) for letter in moved):
         plan = plan_mixing(stream, matrix, result, sizes)
+        chosen = stream.operand.features and matrix.operand.traced
         return Mix(
+            features=matrix.operand.traced
+            and not matrix.positions & set(result) - set(stream.axes),
+            approximation=GATHERED if chosen else "",
             layout=plan.layout,
             stored=plan.stored,
             source=plan.labels,

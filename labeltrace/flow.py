@@ -43,8 +43,10 @@ class Operand:
     equal fields and layouts have equal labels; a traced operand without one is mixing weights.
     ``tensor`` stands for its values, which rules never see.
     ``bounded`` says that its last non-linear step was a sigmoid, softmax, tanh or the like, which
-    makes it a gate in products; ``nonnegative`` that its values are never below zero.  ``pending``
-    weights are keys times values, summed over positions: see :mod:`labeltrace.linear_attention`.
+    makes it a gate in products; ``nonnegative`` that its values are never below zero; ``features``
+    that some of its positions are features of keys, gathered over the tokens for queries to choose
+    from.  ``pending`` weights are keys times values, summed over positions: see
+    :mod:`labeltrace.linear_attention`.
     """
 
     path: tuple[str | int, ...]
@@ -54,6 +56,7 @@ class Operand:
     tensor: object = None
     bounded: bool = False
     nonnegative: bool = False
+    features: bool = False
     pending: object = None
 
     @property
@@ -100,7 +103,7 @@ class Flow:
 
     ``bounded`` sets whether the output is a gate; None means as its labelled input.
     ``nonnegative`` says that the output's values are never below zero; None means as the input's,
-    for steps that only move values.
+    for steps that only move values.  ``features``: see :class:`Operand`; None means as the inputs'.
     ``approximation`` is empty for an exact step, else the reason why it is not.
     """
 
@@ -108,6 +111,7 @@ class Flow:
     layout: Layout | None
     bounded: bool | None = None
     nonnegative: bool | None = None
+    features: bool | None = None
     approximation: str = ""
 
     @property

@@ -78,6 +78,7 @@ class Value:
     source: Source
     bounded: bool = False
     nonnegative: bool = False
+    features: bool = False
     pending: object = None
     summands: int = 1
 
@@ -334,6 +335,7 @@ class _Walk:
             tensor=value if known.field is not None else known.source,
             bounded=known.bounded,
             nonnegative=known.nonnegative,
+            features=known.features,
             pending=known.pending,
         )
 
@@ -360,16 +362,24 @@ class _Walk:
         """The value of an output that carries labels; a step is kept under its field."""
         if isinstance(flow, Carry):
             origin, bounded = flow.source.field, flow.source.bounded
+            features = flow.source.features
             assert isinstance(origin, Field)
         else:
             assert isinstance(flow, Step)
             origin = self.computed.setdefault(_signature(flow), target)
             bounded = all(labels.operand.bounded for labels in flow.labels)
+            features = any(labels.operand.features for labels in flow.labels)
             if origin is target:  # not the same label as that of an earlier step
                 self.steps[target] = flow
-        bounded = bounded if flow.bounded is None else flow.bounded
-        nonnegative = _nonnegative(flow) if flow.nonnegative is None else flow.nonnegative
-        return Value(simplify(flow.layout), origin, node, bounded, nonnegative, summands=summands)
+        return Value(
+            layout=simplify(flow.layout),
+            field=origin,
+            source=node,
+            bounded=bounded if flow.bounded is None else flow.bounded,
+            nonnegative=_nonnegative(flow) if flow.nonnegative is None else flow.nonnegative,
+            features=features if flow.features is None else flow.features,
+            summands=summands,
+        )
 
     def _weights(self, node: Node, flow: Weights) -> Value:
         layout = simplify(flow.layout)
@@ -545,7 +555,7 @@ def _signature(part: Any) -> Any:
     return part
 
 
-_NAMES = frozenset({"operation", "approximation", "bounded", "nonnegative"})
+_NAMES = frozenset({"operation", "approximation", "bounded", "nonnegative", "features"})
 
 
 def _same_label(before: Value | None, after: Value | None) -> bool:

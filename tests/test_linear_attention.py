@@ -112,3 +112,42 @@ def test_keys_times_values_that_meet_no_queries_are_refused() -> None:
 
     with pytest.raises(labeltrace.LayoutError, match="keys times values"):
         labeltrace.align(Lost("", "relu"), torch.randn(2, 3, 5, 7))
+
+
+def test_features_gathered_over_the_tokens_are_approximate() -> None:
+    """Keys that a softmax normalises over the tokens gather labels before queries choose."""
+
+    class FactorAttention(LinearAttention):
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.projected(x)
+            return (q @ (k.softmax(2).mT @ v)).transpose(1, 2).flatten(2)
+
+    model, image, labels = FactorAttention("", "signed"), torch.randn(2, 3, 5, 7), label_image(2)
+    aligned = labeltrace.align(model)
+    result = aligned(image, labels)[1]
+    q, k, _ = (t.double() for t in model.projected(image))
+    gathered = k.softmax(2).mT.mean(1) @ labels.flatten(2).mT.double()
+    chosen = (q.abs() / q.abs().sum(-1, keepdim=True)).mean(1) @ gathered
+    torch.testing.assert_close(result.double(), chosen, atol=1e-5, rtol=0)
+    (node,) = aligned.trace(image).approximate
+    assert "one after the other" in node.approximation
+
+
+def test_learned_queries_are_exact() -> None:
+    """Latent tokens that a softmax over the image's tokens fills are positions of their own."""
+
+    class Latents(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.latents = nn.Parameter(torch.randn(4, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = x.flatten(2).mT
+            return (self.latents @ tokens.mT).softmax(-1) @ tokens
+
+    model, image, labels = Latents(), torch.randn(2, 3, 5, 7), label_image(2)
+    aligned = labeltrace.align(model)
+    weights = (model.latents @ image.flatten(2)).softmax(-1)
+    expected = weights @ labels.flatten(2).mT
+    torch.testing.assert_close(aligned(image, labels)[1], expected.detach())
+    assert not aligned.trace(image).approximate
