@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,11 @@ class Call:
     def labelled(self) -> tuple[Operand, ...]:
         """The operands that carry labels."""
         return tuple(operand for operand in self.operands if operand.labelled)
+
+
+def listed(value: int | Sequence[int]) -> list[int]:
+    """An argument that may be one number or several, as a list."""
+    return [value] if isinstance(value, int) else list(value)
 
 
 def _operands(values: Any) -> Iterator[Operand]:

@@ -154,11 +154,7 @@ def checked_channel_dim(image: Tensor, channel_dim: int) -> int:
 def _export(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int
 ) -> tuple[ExportedProgram, str]:
-    """Export with a dynamic batch, else with a fixed one and the reason.
-
-    The export sees aliases of the inputs, for it leaves marks on the tensors that it is given.
-    """
-    args, kwargs = tree_map(_alias, args), tree_map(_alias, kwargs)
+    """Export with a dynamic batch, else with a fixed one and the reason."""
     try:
         return _export_dynamic(model, args, kwargs, batch), ""
     except Exception as error:  # whatever stops a dynamic batch may yet pass with a fixed one
@@ -201,7 +197,7 @@ def _export_dynamic(
     def example(leaf: Any) -> Any:
         if _has_batch(leaf, batch) and batch != hint:
             return leaf.repeat_interleave(hint, 0)
-        return leaf
+        return _alias(leaf)
 
     def dynamic(leaf: Any) -> Any:
         return {0: Dim.DYNAMIC} if _has_batch(leaf, batch) else None
@@ -220,7 +216,7 @@ def _export_dynamic(
 
 
 def _alias(leaf: Any) -> Any:
-    """The same values as another tensor object."""
+    """The same values as another tensor: an export leaves marks on those that it is given."""
     if not isinstance(leaf, Tensor):
         return leaf
     return leaf.detach().requires_grad_(leaf.requires_grad)

@@ -99,7 +99,7 @@ def _stream_and_matrix(
             "positions and channels of one axis are contracted with mixing weights: "
             f"{stream.operand.layout} by {matrix.operand.layout}"
         )
-    return _aggregation(stream, matrix, result, sizes)
+    return _aggregation(stream, result, sizes)
 
 
 def _two_streams(
@@ -122,8 +122,8 @@ def _two_streams(
         stream, matrix = (first, second) if own_one else (second, first)
         return _channel_mixing(stream, matrix, result, sizes)
     return product(
-        with_axes(first.operand, _kept(first, result, sizes)),
-        with_axes(second.operand, _kept(second, result, sizes)),
+        with_axes(first.operand, _kept(first, result)),
+        with_axes(second.operand, _kept(second, result)),
         output,
         operation=Operation.CHANNEL_MIXING,
     )
@@ -175,7 +175,7 @@ def _result_layout(sides: Sequence[Side], result: Letters, sizes: Mapping[str, i
     return natural(axes)
 
 
-def _kept(side: Side, result: Letters, sizes: Mapping[str, int]) -> Layout:
+def _kept(side: Side, result: Letters) -> Layout:
     """A side's own layout on the letters of the result; contracted channels are gone."""
     return Layout(tuple(side.axes.get(letter, ()) for letter in result))
 
@@ -196,9 +196,9 @@ def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[
     return over(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
 
 
-def _aggregation(stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
+def _aggregation(stream: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
     """Positions inside contracted channel axes: their mean."""
-    kept = [axis for letter in result for axis in [stream.axes.get(letter, ())]]
+    kept = [stream.axes.get(letter, ()) for letter in result]
     gone = [axis for letter, axis in stream.axes.items() if letter not in result]
     layout = natural([stream.axes.get(letter, channel(sizes[letter])) for letter in result])
     return aggregation(stream.operand, layout, kept, gone)

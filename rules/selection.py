@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labeltrace.call import Call
+from labeltrace.call import Call, listed
 from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
@@ -81,7 +81,7 @@ def rolled(call: Call) -> Flow:
     source: Operand = call["self"]
     if not call.get("dims"):
         raise LayoutError("a roll of the flattened activation moves channels into positions")
-    shifts, dims = _listed(call["shifts"]), [d % len(source.shape) for d in _listed(call["dims"])]
+    shifts, dims = listed(call["shifts"]), [d % len(source.shape) for d in listed(call["dims"])]
     moved = _moving(source, dims)
     if not moved or source.is_weights:
         return over(source, source.positions, operation=Operation.RELAYOUT)
@@ -242,7 +242,3 @@ def _resized(layout: Layout, dim: int, size: int) -> Factor:
 
 def _clamped(start: int, size: int) -> int:
     return max(0, min(start + size if start < 0 else start, size))
-
-
-def _listed(value: int | list[int]) -> list[int]:
-    return [value] if isinstance(value, int) else list(value)

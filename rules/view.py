@@ -1,6 +1,6 @@
 """Views: axes are split, merged, reordered or repeated, and labels stay where they are."""
 
-from labeltrace.call import Call
+from labeltrace.call import Call, listed
 from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, Labels, Operand, Operation, Rearrange
@@ -78,7 +78,7 @@ def moved(call: Call) -> Flow:
     """Axes moved to other places."""
     source: Operand = call["self"]
     rank = len(source.shape)
-    origins, targets = ([d % rank for d in _listed(call[n])] for n in ("source", "destination"))
+    origins, targets = ([d % rank for d in listed(call[n])] for n in ("source", "destination"))
     rest = [dim for dim in range(rank) if dim not in origins]
     placed = dict(zip(targets, origins, strict=True))
     order = [placed[dim] if dim in placed else rest.pop(0) for dim in range(rank)]
@@ -103,7 +103,3 @@ def expanded(call: Call) -> Flow:
 
 def _relayout(source: Operand, layout: Layout) -> Flow:
     return over(source, layout, operation=Operation.RELAYOUT)
-
-
-def _listed(value: int | list[int]) -> list[int]:
-    return [value] if isinstance(value, int) else value
