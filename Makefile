@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint types format clean
+.PHONY: help demo test fuzz validate sweep lint types format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ EXAMPLES ?= 10000
 fuzz: $(VENV)/.installed ## align EXAMPLES random architectures against the contract and autograd
 	OMP_NUM_THREADS=1 LABELTRACE_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest \
 	    -n $(WORKERS) tests/test_random_architectures.py $(ARGS)
+
+validate: $(VENV)/.installed ## check every rule against brute force, over argument variations
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.validate_rules
+
+sweep: $(VENV)/.installed ## check every model of the zoo, write docs/coverage.md (ARGS=--resume)
+	$(BIN)/labeltrace zoo sweep --all --numeric --jobs $(WORKERS) $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style (ruff)
 	$(BIN)/ruff check .

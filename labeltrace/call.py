@@ -11,6 +11,21 @@ from labeltrace.flow import Flow, Operand
 Shape = tuple[int, ...]
 
 
+class Named(dict[str, Any]):
+    """Values by name, whose error for a name that is not there lists those that are."""
+
+    def __init__(self, owner: str, kind: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._owner = owner
+        self._kind = kind
+
+    def __missing__(self, name: str) -> Any:
+        known = ", ".join(self) or "none at all"
+        raise KeyError(
+            f"{self._owner} was called without {self._kind} {name!r}; this call has: {known}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One operator's call: arguments by their schema names, tensors as :class:`Operand`.
@@ -23,6 +38,8 @@ class Call:
     ``input1`` ... in the order in which its code reads them; ``inner`` has the tensors computed
     inside by the names of their nodes (``"softmax"``), ``parameters`` those of the module by name.
     Both may serve as mixing weights and in custom steps.
+
+    A name that is not there is a KeyError that lists those that are.
     """
 
     operator: str
@@ -30,6 +47,11 @@ class Call:
     outputs: tuple[Shape, ...]
     inner: Mapping[str, Operand] = field(default_factory=dict)
     parameters: Mapping[str, Operand] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kinds = {"arguments": "argument", "inner": "inner value", "parameters": "parameter"}
+        for part, kind in kinds.items():
+            object.__setattr__(self, part, Named(self.operator, kind, getattr(self, part)))
 
     @property
     def output(self) -> Shape:

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,7 @@ from labeltrace.whole_functions import Function, kept_whole
 
 _SECONDS_BEFORE_PROGRESS = 2.0
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
+_PYTHON_FOLDER = os.path.dirname(os.__file__) + os.sep
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def capture(
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
     channel_dim = checked_channel_dim(image, channel_dim)
-    with _progress(model), _untouched(model), kept_whole(whole) as functions:
+    with _progress(model), _quiet(), _untouched(model), kept_whole(whole) as functions:
         program, reason = _export(model, args, kwargs, image.shape[0])
         single = image.shape[0] == 1 and not reason
         if single:  # a dynamic batch starts at two: models may treat one sample in another way
@@ -157,6 +159,8 @@ def _export(
     """Export with a dynamic batch, else with a fixed one and the reason."""
     try:
         return _export_dynamic(model, args, kwargs, batch), ""
+    except CaptureError:
+        raise  # a call that the model does not take
     except Exception as error:  # whatever stops a dynamic batch may yet pass with a fixed one
         reason = _first_lines(error, 3)
     return _export_fixed(model, args, kwargs), reason
@@ -233,7 +237,10 @@ def _bound_names(
     try:
         bound = inspect.signature(model.forward).bind(*args, **kwargs)
     except TypeError as error:
-        raise CaptureError(f"{type(model).__name__} cannot be called so: {error}") from error
+        raise CaptureError(
+            f"{type(model).__name__} cannot be called so: {error}; pass what its forward takes: "
+            f"forward{inspect.signature(model.forward)}"
+        ) from error
     named = [name for name in bound.arguments if name not in kwargs]
     parameters = inspect.signature(model.forward).parameters
     return tuple(
@@ -272,8 +279,8 @@ def _capture(
         smallest, largest = _batch_range(program)
     graph = flattened(program.graph, program.graph_module)
     input_spec, output_spec = program.call_spec.in_spec, program.call_spec.out_spec
-    if input_spec is None or output_spec is None:
-        raise CaptureError("torch.export returned no call specification")
+    assert input_spec is not None  # torch.export fills both in
+    assert output_spec is not None
     return Capture(
         graph=graph,
         root=program.graph_module,
@@ -292,9 +299,18 @@ def _capture(
 
 
 def _batch_range(program: ExportedProgram) -> tuple[int, float]:
-    """The range of the batch's symbol: from two up, unless the model sets other bounds."""
+    """The range of the batch's symbol: from two up, unless the model sets other bounds.
+
+    Sizes that depend on values have symbols too; those say nothing of the batch.
+    """
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
+    shapes = [node.meta["val"].shape for node in inputs if isinstance(node.meta["val"], Tensor)]
+    symbols: list[Any] = [size for shape in shapes for size in shape if type(size) is not int]
+    sizes = {symbol.node.expr for symbol in symbols}
     smallest, largest = 2, float("inf")
-    for bounds in program.range_constraints.values():
+    for symbol, bounds in program.range_constraints.items():
+        if symbol not in sizes:
+            continue
         smallest = max(smallest, int(bounds.lower))
         largest = min(largest, float(bounds.upper))
     return smallest, largest
@@ -321,6 +337,16 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warning that recurrent layers list their weights anew: an export puts the lists back."""
+    with warnings.catch_warnings():
+        weights = r"(self\.[\w.]*_flat_weights\[\d+\](, )?)+"
+        message = rf"The tensor attributes? {weights} (was|were) assigned during export"
+        warnings.filterwarnings("ignore", message)
+        yield
+
+
+@contextlib.contextmanager
 def _progress(model: nn.Module) -> Iterator[None]:
     """Say on the error stream that a capture is under way, once it takes more than two seconds."""
     line = f"labeltrace: capturing {type(model).__name__} (once for each mode and input size) ..."
@@ -342,12 +368,18 @@ def _first_lines(error: Exception, count: int = 1) -> str:
 
 
 def model_line(error: BaseException) -> str:
-    """The innermost line outside torch that an error passed through, ``file:line: code``."""
+    """The innermost line that an error passed through outside torch and Python's own library."""
     frames = traceback.extract_tb(error.__traceback__)
     for frame in reversed(frames):
-        if not frame.filename.startswith(_TORCH_FOLDER) and frame.filename != __file__:
+        if not _is_foreign(frame.filename):
             return f"{frame.filename}:{frame.lineno}: {frame.line}"
     return ""
+
+
+def _is_foreign(file: str) -> bool:
+    """Whether a file belongs to torch, to Python's own library or to this module."""
+    standard = file.startswith(_PYTHON_FOLDER) and "site-packages" not in file
+    return standard or file == __file__ or file.startswith(_TORCH_FOLDER)
 
 
 def _explain(

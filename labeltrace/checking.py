@@ -8,6 +8,7 @@ from labeltrace.call import Call, Rule
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Attend, Carry, Constant, Flow, Labels, Mix, Step
 from labeltrace.layout import shape_text
+from labeltrace.pending import Pending
 from labeltrace.registry import rule_name
 
 
@@ -70,7 +71,9 @@ def _carry_fault(flow: Carry, call: Call) -> str:
 
 def _labels_fault(labels: Labels, call: Call) -> str:
     operand = labels.operand
-    if not any(operand.field == other.field for other in call.labelled):
+    pending = [other.pending for other in call.operands if isinstance(other.pending, Pending)]
+    behind = [side.operand for product in pending for side in product.sides]
+    if not any(operand.field == other.field for other in (*call.labelled, *behind)):
         return f"reads the labels of {operand.name}, which the call does not have"
     if prod(labels.arrangement.sizes) != prod(operand.positions.field_sizes):
         return f"arranges the labels of {operand.layout} as {labels.arrangement}"

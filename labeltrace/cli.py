@@ -1,4 +1,4 @@
-"""The command line: ``labeltrace explain MODEL`` and ``labeltrace demo``."""
+"""The command line: ``labeltrace explain MODEL``, ``labeltrace demo`` and ``labeltrace zoo``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,13 +17,14 @@ from rich.table import Table
 
 import labeltrace
 from labeltrace.aligned import trace
+from labeltrace.command_errors import errors_told
 from labeltrace.demo import run_demo
-from labeltrace.errors import LabelTraceError
 from labeltrace.explaining import node_table
 from labeltrace.model_loading import load_model
 from labeltrace.node import TracedNode
 from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.tracing import Trace
+from labeltrace.zoo_commands import app as zoo
 
 WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
 FIGURE_NAME = "label_maps.png"
@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(zoo, name="zoo")
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def explain(
     """Say what every node of a model does to labels, grouped by module."""
     _import_from_here()
     # What a factory prints is no part of the answer.
-    with _errors_told(), contextlib.redirect_stdout(sys.stderr):
+    with errors_told(), contextlib.redirect_stdout(sys.stderr):
         loaded = load_model(model, image_size=image_size, device="meta")
         found = trace(loaded.model.train(train), loaded.example())
     mode = "train" if train else "eval"
@@ -99,7 +100,7 @@ def demo(
 ) -> None:
     """Follow the labels of two CutMix-ed photographs through DeiT, Swin, Mixer and ConvNeXt."""
     disable_progress_bars()  # of downloads: they would write across the spinner
-    with _errors_told():
+    with errors_told():
         photographs = (
             (read_photograph(images[0]), read_photograph(images[1]))
             if images
@@ -192,17 +193,6 @@ def _approximations(found: Trace) -> dict[str, list[str]]:
 
 
 # Around the commands. -----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _errors_told() -> Iterator[None]:
-    """End with one message and exit code 1 where labeltrace raises an error on purpose."""
-    try:
-        yield
-    except LabelTraceError as error:
-        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
 
 
 def _console() -> Console:

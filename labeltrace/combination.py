@@ -18,7 +18,7 @@ def carry(
     *,
     operation: Operation = Operation.POINTWISE,
     bounded: bool | None = None,
-    nonnegative: bool | None = None,
+    least: float | None = None,
     approximation: str = "",
 ) -> Flow:
     """The operand's label as it is, also where a constant broadcasts the output to more axes."""
@@ -27,7 +27,7 @@ def carry(
         expand(source.positions, output),
         operation=operation,
         bounded=bounded,
-        nonnegative=nonnegative,
+        least=least,
         approximation=approximation,
     )
 
@@ -38,7 +38,7 @@ def over(
     *,
     operation: Operation,
     bounded: bool | None = None,
-    nonnegative: bool | None = None,
+    least: float | None = None,
     approximation: str = "",
 ) -> Flow:
     """The operand's label through another layout of the same field; weights stay weights."""
@@ -48,13 +48,15 @@ def over(
             layout=layout,
             source=source,
             bounded=bounded,
-            nonnegative=nonnegative,
+            least=least,
             approximation=approximation,
         )
     pending = source.pending
     if isinstance(pending, Pending) and bounded is not None:  # a non-linear step
         layout, pending = pending.resolved(layout), None
-    return Weights(layout=layout, pending=pending, approximation=approximation)
+    if least is None and operation is Operation.RELAYOUT:
+        least = source.least
+    return Weights(layout=layout, least=least, pending=pending, approximation=approximation)
 
 
 def combine(

@@ -21,6 +21,7 @@ each, is mixing weights (contract, point 9); a stream without positions of its o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from labeltrace.call import Shape
@@ -33,6 +34,7 @@ from labeltrace.layout import (
     Kind,
     Layout,
     arrange,
+    axis_size,
     channel,
     expand,
     has_channels,
@@ -47,6 +49,10 @@ from labeltrace.sides import Letters, Side, parse, side_of, sizes_of
 GATHERED = (
     "queries choose among features whose labels were gathered over the tokens and averaged over "
     "heads before: the two mixings are taken one after the other"
+)
+
+ACROSS_BATCH = (
+    "images of a batch are mixed with one another: source k is taken to be the same in all of them"
 )
 
 
@@ -82,11 +88,12 @@ def _stream_and_matrix(
         return _channel_mixing(stream, matrix, result, sizes)
     if all(letter in matrix.axes and not has_channels(stream.axes[letter]) for letter in moved):
         plan = plan_mixing(stream, matrix, result, sizes)
-        chosen = stream.operand.features and matrix.operand.traced
+        gathered = _gathers_features(stream, matrix, result)
+        axes = _result_layout((stream, matrix), result, sizes).axes
         return Mix(
-            features=matrix.operand.traced
-            and not matrix.positions & set(result) - set(stream.axes),
-            approximation=GATHERED if chosen else "",
+            features=gathered,
+            alternative=keys_times_values(matrix, stream, result, axes) if gathered else None,
+            approximation=_mixing_approximation(stream, matrix, moved),
             layout=plan.layout,
             stored=plan.stored,
             source=plan.labels,
@@ -100,6 +107,20 @@ def _stream_and_matrix(
             f"{stream.operand.layout} by {matrix.operand.layout}"
         )
     return _aggregation(stream, result, sizes)
+
+
+def _gathers_features(stream: Side, matrix: Side, result: Letters) -> bool:
+    """Whether the rows are features of keys: a query of one row has none."""
+    new = set(result) - set(stream.axes)
+    rows = {letter for letter in new if axis_size(matrix.axes.get(letter, ())) > 1}
+    return matrix.operand.traced and bool(rows) and not rows & matrix.positions
+
+
+def _mixing_approximation(stream: Side, matrix: Side, moved: Sequence[str]) -> str:
+    """Why mixing by a matrix is not exact; empty where it is."""
+    if any(factor.kind is Kind.BATCH for letter in moved for factor in stream.axes[letter]):
+        return ACROSS_BATCH
+    return GATHERED if stream.operand.features and matrix.operand.traced else ""
 
 
 def _two_streams(
@@ -142,8 +163,14 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
     elif len(whole) == 2 and first.bounded != second.bounded:
         whole = [second if first.bounded else first]
     if len(whole) == 1 and whole[0].labelled:
-        return over(whole[0], expand(whole[0].positions, output), operation=operation)
-    return combined
+        flow = over(whole[0], expand(whole[0].positions, output), operation=operation)
+        return replace(flow, features=False, alternative=_as_weights(combined))
+    return replace(combined, features=False)
+
+
+def _as_weights(combined: Flow) -> Weights | None:
+    """A product with mixing weights read as mixing weights itself; None without such a factor."""
+    return combined if isinstance(combined, Weights) else None
 
 
 def _extent(layout: Layout | None) -> int:

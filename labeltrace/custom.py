@@ -7,17 +7,21 @@ from collections.abc import Callable, Collection
 from torch import Tensor
 
 from labeltrace.call import Shape
+from labeltrace.combination import over
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Custom, Labels, Operand, Operation
+from labeltrace.flow import Aggregate, Custom, Flow, Labels, Operand, Operation
 from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
+    Layout,
+    arrange,
     arrange_by_axis,
     channel,
     has_channels,
     has_positions,
     natural,
+    shape_text,
 )
 
 
@@ -70,5 +74,48 @@ def custom_step(
         source=Labels(source, arrange_by_axis(layout)),
         function=function,
         tensors=tuple(tensors),
+        approximation=approximation,
+    )
+
+
+def even_mix(
+    source: Operand, output: Shape, *, channels: Collection[int], approximation: str = ""
+) -> Flow:
+    """Every position of the output is an equal mix of all the positions of its sample.
+
+    What is left to say of an operator that moves positions in a way nobody has written down yet.
+
+    Args:
+        source: the operand whose labels are averaged, or mixing weights, which stay weights.
+        output: the output's shape, ``call.output``; the batch is the first axis of its size.
+        channels: the axes of the output that have channels; all others are positions.
+        approximation: why the step is not exact; empty if it is.
+
+    Raises:
+        LayoutError: the batch is part of no axis of ``source``, or is no axis of ``output``.
+    """
+    factors = [factor for axis in source.positions.axes for factor in axis if factor.is_position]
+    batch = [factor for factor in factors if factor.kind is Kind.BATCH]
+    if not batch or batch[0].size not in output:
+        raise LayoutError(
+            f"even_mix finds no batch: {source.positions} becomes {shape_text(output)}; the batch "
+            "must be a factor of the operand and an axis of the output"
+        )
+    places = {dim % len(output) for dim in channels}
+    axes: list[Axis] = [
+        channel(size) if dim in places else (Factor(size, Kind.REPEATED),)
+        for dim, size in enumerate(output)
+    ]
+    axes[output.index(batch[0].size)] = (batch[0],)
+    rest = [factor for factor in factors if factor.kind is not Kind.BATCH]
+    if not rest or source.is_weights:
+        operation = Operation.SPATIAL_AGGREGATION if rest else Operation.CHANNEL_MIXING
+        kept = Layout(tuple(axes)) if source.labelled else natural(axes)
+        return over(source, kept, operation=operation, approximation=approximation)
+    groups = [batch, *([factor] for factor in rest)]
+    return Aggregate(
+        layout=natural(axes),
+        source=Labels(source, arrange(source.positions, groups)),
+        count=len(rest),
         approximation=approximation,
     )

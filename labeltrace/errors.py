@@ -1,5 +1,9 @@
 """The errors that labeltrace raises on purpose, all under one base class."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class LabelTraceError(Exception):
     """Base of every error that labeltrace raises; catch it to catch them all."""
@@ -10,7 +14,15 @@ class CaptureError(LabelTraceError):
 
 
 class UnknownOperatorError(LabelTraceError):
-    """A captured graph holds operators on the label's way that no rule serves."""
+    """A captured graph holds operators on the label's way that no rule serves.
+
+    Attributes:
+        operators: their names, each once.
+    """
+
+    def __init__(self, message: str, operators: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.operators = tuple(dict.fromkeys(operators))
 
 
 class LayoutError(LabelTraceError):

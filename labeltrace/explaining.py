@@ -1,4 +1,4 @@
-"""A trace for people: the label flow as a graph, its nodes as a table, the stub of a rule."""
+"""A trace for people: the label flow as a graph, its nodes as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import networkx
 from rich.table import Table
 
 from labeltrace.flow import Operation
-from labeltrace.layout import shape_text
 from labeltrace.node import TracedNode
 
 COLOURS = {
@@ -67,24 +66,3 @@ def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
         )
         previous = path
     return table
-
-
-def rule_stub(operator: str, arguments: Sequence[str], outputs: Sequence[Sequence[int]]) -> str:
-    """The source of a rule for an operator, ready to paste and to fill in.
-
-    It runs as it stands and treats the operator as point-wise on its first traced argument, which
-    is for the user to confirm or to change.
-    """
-    name = operator.split(".")[1] if "." in operator else operator
-    shapes = ", ".join(shape_text(shape) for shape in outputs)
-    return (
-        "from labeltrace.combination import carry\n"
-        "\n"
-        f"def {name.strip('_')}(call):\n"
-        f'    """{operator}({", ".join(arguments)}) -> {shapes}."""\n'
-        "    # Each value depends on the same position alone? Then the label stays:\n"
-        "    return carry(call.traced[0], call.output)\n"
-        "    # Else see the rules in labeltrace.rules for mixing, aggregation and views.\n"
-        "\n"
-        f'labeltrace.align(model, rules={{"{operator}": {name.strip("_")}}})'
-    )

@@ -62,7 +62,7 @@ def label_map_figure(
         ValueError: there is no model to show.
     """
     if not models:
-        raise ValueError("label_map_figure needs the maps of at least one model")
+        raise ValueError("label_map_figure needs the maps of at least one model, got none")
     first, second = (photograph.name for photograph in photographs)
     before = models[0].ratio_before
     figure = Figure(figsize=(2.35 * max(len(models), 3) + 1.6, 10.6), layout="constrained")

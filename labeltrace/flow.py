@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from torch import Tensor
 
@@ -43,10 +44,11 @@ class Operand:
     equal fields and layouts have equal labels; a traced operand without one is mixing weights.
     ``tensor`` stands for its values, which rules never see.
     ``bounded`` says that its last non-linear step was a sigmoid, softmax, tanh or the like, which
-    makes it a gate in products; ``nonnegative`` that its values are never below zero; ``features``
-    that some of its positions are features of keys, gathered over the tokens for queries to choose
-    from.  ``pending`` weights are keys times values, summed over positions: see
-    :mod:`labeltrace.linear_attention`.
+    makes it a gate in products; no value is below ``least``; ``features`` says that some of its
+    positions are features of keys, gathered over the tokens for queries to choose from.
+    ``pending`` weights are keys times values, summed over positions: see
+    :mod:`labeltrace.linear_attention`.  A stream that was multiplied by mixing weights has both as
+    its ``factors``: their sum over positions mixes them.
     """
 
     path: tuple[str | int, ...]
@@ -55,9 +57,10 @@ class Operand:
     field: object = None
     tensor: object = None
     bounded: bool = False
-    nonnegative: bool = False
+    least: float = -inf
     features: bool = False
     pending: object = None
+    factors: tuple[Operand, Operand] | None = None
 
     @property
     def traced(self) -> bool:
@@ -70,6 +73,11 @@ class Operand:
     @property
     def is_weights(self) -> bool:
         return self.traced and not self.labelled
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether no value is known to be below zero."""
+        return self.least >= 0
 
     @property
     def positions(self) -> Layout:
@@ -102,17 +110,22 @@ class Flow:
     """How the label of one output comes about; see the subclasses.
 
     ``bounded`` sets whether the output is a gate; None means as its labelled input.
-    ``nonnegative`` says that the output's values are never below zero; None means as the input's,
-    for steps that only move values.  ``features``: see :class:`Operand`; None means as the inputs'.
+    No value of the output is below ``least``; None means as the input's, for steps that only move
+    values, else that nothing is known.  ``features``: see :class:`Operand`; None means as the
+    inputs'.
     ``approximation`` is empty for an exact step, else the reason why it is not.
+    ``alternative`` is the same output read as mixing weights, or as keys times values: which of
+    the two it is shows only at a later product.  ``factors``: see :class:`Operand`.
     """
 
     operation: Operation
     layout: Layout | None
     bounded: bool | None = None
-    nonnegative: bool | None = None
+    least: float | None = None
     features: bool | None = None
     approximation: str = ""
+    alternative: Weights | None = None
+    factors: tuple[Operand, Operand] | None = None
 
     @property
     def labels(self) -> tuple[Labels, ...]:
@@ -152,7 +165,7 @@ class Carry(Flow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(Flow):
-    """A flow whose label is computed: ``layout`` is over a fresh field, in natural order.
+    """A flow whose label is computed: ``layout`` is over a fresh field.
 
     ``stored`` has the sizes of that field's dimensions where they are coarser than the layout's
     positions: neighbouring positions stand in one dimension.
@@ -231,12 +244,18 @@ class LinearMix(Single):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolve(Single):
-    """Mixing by a convolution's kernel; the labels have one batch dimension, then space."""
+    """Mixing by a convolution's kernel; the labels have one batch dimension, then space.
+
+    Where the input's channel axis has positions (those of a space-to-depth stem), they are the
+    first dimension of space, and ``blocks`` says of which factors that axis is made: the size of
+    each, and whether it is a position.
+    """
 
     weights: Operand
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
+    blocks: tuple[tuple[int, bool], ...] = ()
     operation: Operation = Operation.SPATIAL_MIXING
 
 
@@ -311,11 +330,11 @@ class Average(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice(Single):
-    """``start:end:step`` of dimension ``dim``."""
+    """``start:end:step`` of dimension ``dim``: below zero from its end, None is the end."""
 
     dim: int
     start: int
-    end: int
+    end: int | None
     step: int
     operation: Operation = Operation.RELAYOUT
 
@@ -379,10 +398,71 @@ class Pad(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unfold(Single):
+    """Dimensions cut into windows, which may overlap: each becomes windows by positions in them.
+
+    ``padding`` is as wide before as after and carries the prior; ``batch_dim`` is the batch's.
+    """
+
+    dims: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    batch_dim: int
+    operation: Operation = Operation.RELAYOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold(Single):
+    """Windows laid over one another: the mean of what lands on each position of ``sizes``.
+
+    The labels have one batch dimension, one of the positions in a window and one of the windows.
+    """
+
+    sizes: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    operation: Operation = Operation.SPATIAL_AGGREGATION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recur(Single):
+    """Each step of dimension ``dim`` mixes those up to it, ``layers`` times over.
+
+    ``bidirectional`` averages that with the mixing of those from it on.  The last ``averaged``
+    dimensions of the arranged field, positions among the features, are averaged first.
+    """
+
+    dim: int
+    layers: int
+    bidirectional: bool
+    averaged: int = 0
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalStates(Single):
+    """What the last step of every layer and direction of a :class:`Recur` mixes.
+
+    Dimension ``dim`` goes; layers by directions come first.
+    """
+
+    dim: int
+    layers: int
+    bidirectional: bool
+    averaged: int = 0
+    operation: Operation = Operation.SPATIAL_MIXING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Join(Step):
     """Pieces one after the other along dimension ``dim``; a piece None carries the prior.
 
-    ``sizes`` are the pieces' sizes along ``dim``; ``batch_dim`` is the batch's dimension.
+    ``sizes`` are the pieces' sizes along ``dim``, -1 for a dynamic one; ``batch_dim`` is the
+    batch's dimension.
     """
 
     pieces: tuple[Labels | None, ...]

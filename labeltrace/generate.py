@@ -24,6 +24,7 @@ from labeltrace.layout import (
     axis_text,
     has_channels,
     has_positions,
+    is_dynamic,
     positions,
 )
 from labeltrace.reading import location
@@ -121,6 +122,10 @@ class _Generator:
             if dim != class_dim:
                 groups.append(() if has_channels(axis) else positions(axis))
                 sizes.append(-1 if groups[-1] else layout.shape[dim])
+                if is_dynamic(sizes[-1]):
+                    raise LayoutError(
+                        f"an output repeats one label as often as the batch is large: {layout}"
+                    )
         repeats = [repeats_of(axis) for d, axis in enumerate(layout.axes) if d != class_dim]
         groups += [(factor,) for factor in inside]
         field = self._arranged(self.fields[value.field], arrange(layout, groups))
@@ -253,7 +258,10 @@ def repeats_of(axis: Axis) -> tuple[int, bool]:
     if has_channels(axis) or (before == 1 and after == 1):
         return 1, True
     if before != 1 and after != 1:
-        raise LayoutError(f"positions are repeated in two ways along an output: {axis_text(axis)}")
+        raise LayoutError(
+            f"positions are repeated in two ways along an output: {axis_text(axis)}; "
+            "return it before these axes are joined to one"
+        )
     return before * after, before == 1
 
 
@@ -275,7 +283,10 @@ def _view_sizes(sizes: Sequence[int]) -> list[int]:
     """Sizes for a view: the dimension that holds a dynamic batch is left to be inferred."""
     dynamic = [size for size in sizes if size % BATCH == 0]
     if len(dynamic) > 1:
-        raise LayoutError("a dynamic batch stands in two dimensions of one label field")
+        raise LayoutError(
+            "a dynamic batch stands in two dimensions of one label field: the model pairs every "
+            "sample with every other; leave that step, a contrastive loss perhaps, out of the model"
+        )
     return [-1 if size % BATCH == 0 else size for size in sizes]
 
 

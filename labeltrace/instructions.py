@@ -17,7 +17,9 @@ from labeltrace.flow import (
     Convolve,
     ConvolveTransposed,
     Custom,
+    FinalStates,
     Flip,
+    Fold,
     Join,
     Labels,
     LinearMix,
@@ -25,6 +27,7 @@ from labeltrace.flow import (
     Pad,
     Pool,
     Rearrange,
+    Recur,
     Repeat,
     Resample,
     Roll,
@@ -32,6 +35,7 @@ from labeltrace.flow import (
     Slice,
     Step,
     Take,
+    Unfold,
 )
 
 
@@ -75,7 +79,9 @@ def instruction(flow: Step) -> Instruction | Labels:
         case Convolve():
             padding = [list(pair) for pair in flow.padding]
             settings = (list(flow.stride), padding, list(flow.dilation))
-            return Instruction(label_ops.convolve, (flow.source, flow.weights, *settings))
+            blocks = [list(factor) for factor in flow.blocks]
+            given = _given(blocks=blocks)
+            return Instruction(label_ops.convolve, (flow.source, flow.weights, *settings), given)
         case ConvolveTransposed():
             sliding = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
             arguments = (flow.source, flow.weights, *map(list, sliding))
@@ -113,6 +119,15 @@ def instruction(flow: Step) -> Instruction | Labels:
             return Instruction(label_ops.take, (flow.source, flow.dim, flow.index))
         case Pad():
             return _pad(flow)
+        case Unfold():
+            return _unfold(flow)
+        case Fold():
+            window = (flow.kernel, flow.stride, flow.padding, flow.dilation)
+            return Instruction(label_ops.fold, (flow.source, list(flow.sizes), *map(list, window)))
+        case Recur():
+            return _recur(flow, label_ops.recur)
+        case FinalStates():
+            return _recur(flow, label_ops.final_states)
         case Custom():
             function = label_ops.checked(flow.function, len(flow.field_sizes))
             return Instruction(function, (flow.source, *flow.tensors))
@@ -130,6 +145,8 @@ def reads_prior(flow: Step) -> bool:
     """Whether a flow brings in positions that carry the prior."""
     if isinstance(flow, Join):
         return None in flow.pieces
+    if isinstance(flow, Unfold):
+        return any(flow.padding)
     return isinstance(flow, Pad) and flow.mode == "prior"
 
 
@@ -159,6 +176,19 @@ def _pad(flow: Pad) -> Instruction:
         settings = _given(batch_dim=flow.batch_dim)
         return Instruction(label_ops.pad, (flow.source, PRIOR, widths), settings)
     return Instruction(label_ops.pad, (flow.source, None, widths, flow.mode))
+
+
+def _unfold(flow: Unfold) -> Instruction:
+    window = (flow.dims, flow.kernel, flow.stride, flow.padding, flow.dilation)
+    if not any(flow.padding):
+        return Instruction(label_ops.unfold, (flow.source, None, *map(list, window)))
+    settings = _given(batch_dim=flow.batch_dim)
+    return Instruction(label_ops.unfold, (flow.source, PRIOR, *map(list, window)), settings)
+
+
+def _recur(flow: Recur | FinalStates, function: Callable[..., Tensor]) -> Instruction:
+    settings = _given(bidirectional=flow.bidirectional, averaged=flow.averaged)
+    return Instruction(function, (flow.source, flow.dim, flow.layers), settings)
 
 
 def _given(**settings: Any) -> dict[str, Any]:

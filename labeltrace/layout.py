@@ -18,7 +18,7 @@ the batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
@@ -102,9 +102,14 @@ def channel(size: int) -> Axis:
 
 def size_text(size: int) -> str:
     """A size as a person writes it: the stand-in for a dynamic batch reads ``B``."""
-    if size % BATCH:
-        return str(size) if size < BATCH // 1024 else "part of B"
+    if size % BATCH or not size:
+        return "part of B" if is_dynamic(size) else str(size)
     return "B" if size == BATCH else f"{size // BATCH}*B"
+
+
+def is_dynamic(size: int) -> bool:
+    """Whether a size depends on that of a dynamic batch."""
+    return size >= BATCH // 1024
 
 
 def shape_text(shape: Iterable[int]) -> str:
@@ -205,6 +210,33 @@ def arrange_one_by_one(
         kind = axis[0].kind if len(axis) == 1 else Kind.POSITION
         axes.append((Factor(axis_size(axis), kind),))
     return arrange(layout, groups), dims, natural(axes)
+
+
+def windows(layout: Layout, cuts: Mapping[int, tuple[int, int]]) -> Layout:
+    """Axes of one position factor each, cut into windows, which may overlap.
+
+    ``cuts`` has (windows, positions in a window) for each of these axes.  The positions inside a
+    window become an axis of their own, behind all others, in the order of ``cuts``; in the field
+    they follow the dimension of the windows.
+    """
+    split = sorted(layout.axes[dim][0].slot for dim in cuts)
+    moved = Layout(
+        tuple(
+            tuple(replace(f, slot=_slot_after(f, split)) if f.is_position else f for f in axis)
+            for axis in layout.axes
+        )
+    )
+    axes = list(moved.axes)
+    for dim, (count, size) in cuts.items():
+        slot = axes[dim][0].slot
+        axes[dim] = (Factor(count, Kind.POSITION, slot),)
+        axes.append((Factor(size, Kind.POSITION, slot + 1),))
+    return Layout(tuple(axes))
+
+
+def _slot_after(factor: Factor, split: Sequence[int]) -> int:
+    """The slot of a factor once each of the slots ``split`` has become two."""
+    return factor.slot + sum(slot < factor.slot for slot in split)
 
 
 def batch_slot(layout: Layout) -> int:
@@ -312,8 +344,9 @@ def view(layout: Layout, shape: Sequence[int]) -> Layout:
     queue = _merged(factor for axis in layout.axes for factor in axis)
     queue.reverse()  # the next factor is the last one
     axes = [_carve(queue, size, layout, shape) for size in shape]
-    if queue and axes:
-        axes[-1] = axes[-1] + tuple(reversed(queue))
+    left = [piece for piece in queue if piece.key]  # positions of size one keep their slots
+    if left and axes:
+        axes[-1] = axes[-1] + tuple(reversed(left))
     return simplify(_number(axes))
 
 
@@ -327,6 +360,8 @@ def _carve(
     need = size
     while need > 1:
         piece = queue.pop()
+        if piece.size == 1 and not piece.key:
+            continue  # one channel beside other factors says nothing of this axis
         if need % piece.size == 0:
             axis.append(piece)
             need //= piece.size

@@ -76,6 +76,7 @@ def linear_mixing(queries: Side, context: Side, result: Letters, sizes: Mapping[
         for part in pending.parts
         if part[0] in keys.axes and part[0] not in features and names[part] not in rows
     ]
+    averaged += _own_channels(queries, context)
     texts = (_query_text(queries, context, pending, names), _key_text(keys, names))
     notation = f"{', '.join(texts)}, {' '.join(label_names)} -> {' '.join(rows)}"
     exact = queries.operand.nonnegative and keys.operand.nonnegative
@@ -150,11 +151,15 @@ def _row_names(
     return [names[pending.parts[slot]] for slot in slots if has_positions(pending.axes[slot])]
 
 
+def _own_channels(queries: Side, context: Side) -> list[str]:
+    """Heads of the queries that share their keys and values."""
+    own = (letter for letter in queries.letters if letter not in context.axes)
+    return [letter for letter in own if has_channels(queries.axes.get(letter, ()))]
+
+
 def _query_text(queries: Side, context: Side, pending: Pending, names: Mapping[Part, str]) -> str:
     texts = []
     for letter in queries.letters:
-        if letter not in context.axes and has_channels(queries.axes.get(letter, ())):
-            raise LayoutError("queries have channels of their own that keys times values lack")
         parts = [names[pending.parts[factor.slot]] for factor in context.axes.get(letter, ())]
         texts.append(f"({' '.join(parts)})" if len(parts) > 1 else letter)
     return " ".join(texts)

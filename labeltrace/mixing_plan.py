@@ -17,6 +17,7 @@ from labeltrace.layout import (
     arrange,
     axis_size,
     channel,
+    has_channels,
     has_positions,
     natural,
 )
@@ -63,7 +64,11 @@ def plan_mixing(
         f"{weight_text}, {' '.join(run.name for run in moved)} -> "
         f"{' '.join(run.name for run in shown)}"
     )
-    layout = natural([_result_axis(runs.get(letter, ()), sizes[letter]) for letter in result])
+    kept = [
+        _result_axis(runs.get(letter, ()), sizes[letter], stream.axes.get(letter, ()))
+        for letter in result
+    ]
+    layout = natural(kept)
     known = tuple(
         (run.name, axis_size(run.factors))
         for letter in matrix.axes
@@ -137,9 +142,10 @@ def _axis_name(runs: Sequence[_Run]) -> str:
     return "(" + " ".join(run.name for run in runs) + ")"
 
 
-def _result_axis(runs: Sequence[_Run], size: int) -> Axis:
+def _result_axis(runs: Sequence[_Run], size: int, own: Axis) -> Axis:
+    """The axis of a letter of the result; ``own`` is the stream's."""
     if size == 1 and not any(run.in_labels for run in runs):
-        return ()  # one row is no axis of positions
+        return own if has_channels(own) else ()  # one row is no axis of positions
     factors = tuple(
         factor if run.in_result or not factor.is_position else Factor(factor.size, Kind.REPEATED)
         for run in runs

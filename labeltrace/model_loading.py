@@ -7,7 +7,7 @@ import difflib
 import importlib
 import operator
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,7 +64,12 @@ class LoadedModel:
 
 
 def load_model(
-    name: str, *, image_size: int | None = None, pretrained: bool = False, device: str = "cpu"
+    name: str,
+    *,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Build a model by its name.
 
@@ -77,6 +82,7 @@ def load_model(
         pretrained: whether to load timm's trained weights, from the hub or its cache.
         device: where timm models are built; ``"meta"`` costs no memory.  A factory builds its
             model where it likes.
+        options: further arguments with which the model is made.
 
     Raises:
         ModelLoadingError: there is no such model, or building it failed.
@@ -85,14 +91,20 @@ def load_model(
     if ":" in name:
         if pretrained:
             raise WeightsUnavailableError(f"{name} is a factory, which has to load weights itself")
-        return _described(_from_factory(name), image_size)
-    return _from_timm(name, image_size, pretrained, device)
+        return _described(_from_factory(name, options or {}), image_size)
+    return _from_timm(name, image_size, pretrained, device, options or {})
 
 
 # timm. --------------------------------------------------------------------------------------------
 
 
-def _from_timm(name: str, image_size: int | None, pretrained: bool, device: str) -> LoadedModel:
+def _from_timm(
+    name: str,
+    image_size: int | None,
+    pretrained: bool,
+    device: str,
+    given: Mapping[str, Any],
+) -> LoadedModel:
     if not timm.is_model(name):
         raise ModelLoadingError(_unknown_name(name))
     try:
@@ -106,6 +118,7 @@ def _from_timm(name: str, image_size: int | None, pretrained: bool, device: str)
         options["img_size"] = image_size
     if pretrained:
         options.update(_weights(name))
+    options.update(given)
     with _building(f"timm's {name}"), torch.device(device):
         try:
             model = timm.create_model(name, **options)
@@ -179,7 +192,7 @@ def _check_reachable(url: str) -> None:
 # Factories. ---------------------------------------------------------------------------------------
 
 
-def _from_factory(name: str) -> nn.Module:
+def _from_factory(name: str, options: Mapping[str, Any]) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     factory = _attribute(_imported(module_name, name), attribute, name)
     if isinstance(factory, nn.Module):
@@ -190,7 +203,7 @@ def _from_factory(name: str) -> nn.Module:
             f"that returns a torch.nn.Module"
         )
     with _building(name):
-        model = factory()
+        model = factory(**options)
     if not isinstance(model, nn.Module):
         raise ModelLoadingError(
             f"{name}() returned a {type(model).__name__}, not a torch.nn.Module; return the model "
@@ -222,7 +235,7 @@ def _attribute(module: Any, attribute: str, name: str) -> Callable[[], object] |
         close = difflib.get_close_matches(attribute, callables)
         suggestion = f"; close to it: {', '.join(close)}" if close else ""
         raise ModelLoadingError(
-            f"{name}: {module.__name__} has no {attribute!r}{suggestion}"
+            f"{name}: the module {module.__name__} defines no {attribute!r}{suggestion}"
         ) from error
 
 
@@ -239,7 +252,9 @@ def _building(what: str, verb: str = "building") -> Iterator[None]:
     except Exception as error:
         line = model_line(error)
         where = f"\n  stopped at {line}" if line and not line.startswith(("<", __file__)) else ""
-        raise ModelLoadingError(f"{verb} {what} failed: {_first_line(error)}{where}") from error
+        raise ModelLoadingError(
+            f"{verb} {what} failed in its own code: {_first_line(error)}{where}"
+        ) from error
 
 
 def _described(model: nn.Module, image_size: int | None) -> LoadedModel:

@@ -74,7 +74,9 @@ def read_photograph(path: str | Path, size: int = 224) -> Photograph:
     except UnidentifiedImageError as error:
         raise PhotographError(f"{path} is not an image in a format that Pillow reads") from error
     except OSError as error:
-        raise PhotographError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise PhotographError(
+            f"{path} cannot be read: {error.strerror or error}; give the path of an image file"
+        ) from error
     return Photograph(path.stem, _square(upright, size))
 
 

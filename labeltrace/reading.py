@@ -87,6 +87,13 @@ def mutated_argument(node: Node) -> str | None:
     return None
 
 
+def written_node(node: Node) -> Node | None:
+    """The tensor that an operator writes to; None for functional ones."""
+    name = mutated_argument(node)
+    written = schema_arguments(node)[name] if name is not None else None
+    return written if isinstance(written, Node) else None
+
+
 def schema_arguments(node: Node) -> Mapping[str, Any]:
     """A call's arguments by their schema names, defaults filled in."""
     target = node.target

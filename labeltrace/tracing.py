@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from math import inf
 from typing import Any
 
 import networkx
@@ -14,24 +16,28 @@ from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
 
-from labeltrace.call import Call, Rule
+from labeltrace.call import Call, Rule, Shape
 from labeltrace.capture import Capture
 from labeltrace.checking import check_flows
-from labeltrace.errors import LayoutError, UnknownOperatorError
-from labeltrace.explaining import flow_graph, node_table, rule_stub
+from labeltrace.errors import LayoutError
+from labeltrace.explaining import flow_graph, node_table
 from labeltrace.flow import (
     Average,
     Carry,
     Constant,
     Flow,
+    Join,
     Labels,
+    LinearMix,
+    Mix,
     Operand,
     Operation,
     Step,
     Weights,
 )
-from labeltrace.layout import Layout, image, shape_text, simplify
+from labeltrace.layout import Layout, has_positions, image, shape_text, simplify
 from labeltrace.node import TracedNode
+from labeltrace.problems import Problem, Steps, Unknown, problems_error
 from labeltrace.reading import (
     Sizes,
     is_getitem,
@@ -40,9 +46,12 @@ from labeltrace.reading import (
     operator_names,
     schema_arguments,
     storage_of,
+    written_node,
 )
 from labeltrace.regions import Region, find_regions
-from labeltrace.registry import Registry
+from labeltrace.registry import Registry, rule_name
+from labeltrace.stubs import UnknownCall
+from labeltrace.unplaced import added_to_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +79,20 @@ class Value:
     """What the walk knows of one tensor that comes from the image.
 
     ``source`` is what labels read in its place if it is mixing weights; ``summands`` counts the
-    streams of a sum that may yet be part of a larger one.
+    streams of a sum that may yet be part of a larger one; ``alternative`` is the same tensor read
+    as mixing weights.
     """
 
     layout: Layout
     field: Field | None
     source: Source
     bounded: bool = False
-    nonnegative: bool = False
+    least: float = -inf
     features: bool = False
     pending: object = None
     summands: int = 1
+    alternative: Value | None = None
+    factors: tuple[Operand, Operand] | None = None
 
 
 Values = tuple[Value | None, ...]
@@ -151,21 +163,18 @@ def trace_graph(capture: Capture, registry: Registry) -> Trace:
     return walk.trace()
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    node: Node
-    operator: str
-    message: str
-    unknown: bool
-    stub: str = ""
-
-    def __str__(self) -> str:
-        where = location(self.node)
-        return f"{self.node.name} = {self.operator}: {self.message}\n    in {where}"
-
-
 class _Poisoned:
     """Stands for the outputs of a node that could not be traced."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unplaced:
+    """Stands for outputs whose positions cannot be followed, and why that is.
+
+    See :mod:`labeltrace.unplaced`.
+    """
+
+    problems: tuple[Problem, ...]
 
 
 class _Walk:
@@ -175,11 +184,12 @@ class _Walk:
         self.capture = capture
         self.registry = registry
         self.sizes = Sizes()
-        self.values: dict[Node, Values | _Poisoned] = {}
+        self.values: dict[Node, Values | _Poisoned | _Unplaced] = {}
         self.steps: dict[Field, Step] = {}
         self.computed: dict[Any, Field] = {}
         self.nodes: dict[Node, TracedNode] = {}
-        self.problems: list[_Problem] = []
+        self.problems: list[Problem] = []
+        self.unknown: list[Unknown] = []
         self.outputs: tuple[Value | None, ...] = ()
         self.input_layout = Layout(())
         self.positions = {node: index for index, node in enumerate(capture.graph.nodes)}
@@ -215,7 +225,7 @@ class _Walk:
         whole: Any = node.args[0]
         index: Any = node.args[1]
         values = self.values.get(whole)
-        if isinstance(values, _Poisoned):
+        if isinstance(values, (_Poisoned, _Unplaced)):
             self.values[node] = values
         elif values is not None:
             value = values[index]
@@ -234,19 +244,67 @@ class _Walk:
         if any(isinstance(self.values[other], _Poisoned) for other in read):
             self.values[node] = _Poisoned()
             return
+        call = Call(names[-1], self._arguments(node), self._output_shapes(node))
+        unplaced = [other for other in read if isinstance(self.values[other], _Unplaced)]
+        if unplaced:
+            placed = added_to_weights(call, names, unplaced)
+            if placed is call:
+                self._pass_on(node, read, unplaced)
+                return
+            call = placed
         try:
-            self._apply(node, rule, names[-1], read)
+            self._apply(node, rule, call, read)
         except LayoutError as error:
-            self._problem(node, names[-1], str(error))
+            if written_node(node) is not None:
+                self._problem(node, names[-1], str(error))
+                return
+            self._unplace(node, (Problem(node, names[-1], str(error)),), read)
 
-    def _apply(self, node: Node, rule: Rule, operator: str, read: list[Node]) -> None:
-        call = Call(operator, self._arguments(node), self.sizes.shapes(node.meta.get("val")))
-        flows = self._flows(call, rule)
+    def _pass_on(self, node: Node, read: list[Node], unplaced: list[Node]) -> None:
+        """A step of unplaced values alone gives such values; any other one is an error."""
+        problems: dict[Problem, None] = {}
+        for other in unplaced:
+            value = self.values[other]
+            assert isinstance(value, _Unplaced)
+            problems.update(dict.fromkeys(value.problems))
+        if len(unplaced) == len(read) and written_node(node) is None:
+            self._unplace(node, tuple(problems), read)
+            return
+        self._report(problems)
+        self._poison(node)
+
+    def _unplace(self, node: Node, problems: tuple[Problem, ...], read: list[Node]) -> None:
+        self.values[node] = _Unplaced(problems)
+        self._record(node, Constant(operation=Operation.WEIGHTS), tuple(read))
+
+    def _apply(self, node: Node, rule: Rule, call: Call, read: list[Node]) -> None:
+        flows = self._flows(call, rule, node)
+        if any(self._alternative(other) is not None for other in read):
+            flows = self._read_again(node, call, rule, flows)
         flows = tuple(self._adjusted(node, flow) for flow in flows)
         values = tuple(self._value(node, flow, index) for index, flow in enumerate(flows))
         self._write(node, values)
         self.values[node] = values
         self._record(node, flows[0], tuple(read), values)
+
+    def _read_again(
+        self, node: Node, call: Call, rule: Rule, flows: tuple[Flow, ...]
+    ) -> tuple[Flow, ...]:
+        """What the rule says where streams are read as the mixing weights that they may be too.
+
+        If they mix another stream then, that is what the product does.  Linear steps keep both
+        readings.
+        """
+        weights = replace(call, arguments=self._arguments(node, alternative=True))
+        try:
+            others = self._flows(weights, rule, node)
+        except LayoutError:  # they are no weights
+            return flows
+        return tuple(map(_better_reading, flows, others))
+
+    def _alternative(self, node: Node) -> Value | None:
+        value = self._single(node)
+        return value and value.alternative
 
     def _visit_region(self, node: Node, region: Region) -> None:
         """A module or function with a rule of its own, once its last node is reached."""
@@ -255,18 +313,20 @@ class _Walk:
         read = [other for other in region.inputs if self._comes_from_image(other)]
         if not read:
             return
-        if any(isinstance(self.values[other], _Poisoned) for other in read):
+        if any(isinstance(self.values[other], (_Poisoned, _Unplaced)) for other in read):
+            for other in read:
+                self._read_label(other)
             self.values.update(dict.fromkeys(region.outputs, _Poisoned()))
             return
         try:
             self._apply_region(region, read)
         except LayoutError as error:
-            self.problems.append(_Problem(region.last, region.name, str(error), False))
+            self.problems.append(Problem(region.last, region.name, str(error)))
             self.values.update(dict.fromkeys(region.outputs, _Poisoned()))
 
     def _apply_region(self, region: Region, read: list[Node]) -> None:
         call = self._region_call(region)
-        flows = self._flows(call, region.rule)
+        flows = self._flows(call, region.rule, region.last)
         values: list[Value | None] = []
         for index, (output, flow) in enumerate(zip(region.outputs, flows, strict=False)):
             values.append(self._region_value(region, output, flow, index))
@@ -307,18 +367,26 @@ class _Walk:
 
     def _comes_from_image(self, node: Node) -> bool:
         values = self.values.get(node, ())
-        return isinstance(values, _Poisoned) or any(value is not None for value in values)
+        if isinstance(values, (_Poisoned, _Unplaced)):
+            return True
+        return any(value is not None for value in values)
 
     # Calls.
 
-    def _arguments(self, node: Node) -> dict[str, Any]:
+    def _arguments(self, node: Node, *, alternative: bool = False) -> dict[str, Any]:
         return {
-            name: self._argument(value, (name,)) for name, value in schema_arguments(node).items()
+            name: self._argument(value, (name,), alternative=alternative)
+            for name, value in schema_arguments(node).items()
         }
 
-    def _argument(self, value: Any, path: tuple[str | int, ...]) -> Any:
+    def _argument(
+        self, value: Any, path: tuple[str | int, ...], *, alternative: bool = False
+    ) -> Any:
         if isinstance(value, (list, tuple)):
-            return [self._argument(item, (*path, index)) for index, item in enumerate(value)]
+            return [
+                self._argument(item, (*path, index), alternative=alternative)
+                for index, item in enumerate(value)
+            ]
         if not isinstance(value, Node):
             return value
         example = value.meta.get("val")
@@ -327,6 +395,8 @@ class _Walk:
         known = self._single(value)
         if known is None:
             return Operand(path, self.sizes.shape(example), tensor=value)
+        if alternative and known.alternative is not None:
+            known = known.alternative
         return Operand(
             path=path,
             shape=known.layout.shape,
@@ -334,18 +404,26 @@ class _Walk:
             field=known.field,
             tensor=value if known.field is not None else known.source,
             bounded=known.bounded,
-            nonnegative=known.nonnegative,
+            least=known.least,
             features=known.features,
             pending=known.pending,
+            factors=known.factors,
         )
 
     def _single(self, node: Node) -> Value | None:
         values = self.values.get(node, (None,))
         assert not isinstance(values, _Poisoned)
-        return values[0]
+        return None if isinstance(values, _Unplaced) else values[0]
 
-    def _flows(self, call: Call, rule: Rule) -> tuple[Flow, ...]:
-        returned = rule(call)
+    def _output_shapes(self, node: Node) -> tuple[Shape, ...]:
+        """The shapes of a call's outputs; what it writes to, where it returns nothing."""
+        written = written_node(node)
+        value = node.meta.get("val")
+        return self.sizes.shapes(written.meta["val"] if value is None and written else value)
+
+    def _flows(self, call: Call, rule: Rule, node: Node) -> tuple[Flow, ...]:
+        with _rule_named(rule, call, node):
+            returned = rule(call)
         flows = returned if isinstance(returned, tuple) else (returned,)
         check_flows(flows, call, rule)
         return flows
@@ -362,7 +440,7 @@ class _Walk:
         """The value of an output that carries labels; a step is kept under its field."""
         if isinstance(flow, Carry):
             origin, bounded = flow.source.field, flow.source.bounded
-            features = flow.source.features
+            features = flow.source.features and flow.bounded is None
             assert isinstance(origin, Field)
         else:
             assert isinstance(flow, Step)
@@ -376,14 +454,21 @@ class _Walk:
             field=origin,
             source=node,
             bounded=bounded if flow.bounded is None else flow.bounded,
-            nonnegative=_nonnegative(flow) if flow.nonnegative is None else flow.nonnegative,
+            least=_least(flow),
             features=features if flow.features is None else flow.features,
             summands=summands,
+            alternative=self._weights(node, flow.alternative) if flow.alternative else None,
+            factors=flow.factors,
         )
 
     def _weights(self, node: Node, flow: Weights) -> Value:
-        layout = simplify(flow.layout)
-        return Value(layout, None, self._source(node, flow), pending=flow.pending)
+        return Value(
+            layout=simplify(flow.layout),
+            field=None,
+            source=self._source(node, flow),
+            least=_least(flow),
+            pending=flow.pending,
+        )
 
     def _source(self, node: Node, flow: Weights) -> Source:
         """What labels read in the place of these weights: without the dropout before them."""
@@ -444,13 +529,11 @@ class _Walk:
             LayoutError: another view of the same memory is read later, with a label that this
                 write has made untrue.
         """
-        name = mutated_argument(node)
-        if name is None or not values:
+        written = written_node(node)
+        if written is None or not values:
             return
-        written = schema_arguments(node)[name]
-        before = self._single(written) if isinstance(written, Node) else None
-        after = values[0]
-        if not isinstance(written, Node) or _same_label(before, after):
+        before, after = self._single(written), values[0]
+        if _same_label(before, after):
             return
         storage = storage_of(written)
         views = self.storages.get(storage, []) if storage is not None else []
@@ -469,7 +552,14 @@ class _Walk:
     def _output(self, leaf: Any) -> Value | None:
         if not isinstance(leaf, Node) or isinstance(self.values.get(leaf), _Poisoned):
             return None
+        self._read_label(leaf)
         return self._single(leaf)
+
+    def _read_label(self, node: Node) -> None:
+        """Something reads the label of a node: an error if its positions are not known."""
+        value = self.values.get(node)
+        if isinstance(value, _Unplaced):
+            self._report(value.problems)
 
     def _record(self, node: Node, flow: Flow, read: tuple[Node, ...], values: Values = ()) -> None:
         first = values[0] if values else None
@@ -485,39 +575,69 @@ class _Walk:
         )
 
     def _unknown(self, node: Node, operator: str) -> None:
-        self.values[node] = _Poisoned()
-        outputs = self.sizes.shapes(node.meta.get("val"))
-        stub = rule_stub(operator, list(schema_arguments(node)), outputs)
-        shapes = ", ".join(
-            shape_text(self.sizes.shape(other.meta["val"]))
+        operands = [
+            self.sizes.shape(other.meta["val"])
             for other in node.all_input_nodes
             if isinstance(other.meta.get("val"), Tensor)
+        ]
+        self.unknown.append(Unknown(node, tuple(operands), self._unknown_call(node, operator)))
+        self._poison(node)
+
+    def _unknown_call(self, node: Node, operator: str) -> UnknownCall:
+        """The call, with the operand whose label it most likely moves."""
+        outputs = self._output_shapes(node)
+        arguments = schema_arguments(node)
+        found = [
+            (not self._may_carry_labels(other), self.sizes.shape(other.meta["val"]), path, other)
+            for path, other in _nodes_in(arguments)
+            if self._comes_from_image(other) and isinstance(other.meta.get("val"), Tensor)
+        ]
+        found.sort(key=lambda candidate: (candidate[0], candidate[1] not in outputs))
+        _, shape, path, source = found[0]
+        return UnknownCall(
+            operator=operator,
+            arguments=tuple(arguments),
+            source=path,
+            shape=shape,
+            channels=self._channels(source, shape),
+            outputs=outputs,
         )
-        results = ", ".join(shape_text(shape) for shape in outputs)
-        message = f"no rule for {operator}, called with {shapes} -> {results}"
-        self.problems.append(_Problem(node, operator, message, True, stub))
+
+    def _may_carry_labels(self, node: Node) -> bool:
+        if isinstance(self.values[node], (_Poisoned, _Unplaced)):
+            return True
+        value = self._single(node)
+        return value is not None and value.field is not None
+
+    def _channels(self, node: Node, shape: Shape) -> tuple[int, ...]:
+        """The axes of a tensor without positions; those of the input where it is not known."""
+        value = None if isinstance(self.values[node], _Poisoned) else self._single(node)
+        if value is not None:
+            axes = value.layout.axes
+            return tuple(dim for dim, axis in enumerate(axes) if not has_positions(axis))
+        return (self.capture.channel_dim,) if len(shape) == len(self.input_layout.axes) else ()
 
     def _problem(self, node: Node, operator: str, message: str) -> None:
+        self._poison(node)
+        self.problems.append(Problem(node, operator, message))
+
+    def _report(self, problems: Iterable[Problem]) -> None:
+        self.problems.extend(problem for problem in problems if problem not in self.problems)
+
+    def _poison(self, node: Node) -> None:
+        """Nothing is known of what a node computes or writes, nor of all that reads it later."""
         self.values[node] = _Poisoned()
-        self.problems.append(_Problem(node, operator, message, False))
+        written = written_node(node)
+        if written is not None:
+            self.values[written] = _Poisoned()
 
     def raise_problems(self) -> None:
         """Raise one error that names every node that could not be traced."""
-        if not self.problems:
-            return
-        unknown = [problem for problem in self.problems if problem.unknown]
-        lines = [f"{len(self.problems)} node(s) of the model cannot be followed:"]
-        lines += [f"  {problem}" for problem in self.problems]
-        if not unknown:
-            lines.append(
-                "What to do: rewrite that line so that positions and channels stay apart, or give "
-                "align a rule for the operator: align(model, rules={...})."
-            )
-            raise LayoutError("\n".join(lines))
-        lines.append("What to do: give align a rule for each operator, such as")
-        for stub in dict.fromkeys(problem.stub for problem in unknown):
-            lines.extend(("", *(f"    {line}" for line in stub.splitlines())))
-        raise UnknownOperatorError("\n".join(lines))
+        self.problems.sort(key=lambda problem: self.positions[problem.node])
+        if self.problems or self.unknown:
+            merged = {node: region.last for node, region in self.regions.items()}
+            steps = Steps(self.capture.graph, self.capture.traced_input, merged)
+            raise problems_error(self.problems, self.unknown, steps)
 
     def trace(self) -> Trace:
         """The finished trace."""
@@ -531,13 +651,27 @@ class _Walk:
         )
 
 
-def _nonnegative(flow: Flow) -> bool:
-    """Whether a flow that only moves values moves such as are never below zero."""
-    if flow.operation is not Operation.RELAYOUT:
-        return False
+def _better_reading(flow: Flow, other: Flow) -> Flow:
+    """Of what a step does and what it does with weights for streams: what it is."""
+    if isinstance(other, LinearMix) or (isinstance(other, Mix) and isinstance(flow, Weights)):
+        return other
+    linear = isinstance(flow, Carry) and flow.bounded is None
+    if linear and isinstance(other, Weights) and flow.alternative is None:
+        return replace(flow, alternative=other)
+    return flow
+
+
+def _least(flow: Flow) -> float:
+    """A number below which no value of the output lies: the inputs', if it only moves values."""
+    if flow.least is not None:
+        return flow.least
+    if flow.operation is not Operation.RELAYOUT or isinstance(flow, Weights):
+        return -inf
     if isinstance(flow, Carry):
-        return flow.source.nonnegative
-    return all(labels.operand.nonnegative for labels in flow.labels)
+        return flow.source.least
+    if isinstance(flow, Join) and None in flow.pieces:
+        return -inf  # constants, whose values nobody knows
+    return min((labels.operand.least for labels in flow.labels), default=-inf)
 
 
 def _signature(part: Any) -> Any:
@@ -555,7 +689,9 @@ def _signature(part: Any) -> Any:
     return part
 
 
-_NAMES = frozenset({"operation", "approximation", "bounded", "nonnegative", "features"})
+_NAMES = frozenset(
+    {"operation", "approximation", "bounded", "least", "features", "alternative", "factors"}
+)
 
 
 def _same_label(before: Value | None, after: Value | None) -> bool:
@@ -563,6 +699,33 @@ def _same_label(before: Value | None, after: Value | None) -> bool:
     if before is None or after is None:
         return before is after
     return (before.field, before.layout) == (after.field, after.layout)
+
+
+def _nodes_in(value: Any, path: str = "") -> Iterator[tuple[str, Node]]:
+    """The nodes among a call's arguments, with their places as a rule writes them."""
+    if isinstance(value, Node):
+        yield path, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            place = f'["{key}"]' if isinstance(key, str) else f"[{key}]"
+            yield from _nodes_in(item, path + place)
+
+
+@contextlib.contextmanager
+def _rule_named(rule: Rule, call: Call, node: Node) -> Iterator[None]:
+    """An error in a rule's own code leaves with a note of the rule and of the call it was given."""
+    try:
+        yield
+    except LayoutError:
+        raise  # said on purpose; reported with all the others
+    except Exception as error:
+        error.add_note(
+            f"raised in the rule {rule_name(rule)} for {node.name} = {call.operator}, "
+            f"with the arguments {', '.join(call.arguments)} -> "
+            f"{', '.join(map(shape_text, call.outputs))}\n  in {location(node)}"
+        )
+        raise
 
 
 def _readers(node: Node) -> list[Node]:

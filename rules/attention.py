@@ -33,7 +33,10 @@ def scaled_dot_product_attention(call: Call) -> Flow:
     values = side_of(value, (*batch, "k", "e"), sizes)
     probabilities = _probabilities(query, key, batch, sizes)
     if not value.labelled:
-        axes = (*(probabilities.axes.get(letter, ()) for letter in (*batch, "q")), channel(1))
+        axes = (
+            *(probabilities.axes.get(letter, ()) for letter in (*batch, "q")),
+            channel(sizes["e"]),
+        )
         layout = natural([axis or channel(sizes[x]) for axis, x in zip(axes, result, strict=True)])
         return Weights(layout=layout) if value.traced or probabilities.positions else Constant()
     if not values.has_positions("k"):

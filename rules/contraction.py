@@ -1,10 +1,17 @@
 """Products of a stream with a matrix: what they are follows from the factors contracted."""
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
 from labeltrace.call import Call
 from labeltrace.contraction import contract
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Operand
+from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.registry import rule
+
+ONE = Operand((), ())
+"""Stands for the other factor where there is none."""
 
 
 @rule("aten.linear")
@@ -40,18 +47,33 @@ def matmul_with_bias(call: Call) -> Flow:
 
 @rule("aten.einsum")
 def einsum(call: Call) -> Flow:
-    """``einsum`` of two operands."""
-    operands = call["tensors"]
+    """``einsum`` of one or two operands."""
+    operands: tuple[Operand, ...] = tuple(call["tensors"])
     equation: str = call["equation"].replace(" ", "")
-    if len(operands) != 2 or "->" not in equation:
+    if len(operands) > 2:
         raise LayoutError(
-            f"einsum({equation!r}) of {len(operands)} operands: only products of two operands with "
-            "a result spelled out (`->`) can be followed"
+            f"einsum({equation!r}) of {len(operands)} operands: only products of two operands can "
+            "be followed"
         )
-    inputs, result = equation.split("->")
-    notation = ", ".join(_spaced(text) for text in inputs.split(",")) + " -> " + _spaced(result)
-    return contract(notation, operands[0], operands[1], call.output)
+    inputs, _, result = equation.partition("->")
+    texts = [_letters(text) for text in inputs.split(",")]
+    if any(len(set(text)) < len(text) for text in texts):
+        raise LayoutError(f"einsum({equation!r}) takes the diagonal of an operand")
+    letters = _letters(result) if "->" in equation else _implied(texts)
+    if len(operands) == 2:
+        notation = f"{', '.join(map(' '.join, texts))} -> {' '.join(letters)}"
+        return contract(notation, operands[0], operands[1], call.output)
+    flow = contract(f"{' '.join(texts[0])}, -> {' '.join(letters)}", operands[0], ONE, call.output)
+    moved = len(letters) == len(texts[0]) and flow.operation is Operation.CHANNEL_MIXING
+    return replace(flow, operation=Operation.RELAYOUT) if moved else flow
 
 
-def _spaced(text: str) -> str:
-    return " ".join(text.replace("...", ".")).replace(".", "...")
+def _letters(text: str) -> list[str]:
+    return re.findall(r"\.\.\.|\w", text)
+
+
+def _implied(texts: Sequence[Sequence[str]]) -> list[str]:
+    """The letters of a result that is left out: those that stand once, in alphabetical order."""
+    letters = [letter for text in texts for letter in text]
+    once = [letter for letter in letters if letter != "..." and letters.count(letter) == 1]
+    return ["..."] * ("..." in letters) + sorted(once)

@@ -1,10 +1,11 @@
 """Convolutions: channel mixing, spatial mixing or spatial aggregation, by the kernel."""
 
 from collections.abc import Sequence
+from math import prod
 
 from labeltrace.call import Call
-from labeltrace.combination import over
-from labeltrace.contraction import contract
+from labeltrace.combination import over, with_axes
+from labeltrace.contraction import aggregation, contract
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Convolve,
@@ -15,9 +16,17 @@ from labeltrace.flow import (
     Pool,
     Weights,
 )
-from labeltrace.layout import Layout, channel, has_positions, natural
+from labeltrace.layout import (
+    Layout,
+    axis_size,
+    channel,
+    has_channels,
+    has_positions,
+    natural,
+    positions,
+)
 from labeltrace.registry import rule
-from labeltrace.rules.pooling import spatial_field, spread, without_positions
+from labeltrace.rules.pooling import resized, spatial_field, spread, without_positions
 
 
 @rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
@@ -27,7 +36,9 @@ def convolution(call: Call) -> Flow:
     weight: Operand = call["weight"]
     count = len(weight.shape) - 2
     if len(source.shape) != count + 2:
-        raise LayoutError(f"{call.operator} without a batch axis: {source.layout}")
+        raise LayoutError(
+            f"{call.operator} without a batch axis: {source.layout}; keep the batch first"
+        )
     if weight.traced:
         raise LayoutError(f"{call.operator} with a kernel computed from the image: {weight.layout}")
     kernel = weight.shape[2:]
@@ -76,11 +87,10 @@ def _padding(
     """(before, after) a dimension of space."""
     if value == "valid":
         return ((0, 0),) * len(kernel)
-    if value == "same":
+    if isinstance(value, str):
+        assert value == "same"  # torch takes no third
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return tuple((t // 2, t - t // 2) for t in total)
-    if isinstance(value, str):
-        raise LayoutError(f"unknown padding {value!r}")
     return tuple((p, p) for p in spread(value, len(kernel)))
 
 
@@ -94,6 +104,8 @@ def _one_tap(call: Call, source: Operand, weight: Operand, stride: tuple[int, ..
         layout = source.positions
         axes = (layout.axes[0], channel(weight.shape[0]), *layout.axes[2:])
         return over(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
+    if groups == 1 and source.labelled and _holds_channels(source):
+        return _merging(source, weight, call.output)
     if groups == 1:
         space = "stuvw"[: len(stride)]
         taps = "lmnop"[: len(stride)]
@@ -104,6 +116,26 @@ def _one_tap(call: Call, source: Operand, weight: Operand, stride: tuple[int, ..
     raise LayoutError(
         f"a grouped convolution contracts an axis that has positions: {source.layout}"
     )
+
+
+def _holds_channels(source: Operand) -> bool:
+    """Whether the positions in axis 1 are what the convolution has for channels.
+
+    They are beside channels, and where no other axis has channels; else tokens are mixed.
+    """
+    axes = source.positions.axes
+    return has_channels(axes[1]) or not any(map(has_channels, axes))
+
+
+def _merging(source: Operand, weight: Operand, output: Sequence[int]) -> Flow:
+    """Positions that stand for channels are contracted: their mean (contract, point 7)."""
+    first, inner, *space = source.positions.axes
+    space = [
+        axis if axis_size(axis) == size else resized(axis, size)
+        for axis, size in zip(space, output[2:], strict=True)
+    ]
+    kept = [first, channel(weight.shape[0]), *space]
+    return aggregation(source, natural(kept), kept, [inner])
 
 
 def _subsampled(
@@ -145,37 +177,54 @@ def _sliding(
     padding: tuple[tuple[int, int], ...],
     dilation: tuple[int, ...],
 ) -> Flow:
-    kernel = weight.shape[2:]
-    count = len(kernel)
-    inner = source.positions.axes[1]
-    if has_positions(inner):
-        raise LayoutError(
-            f"{call.operator} slides over an activation with positions in its channel axis: "
-            f"{source.layout}"
-        )
-    field = spatial_field(source, count, call.output)
-    first = source.positions.axes[0]
+    kernel = tuple(weight.shape[2:])
+    first, inner, *_ = source.positions.axes
+    blocks: tuple[int, ...] = ()
+    if has_positions(inner):  # those within a block, as of a space-to-depth stem
+        if call.get("groups", 1) != 1 or not _holds_channels(source):
+            raise LayoutError(
+                f"{call.operator} slides over an activation with positions in its channel axis: "
+                f"{source.layout}"
+            )
+        if not any(map(has_positions, source.positions.axes[2:])):
+            return _merging(source, weight, call.output)
+        source, blocks = _blocks_as_space(source), (prod(f.size for f in positions(inner)),)
+    count = len(kernel) + len(blocks)
+    if count > 3:
+        raise LayoutError(f"{call.operator} over {count} dimensions of positions: {source.layout}")
+    ones = tuple(1 for _ in blocks)
+    single = zip(kernel, stride, padding, strict=True)
+    passed = [len(blocks) + dim for dim, taps in enumerate(single) if taps == (1, 1, (0, 0))]
+    field = spatial_field(source, count, (*call.output[:2], *ones, *call.output[2:]), passed)
     if not field.varies:
         return without_positions(source, count, call.output, weight.shape[0])
-    layout = natural([first, channel(weight.shape[0]), *field.axes[2:]])
+    layout = natural([first, channel(weight.shape[0]), *field.axes[2 + len(blocks) :]])
     outside = any(before or after for before, after in padding)
-    if tuple(kernel) == stride and not outside and all(d == 1 for d in dilation):
+    if kernel == stride and not outside and all(d == 1 for d in dilation):
         return Pool(
             operation=Operation.SPATIAL_AGGREGATION,
             layout=layout,
             stored=field.result,
             source=field.labels,
-            kernel=tuple(kernel),
-            stride=stride,
+            kernel=blocks + kernel,
+            stride=blocks + stride,
             padding=(0,) * count,
-            dilation=dilation,
+            dilation=(1,) * count,
         )
     return Convolve(
         layout=layout,
         stored=field.result,
         source=field.labels,
         weights=weight,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
+        stride=ones + stride,
+        padding=((0, 0),) * len(blocks) + padding,
+        dilation=ones + dilation,
+        blocks=tuple((f.size, f.is_position) for f in inner) if blocks else (),
     )
+
+
+def _blocks_as_space(source: Operand) -> Operand:
+    """The operand with the positions of its channel axis as the first axis of space."""
+    first, inner, *space = source.positions.axes
+    within = tuple(factor for factor in inner if not factor.is_position) or channel(1)
+    return with_axes(source, Layout((first, within, positions(inner), *space)))

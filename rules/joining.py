@@ -23,6 +23,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     natural,
     pure_positions,
     replace_axis,
@@ -55,7 +56,9 @@ def stack(call: Call) -> Flow:
 @rule("aten.pad", "aten.constant_pad_nd")
 def padding(call: Call) -> Flow:
     """New indices at the ends of axes, as :func:`torch.nn.functional.pad` counts them."""
-    return _padded(call["self"], call["pad"], call.get("mode", "constant"), call.output)
+    source: Operand = call["self"]
+    flow = _padded(source, call["pad"], call.get("mode", "constant"), call.output)
+    return replace(flow, least=min(source.least, call.get("value", 0)))
 
 
 @rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")
@@ -134,10 +137,16 @@ def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     fields = iter(Labels(piece, alignment.arrangement(index)) for index, piece in enumerate(traced))
     layout = alignment.layout
     constants = len(traced) < len(pieces)
+    sizes = [-1 if is_dynamic(piece.shape[dim]) else piece.shape[dim] for piece in pieces]
+    if any(
+        size == -1 and not (piece.traced and has_positions(piece.positions.axes[dim]))
+        for piece, size in zip(pieces, sizes, strict=True)
+    ):
+        raise LayoutError("as many copies as the batch is large are joined to positions")
     return Join(
         layout=layout,
         pieces=tuple(next(fields) if piece.traced else None for piece in pieces),
-        sizes=tuple(piece.shape[dim] for piece in pieces),
+        sizes=tuple(sizes),
         dim=layout.axes[dim][0].slot,
         batch_dim=batch_slot(layout) if constants else 0,
     )

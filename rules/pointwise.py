@@ -3,15 +3,20 @@
 Normalisation layers count among them, batch and group norm too (contract, point 5).
 """
 
-from labeltrace.call import Call
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
+
+from labeltrace.call import Call, Shape
 from labeltrace.combination import carry, combine
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Constant, Flow, Operand, Operation, Weights
+from labeltrace.flow import Average, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import has_positions
 from labeltrace.registry import rule
 
 LINEAR = (
     "aten.alias",
+    "aten.bitwise_not",
     "aten.clone",
     "aten.contiguous",
     "aten.detach",
@@ -29,7 +34,12 @@ LINEAR = (
     "aten.alpha_dropout",
     "aten.feature_alpha_dropout",
 )
-"""Scaled copies: a gate stays a gate."""
+"""Scaled copies, perhaps with an offset: a gate stays a gate."""
+
+SHIFTED = frozenset(
+    {"aten.neg", "aten.bitwise_not", "aten.alpha_dropout", "aten.feature_alpha_dropout"}
+)
+"""Those that may take a value below the least of the operand."""
 
 BOUNDED = (
     "aten.hardsigmoid",
@@ -57,12 +67,7 @@ BOUNDED = (
 UNBOUNDED = (
     "aten.abs",
     "aten.atan",
-    "aten.bitwise_not",
     "aten.ceil",
-    "aten.celu",
-    "aten.clamp_max",
-    "aten.clamp_min",
-    "aten.elu",
     "aten.exp",
     "aten.expm1",
     "aten.floor",
@@ -77,7 +82,6 @@ UNBOUNDED = (
     "aten.log2",
     "aten.mish",
     "aten.nan_to_num",
-    "aten.pow",
     "aten.prelu",
     "aten.reciprocal",
     "aten.relu",
@@ -95,20 +99,29 @@ UNBOUNDED = (
     "aten.trunc",
 )
 
-NONNEGATIVE = frozenset(
-    {
-        "aten.abs",
-        "aten.exp",
-        "aten.relu",
-        "aten.relu6",
-        "aten.sigmoid",
-        "aten.hardsigmoid",
-        "aten.softplus",
-        "aten.sqrt",
-        "aten.square",
-    }
-)
-"""Functions whose values are never below zero: as features of linear attention they are exact."""
+LEAST = {
+    "aten.abs": 0.0,
+    "aten.cos": -1.0,
+    "aten.erf": -1.0,
+    "aten.exp": 0.0,
+    "aten.expm1": -1.0,
+    "aten.gelu": -0.171,
+    "aten.hardsigmoid": 0.0,
+    "aten.hardswish": -0.375,
+    "aten.mish": -0.309,
+    "aten.relu": 0.0,
+    "aten.relu6": 0.0,
+    "aten.sigmoid": 0.0,
+    "aten.silu": -0.279,
+    "aten.sin": -1.0,
+    "aten.softplus": 0.0,
+    "aten.softsign": -1.0,
+    "aten.sqrt": 0.0,
+    "aten.square": 0.0,
+    "aten.tanh": -1.0,
+}
+"""Numbers that a function's values never lie below: features of linear attention that are not
+negative, perhaps after a shift (``elu(x) + 1``), make it exact."""
 
 NORMALISATION = (
     "aten.batch_norm",
@@ -125,8 +138,9 @@ def scaled_copy(call: Call) -> Flow:
     source: Operand = call.operands[0]
     if not source.traced:
         return Constant()
-    kept = source.nonnegative and call.operator != "aten.neg"
-    return carry(source, call.output, nonnegative=kept)
+    changed = call.operator in SHIFTED or "dropout" in call.operator
+    flow = carry(source, call.output, least=-inf if changed else source.least)
+    return replace(flow, factors=None if call.operator in SHIFTED else source.factors)
 
 
 @rule(*BOUNDED)
@@ -135,13 +149,31 @@ def bounded(call: Call) -> Flow:
     return _nonlinear(call, bounded=True)
 
 
-@rule("aten.hardtanh", "aten.clamp")
+@rule("aten.hardtanh", "aten.clamp", "aten.clamp_min", "aten.clamp_max")
 def clamped(call: Call) -> Flow:
     """Values cut to a range: a gate if it lies within (-1, 1), as that of a hard sigmoid."""
+    if len(call.traced) > 1:
+        return _either(call.traced, call.output)
     limits = [call.get(name) for name in ("min_val", "min", "max_val", "max")]
     numbers = [limit for limit in limits if isinstance(limit, (int, float))]
     bounded = len(numbers) == 2 and all(abs(number) <= 1 for number in numbers)
-    return _nonlinear(call, bounded=bounded)
+    least = limits[0] if limits[0] is not None else limits[1]
+    known = isinstance(least, (int, float))
+    return _nonlinear(call, bounded=bounded, least=float(least) if known else -inf)
+
+
+@rule("aten.elu", "aten.celu")
+def exponential_linear(call: Call) -> Flow:
+    """Linear above zero; below, it approaches a negative constant."""
+    return _nonlinear(call, bounded=False, least=-abs(call.get("alpha", 1) * call.get("scale", 1)))
+
+
+@rule("aten.pow")
+def power(call: Call) -> Flow:
+    """Even powers are never negative."""
+    exponent = call.get("exponent")
+    even = isinstance(exponent, (int, float)) and exponent % 2 == 0
+    return _nonlinear(call, bounded=False, least=0.0 if even else -inf)
 
 
 @rule(*UNBOUNDED)
@@ -161,9 +193,10 @@ def softmax(call: Call) -> Flow:
     """Over channels a gate; over positions the values become mixing weights for them."""
     source: Operand = call["self"]
     axis = source.positions.axes[call["dim"]]
+    least = -inf if "log" in call.operator else 0.0
     if source.labelled and has_positions(axis):
-        return Weights(layout=source.positions)
-    return carry(source, call.output, bounded=True, nonnegative=call.operator == "aten.softmax")
+        return Weights(layout=source.positions, least=least)
+    return carry(source, call.output, bounded=True, least=least)
 
 
 @rule("aten.copy", "aten.fill.Tensor")
@@ -184,8 +217,11 @@ def dropout(call: Call) -> Flow:
     """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""
     source: Operand = call.operands[0]  # `input`, or `self` of the in-place twin
     if source.is_weights:
-        return Weights(layout=source.positions, before=source, pending=source.pending)
-    return carry(source, call.output, nonnegative=source.nonnegative)
+        return Weights(
+            layout=source.positions, least=source.least, before=source, pending=source.pending
+        )
+    flow = carry(source, call.output, least=0.0 if source.nonnegative else -inf)
+    return replace(flow, factors=source.factors)
 
 
 @rule("aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill")
@@ -196,19 +232,22 @@ def choice(call: Call) -> Flow:
         return carry(call.traced[0], call.output, bounded=True)
     if len(candidates) == 1:
         return carry(candidates[0], call.output)
-    return combine(
-        candidates,
-        call.output,
-        operation=Operation.RESIDUAL,
-        approximation="which of two streams a value comes from depends on the values",
-    )
+    return _either(candidates, call.output)
 
 
-def _nonlinear(call: Call, *, bounded: bool) -> Flow:
+def _either(candidates: Sequence[Operand], output: Shape) -> Flow:
+    flow = combine(candidates, output, operation=Operation.RESIDUAL)
+    if not isinstance(flow, Average):  # one label for both, or weights, whose values are read
+        return flow
+    reason = "which of two streams a value comes from depends on the values"
+    return replace(flow, approximation=reason)
+
+
+def _nonlinear(call: Call, *, bounded: bool, least: float | None = None) -> Flow:
     traced = call.traced
     if len(traced) == 1:
-        nonnegative = call.operator in NONNEGATIVE
-        return carry(traced[0], call.output, bounded=bounded, nonnegative=nonnegative)
+        known = LEAST.get(call.operator, -inf) if least is None else least
+        return carry(traced[0], call.output, bounded=bounded, least=known)
     return combine(traced, call.output, operation=Operation.POINTWISE, bounded=bounded)
 
 

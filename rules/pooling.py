@@ -1,6 +1,6 @@
 """Pooling: spatial aggregation over windows, over the positions inside the image."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from labeltrace.call import Call
@@ -39,6 +39,16 @@ def maximum_pool(call: Call) -> Flow:
     return _pool(call, MAXIMUM)
 
 
+@rule(
+    "aten.max_pool1d_with_indices",
+    "aten.max_pool2d_with_indices",
+    "aten.max_pool3d_with_indices",
+)
+def maximum_pool_and_index(call: Call) -> tuple[Flow, ...]:
+    """The maximum over windows, and where it was found."""
+    return _with_index(_pool(call, MAXIMUM))
+
+
 @rule("aten.lp_pool2d")
 def power_pool(call: Call) -> Flow:
     """The power mean over windows, taken for the mean."""
@@ -54,9 +64,12 @@ def adaptive_average_pool(call: Call) -> Flow:
 @rule("aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d")
 def adaptive_maximum_pool(call: Call) -> tuple[Flow, ...]:
     """The maximum over windows that tile the image, and where it was found."""
-    flow = _adaptive(call, MAXIMUM)
-    indices = Weights(layout=flow.layout) if flow.layout is not None else flow
-    return (flow, indices)
+    return _with_index(_adaptive(call, MAXIMUM))
+
+
+def _with_index(flow: Flow) -> tuple[Flow, ...]:
+    """An extreme value, and an index, which has positions and no content."""
+    return (flow, flow if flow.layout is None else Weights(layout=flow.layout))
 
 
 def _pool(call: Call, approximation: str) -> Flow:
@@ -99,7 +112,7 @@ def _adaptive(call: Call, approximation: str) -> Flow:
 
 def _space(call: Call) -> int:
     """The number of dimensions of space, by the operator's name."""
-    return int(call.operator.removesuffix("d")[-1])
+    return next(int(character) for character in call.operator if character.isdigit())
 
 
 def spread(value: int | Sequence[int], count: int) -> tuple[int, ...]:
@@ -122,8 +135,13 @@ class SpatialField:
     varies: bool
 
 
-def spatial_field(source: Operand, count: int, output: Sequence[int]) -> SpatialField:
+def spatial_field(
+    source: Operand, count: int, output: Sequence[int], passed: Container[int] = ()
+) -> SpatialField:
     """The field of an activation whose last ``count`` axes are space, for a result of ``output``.
+
+    A step takes the axes of space ``passed`` index by index: where they have no positions they are
+    dimensions of size one.
 
     Raises:
         LayoutError: an axis of space has positions and channels both, or some axes of space have
@@ -132,15 +150,18 @@ def spatial_field(source: Operand, count: int, output: Sequence[int]) -> Spatial
     layout = source.positions
     rest, space = layout.axes[:-count], layout.axes[-count:]
     varies = any(has_positions(axis) for axis in space)
-    for axis in space:
-        if varies and not pure_positions(axis) and axis_size(axis) > 1:
+    kept = {dim for dim in range(count) if dim in passed and not has_positions(space[dim])}
+    for dim, axis in enumerate(space):
+        if varies and dim not in kept and not pure_positions(axis) and axis_size(axis) > 1:
             raise LayoutError(f"an axis of space is not made of positions: {axis_text(axis)}")
     other = tuple(factor for axis in rest for factor in positions(axis))
     groups = [other, *(positions(axis) for axis in space)]
-    sizes = output[-count:]
+    sizes = [1 if dim in kept else size for dim, size in enumerate(output[-count:])]
+    slid: list[Axis] = [(Factor(size, Kind.POSITION),) if size > 1 else () for size in sizes]
+    axes = (space[dim] if dim in kept else axis for dim, axis in enumerate(slid))
     return SpatialField(
         labels=Labels(source, arrange(layout, groups)),
-        axes=(*rest, *((Factor(size, Kind.POSITION),) if size > 1 else () for size in sizes)),
+        axes=(*rest, *axes),
         result=(axis_size(other), *sizes),
         varies=varies,
     )

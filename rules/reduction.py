@@ -1,35 +1,81 @@
 """Reductions over whole axes: aggregation over positions, channel mixing over channels."""
 
 from dataclasses import replace
+from math import inf
+from string import ascii_lowercase
 
 from labeltrace.call import Call
 from labeltrace.combination import over
-from labeltrace.contraction import aggregation
+from labeltrace.contraction import aggregation, contract
 from labeltrace.flow import Flow, Operand, Operation, Weights
-from labeltrace.layout import Axis, Layout, channel, has_channels, has_positions, natural
+from labeltrace.layout import (
+    Axis,
+    Layout,
+    channel,
+    has_channels,
+    has_positions,
+    natural,
+    pure_positions,
+    unsqueeze,
+)
 from labeltrace.registry import rule
 
+_LETTERS = ascii_lowercase
 SELECTING = "which position a value comes from depends on the values; their mean is taken"
+UNWEIGHTED = "mixing weights vary along some of the axes that are summed; they are not applied"
 
 
 @rule("aten.mean", "aten.sum", "aten.nansum", "aten.nanmean")
 def mean(call: Call) -> Flow:
-    """A sum or mean."""
-    return _reduce(call, "")
+    """A sum or mean; of a stream times mixing weights, it mixes with them (point 4)."""
+    return _weighted(call) or _reduce(call, "")
+
+
+def _weighted(call: Call) -> Flow | None:
+    """A stream times weights, summed over positions: ``Norm(W)·Y``; None where it is none."""
+    source: Operand = call["self"]
+    if source.factors is None:
+        return None
+    stream, weights = source.factors
+    rank = len(source.shape)
+    gone = _dims(call.get("dim"), rank)
+    one, two = (_LETTERS[rank - len(factor.shape) : rank] for factor in source.factors)
+    axes = dict(zip(two, weights.positions.axes, strict=True))
+    varying = [dim for dim in gone if has_positions(axes.get(_LETTERS[dim], ()))]
+    if not varying:
+        return None
+    if len(varying) < len(gone) or not all(pure_positions(source.positions.axes[d]) for d in gone):
+        return _reduce(call, UNWEIGHTED)
+    kept = [dim for dim in range(rank) if dim not in gone]
+    result = [_LETTERS[dim] for dim in kept]
+    notation = f"{' '.join(one)}, {' '.join(two)} -> {' '.join(result)}"
+    flow = contract(notation, stream, weights, tuple(source.shape[dim] for dim in kept))
+    if flow.layout is None or not call.get("keepdim", False):
+        return flow
+    layout = flow.layout
+    for dim in sorted(gone):
+        layout = unsqueeze(layout, dim)
+    return replace(flow, layout=layout, alternative=None)
 
 
 @rule(
-    "aten.linalg_vector_norm",
     "aten.logsumexp",
-    "aten.norm",
     "aten.std",
     "aten.var",
     "aten.prod",
-    "aten.linalg_norm",
 )
 def moment(call: Call) -> Flow:
-    """A norm, spread or product over axes: every value takes part alike."""
+    """A spread or product over axes: every value takes part alike."""
     return _reduce(call, "", bounded=False)
+
+
+@rule("aten.linalg_vector_norm", "aten.norm", "aten.linalg_norm")
+def norm(call: Call) -> Flow:
+    """A norm over axes; some norms are the largest or smallest value, row sum or column sum."""
+    order = call.get("ord", call.get("p"))
+    of_matrices = call.operator == "aten.linalg_norm" and len(call.get("dim") or ()) == 2
+    orders = (inf, -inf, 1, -1) if of_matrices else (inf, -inf)
+    return _reduce(call, SELECTING if order in orders else "", bounded=False)
 
 
 @rule("aten.amax", "aten.amin", "aten.any", "aten.all")

@@ -30,7 +30,7 @@ def repeated(call: Call) -> Flow:
     rank = len(call.output)
     counts = [1] * (rank - len(counts)) + list(counts)
     axes = ((),) * (rank - len(source.shape)) + source.positions.axes
-    return _copied(with_axes(source, Layout(axes)), counts, each=False)
+    return copied(with_axes(source, Layout(axes)), counts, each=False)
 
 
 @rule("aten.repeat_interleave.self_int")
@@ -38,13 +38,16 @@ def repeated_each(call: Call) -> Flow:
     """Every index of an axis several times, next to one another."""
     source: Operand = call["self"]
     if call.get("dim") is None or not isinstance(call["repeats"], int):
-        raise LayoutError(f"{call.operator} of a flattened activation: {source.layout}")
+        raise LayoutError(
+            f"{call.operator} of a flattened activation: {source.layout}; give it one number and "
+            "the dim to repeat along"
+        )
     dim = call["dim"] % len(source.shape)
     counts = [call["repeats"] if axis == dim else 1 for axis in range(len(source.shape))]
-    return _copied(source, counts, each=True)
+    return copied(source, counts, each=True)
 
 
-def _copied(source: Operand, counts: Sequence[int], *, each: bool) -> Flow:
+def copied(source: Operand, counts: Sequence[int], *, each: bool) -> Flow:
     """Positions in new places; anything else through another layout."""
     axes = list(source.positions.axes)
     moved: list[int] = []

@@ -37,14 +37,24 @@ def interpolation(call: Call) -> Flow:
     layout = natural(field.axes)
     if source.is_weights:
         return Weights(layout=layout)
-    factors = call.get("scale_factors")
     return Resample(
         layout=layout,
         stored=field.result,
         source=field.labels,
         sizes=tuple(call.output[2:]),
-        scales=tuple(factors) if factors else (None,) * count,
+        scales=_factors(call, count),
         mode=MODES[name],
         align_corners=bool(call.get("align_corners", False)),
         antialias=name.endswith("_aa"),
     )
+
+
+def _factors(call: Call, count: int) -> tuple[float | None, ...]:
+    """The factor that the model gave for each side, or None.
+
+    The operators' ``vec`` overloads, which ``F.interpolate`` calls, have them in a list.
+    """
+    if "scale_factors" in call.arguments:
+        return tuple(call["scale_factors"] or (None,) * count)
+    names = ("scales",) if count == 1 else ("scales_d", "scales_h", "scales_w")[-count:]
+    return tuple(call[name] for name in names)

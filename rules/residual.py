@@ -4,25 +4,38 @@ An addition of two or more traced streams; the addition of a constant is point-w
 added to mixing weights gives mixing weights.
 """
 
+from math import inf
+
 from labeltrace.call import Call
 from labeltrace.combination import carry, combine
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Operation
+from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.registry import rule
 
 
 @rule("aten.add", "aten.sub", "aten.rsub", "aten.lerp", "aten.__iadd__", "aten.__isub__")
 def addition(call: Call) -> Flow:
     """A sum or difference; a factor on one side changes no label."""
-    return _sum(call)
+    return _sum(call, least=_shifted(call))
 
 
-def _sum(call: Call) -> Flow:
+def _shifted(call: Call) -> float:
+    """The least value of a stream plus or minus a number."""
+    source, number = call.arguments.get("self"), call.arguments.get("other")
+    if not isinstance(source, Operand) or not isinstance(number, (int, float)):
+        return -inf
+    shift = number * call.get("alpha", 1)
+    if call.operator in ("aten.add", "aten.__iadd__"):
+        return source.least + shift
+    return source.least - shift if call.operator in ("aten.sub", "aten.__isub__") else -inf
+
+
+def _sum(call: Call, least: float = -inf) -> Flow:
     traced = [operand for operand in call.traced if operand.name != "weight"]  # lerp's share
     if not traced:
         return carry(call.traced[0], call.output)
     if len(traced) == 1:
-        return carry(traced[0], call.output)
+        return carry(traced[0], call.output, least=least)
     return combine(traced, call.output, operation=Operation.RESIDUAL)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 from labeltrace.call import Call, listed
-from labeltrace.combination import over
+from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Flip,
@@ -28,10 +29,12 @@ from labeltrace.layout import (
     axis_text,
     has_channels,
     has_positions,
+    is_dynamic,
     natural,
     pure_positions,
     replace_axis,
     size_text,
+    view,
 )
 from labeltrace.registry import rule
 
@@ -51,7 +54,10 @@ def one(call: Call) -> Flow:
     """One index of an axis."""
     source: Operand = call["self"]
     dim = call["dim"] % len(source.shape)
-    return _selected(source, dim, call["index"] % source.shape[dim])
+    size = source.shape[dim]
+    if not -size <= call["index"] < size:
+        raise LayoutError("which index of the axis is taken is known at run time alone")
+    return _selected(source, dim, call["index"] % size)
 
 
 @rule("aten.unbind")
@@ -121,7 +127,7 @@ def indexed_axis(call: Call) -> Flow:
 
 @rule("aten.index")
 def indexed(call: Call) -> Flow:
-    """``activation[:, index]`` with one constant index."""
+    """``activation[:, index]`` with one constant index, or a mask over neighbouring axes."""
     source: Operand = call["self"]
     indices = call["indices"]
     chosen = [dim for dim, index in enumerate(indices) if index is not None]
@@ -133,6 +139,10 @@ def indexed(call: Call) -> Flow:
     dim = chosen[0]
     index: Operand = indices[dim]
     added = len(call.output) - len(source.shape) + 1
+    if added != len(index.shape) and len(index.shape) > 1:  # a mask over several axes
+        merged = (prod(index.shape), *source.shape[dim + len(index.shape) :])
+        source = with_axes(source, view(source.positions, (*source.shape[:dim], *merged)))
+        added = 1
     return _taken(source, dim, index, call.output[dim : dim + added])
 
 
@@ -143,6 +153,8 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
     axis = layout.axes[dim]
     if size == axis_size(axis):
         return over(source, layout, operation=Operation.RELAYOUT)
+    if size and start + (size - 1) * step >= axis_size(axis):
+        raise LayoutError("where the slice starts is known at run time alone")
     if not has_positions(axis):
         kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
         return over(source, kept, operation=Operation.RELAYOUT)
@@ -155,8 +167,8 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
         layout=natural(replace_axis(fresh, dim, _positions(size)).axes),
         source=Labels(source, arrangement),
         dim=index[dim],
-        start=start,
-        end=start + (size - 1) * step + 1,
+        start=_from_nearer_end(start, axis_size(axis)),
+        end=_from_nearer_end(start + (size - 1) * step + 1, axis_size(axis)) or None,
         step=step,
     )
 
@@ -191,7 +203,10 @@ def _selected(source: Operand, dim: int, index: int) -> Flow:
     arrangement, dims, fresh = arrange_one_by_one(layout, [dim])
     kept = (*fresh.axes[:dim], *fresh.axes[dim + 1 :])
     return Select(
-        layout=natural(kept), source=Labels(source, arrangement), dim=dims[dim], index=index
+        layout=natural(kept),
+        source=Labels(source, arrangement),
+        dim=dims[dim],
+        index=_from_nearer_end(index, axis_size(axis)),
     )
 
 
@@ -210,9 +225,13 @@ def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> F
     if source.is_weights:
         return Weights(layout=natural((*layout.axes[:dim], *new, *layout.axes[dim + 1 :])))
     arrangement, dims, fresh = arrange_one_by_one(layout, [dim])
-    axes = (*fresh.axes[:dim], *new, *fresh.axes[dim + 1 :])
+    before, after = fresh.axes[:dim], fresh.axes[dim + 1 :]
     return Take(
-        layout=natural(axes), source=Labels(source, arrangement), dim=dims[dim], index=index
+        layout=natural((*before, *new, *after)),
+        stored=natural((*before, _positions(prod(sizes)), *after)).field_sizes,
+        source=Labels(source, arrangement),
+        dim=dims[dim],
+        index=index,
     )
 
 
@@ -238,6 +257,11 @@ def _resized(layout: Layout, dim: int, size: int) -> Factor:
     axis = layout.axes[dim]
     channels = has_channels(axis) or (not axis and not any(map(has_channels, layout.axes)))
     return Factor(size, Kind.CHANNEL if channels else Kind.REPEATED)
+
+
+def _from_nearer_end(index: int, size: int) -> int:
+    """An index of an axis; counted from the end where the axis is dynamic and the end is nearer."""
+    return index - size if is_dynamic(size) and is_dynamic(index) else index
 
 
 def _clamped(start: int, size: int) -> int:

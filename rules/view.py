@@ -1,13 +1,14 @@
 """Views: axes are split, merged, reordered or repeated, and labels stay where they are."""
 
 from labeltrace.call import Call, listed
-from labeltrace.combination import over
+from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, Labels, Operand, Operation, Rearrange
 from labeltrace.layout import (
     Layout,
     arrange,
     expand,
+    has_positions,
     natural,
     permute,
     positions,
@@ -15,6 +16,7 @@ from labeltrace.layout import (
     view,
 )
 from labeltrace.registry import rule
+from labeltrace.rules.repetition import copied
 
 
 @rule(
@@ -61,7 +63,14 @@ def reordered(call: Call) -> Flow:
     return _relayout(source, permute(source.positions, [dim % rank for dim in call["dims"]]))
 
 
-@rule("aten.transpose", "aten.t", "aten.swapaxes", "aten.swapdims", "aten.numpy_T", "aten.mT")
+@rule("aten.numpy_T")
+def reversed_axes(call: Call) -> Flow:
+    """All axes in the opposite order."""
+    source: Operand = call["self"]
+    return _relayout(source, permute(source.positions, range(len(source.shape))[::-1]))
+
+
+@rule("aten.transpose", "aten.t", "aten.swapaxes", "aten.swapdims", "aten.mT")
 def transposed(call: Call) -> Flow:
     """Two axes exchanged; without arguments the last two."""
     source: Operand = call["self"]
@@ -99,6 +108,36 @@ def expanded(call: Call) -> Flow:
     if not source.traced:  # expand_as: only the other's shape is read
         return Constant()
     return _relayout(source, expand(source.positions, call.output))
+
+
+@rule("aten.pixel_unshuffle")
+def blocks_to_channels(call: Call) -> Flow:
+    """(*, C, H r, W r) to (*, C r r, H, W): positions within a block stand in the channel axis."""
+    source: Operand = call["self"]
+    factor: int = call["downscale_factor"]
+    *rest, channels, rows, columns = source.shape
+    split = (*rest, channels, rows // factor, factor, columns // factor, factor)
+    order = (*range(len(rest)), *(len(rest) + dim for dim in (0, 2, 4, 1, 3)))
+    return _relayout(source, view(permute(view(source.positions, split), order), call.output))
+
+
+@rule("aten.pixel_shuffle")
+def channels_to_blocks(call: Call) -> Flow:
+    """(*, C r r, H, W) to (*, C, H r, W r): channels become the positions of a block.
+
+    Where they are positions already, these find their places again.
+    """
+    source: Operand = call["self"]
+    factor: int = call["upscale_factor"]
+    *rest, channels, rows, columns = source.shape
+    first = len(rest)
+    split = (*rest, channels // factor**2, factor, factor, rows, columns)
+    layout = view(source.positions, split)
+    if any(has_positions(axis) for axis in layout.axes[first + 1 : first + 3]):
+        order = (*range(first), *(first + dim for dim in (0, 3, 1, 4, 2)))
+        return _relayout(source, view(permute(layout, order), call.output))
+    one_each = Layout((*layout.axes[: first + 1], *layout.axes[first + 3 :]))
+    return copied(with_axes(source, one_each), [1] * (first + 1) + [factor] * 2, each=True)
 
 
 def _relayout(source: Operand, layout: Layout) -> Flow:

@@ -671,7 +671,8 @@ def _merging(draw: Draw, state: State) -> Stage:
     rows, columns = state.space
     high, wide = (int(_pick(draw, *[d for d in _divisors(s) if d <= 3])) for s in state.space)
     layer = nn.Linear(high * wide * channels, 5)
-    norm = nn.Identity() if draw(st.booleans()) else nn.LayerNorm(high * wide * channels)
+    plain = bool(draw(st.booleans())) or high * wide * channels == 1  # one value: a constant
+    norm = nn.Identity() if plain else nn.LayerNorm(high * wide * channels)
     viewed = (
         f"x.view(x.shape[0], {channels}, {rows // high}, {high}, {columns // wide}, {wide})"
         f".permute(0, 2, 4, 3, 5, 1).flatten(3)"
@@ -684,6 +685,92 @@ def _merging(draw: Draw, state: State) -> Stage:
     merged = _pick(draw, viewed, f"torch.cat([{slices}], -1)")
     text = f"self.layer(self.norm({merged})).permute(0, 3, 1, 2)"
     return Stage(Code(text, layer=layer, norm=norm), State(5, (rows // high, columns // wide)))
+
+
+def _counts(
+    space: Sequence[int], kernel: list[int], stride: list[int], pad: list[int]
+) -> list[int]:
+    sliding = zip(space, kernel, stride, pad, strict=True)
+    return [(size + 2 * p - k) // s + 1 for size, k, s, p in sliding]
+
+
+def _windows_to_tokens(draw: Draw, state: State) -> Stage:
+    """Patches that may overlap, each a token (T2T-ViT, TNT)."""
+    kernel = [draw(st.integers(1, min(3, size))) for size in state.space]
+    stride = [int(_pick(draw, 1, 2, 3)) for _ in state.space]
+    padding = [draw(st.integers(0, k - 1)) for k in kernel]
+    layer = nn.Linear(state.channels * prod(kernel), 5)
+    text = f"self.layer(F.unfold(x, {kernel}, 1, {padding}, {stride}).mT)"
+    space = (prod(_counts(state.space, kernel, stride, padding)),)
+    return Stage(Code(text, layer=layer), State(5, space), prior=any(padding))
+
+
+def _mixed_windows(draw: Draw, state: State) -> Stage:
+    """Windows that overlap, mixed inside and laid back over one another (VOLO's outlooker)."""
+    kernel = [draw(st.integers(1, min(3, size))) for size in state.space]
+    padding = [draw(st.integers(0, (k - 1) // 2)) for k in kernel]
+    count, size = prod(_counts(state.space, kernel, [1, 1], padding)), prod(kernel)
+    text = (
+        f"F.fold(torch.einsum('ot,bctw->bcow', self.mix, F.unfold(x, {kernel}, padding={padding})"
+        f".unflatten(1, ({state.channels}, {size}))).reshape(-1, {state.channels * size}, {count}),"
+        f" {state.space}, {kernel}, padding={padding})"
+    )
+    mix = nn.Parameter(torch.randn(size, size))
+    return Stage(Code(text, mix=mix), replace(state, gate=False), prior=any(padding))
+
+
+def _haloed_windows(draw: Draw, state: State) -> Stage:
+    """Windows along rows and columns, as axes of their own; each becomes one position."""
+    kernel = [draw(st.integers(1, min(3, size))) for size in state.space]
+    stride = [int(_pick(draw, 1, 2)) for _ in state.space]
+    space = _counts(state.space, kernel, stride, [0, 0])
+    cut = "x" + "".join(f".unfold({2 + i}, {kernel[i]}, {stride[i]})" for i in range(2))
+    text = str(_pick(draw, f"{cut}.sum((4, 5))", f"self.layer({cut}.flatten(4))[..., 0]"))
+    layer = nn.Linear(prod(kernel), 2)
+    return Stage(Code(text, layer=layer), replace(state, space=tuple(space), gate=False))
+
+
+def _unshuffled_convolution(draw: Draw, state: State) -> Stage:
+    """Blocks of positions go into the channels, and a convolution slides over what is left."""
+    high, wide = (int(_pick(draw, *[d for d in _divisors(s) if d <= 3])) for s in state.space)
+    rows, columns = state.space[0] // high, state.space[1] // wide
+    blocks = f"x.unflatten(3, ({columns}, {wide})).unflatten(2, ({rows}, {high}))"
+    order = _pick(draw, (0, 1, 3, 5, 2, 4), (0, 3, 5, 1, 2, 4))
+    layer = nn.Conv2d(state.channels * high * wide, 4, (3, 1), padding=(1, 0))
+    text = f"self.layer({blocks}.permute({order}).flatten(1, 3))"
+    return Stage(Code(text, layer=layer), State(4, (rows, columns)))
+
+
+def _recurrent(draw: Draw, state: State) -> Stage:
+    """Over tokens, in one direction or both, layer after layer; or what is left at the end."""
+    kind = draw(st.sampled_from([nn.LSTM, nn.GRU, nn.RNN]))
+    both, first = bool(draw(st.booleans())), bool(draw(st.booleans()))
+    layers = int(_pick(draw, 1, 2))
+    layer = kind(state.channels, 3, layers, batch_first=first, bidirectional=both)
+    moved = "x" if first else "x.transpose(0, 1)"
+    if draw(st.booleans()):
+        text = f"self.layer({moved})[0]" + ("" if first else ".transpose(0, 1)")
+        return Stage(Code(text, layer=layer), State(6 if both else 3, state.space, gate=True))
+    last = "[1][0]" if kind is nn.LSTM else "[1]"
+    text = f"self.layer({moved}){last}[-1][:, None]"
+    return Stage(Code(text, layer=layer), State(3, (1,), gate=True))
+
+
+def _relative_positions(draw: Draw, state: State) -> Stage:
+    """Scores for each distance, shifted row by row until they stand in the places of keys."""
+    (tokens,) = state.space
+    apart = 2 * tokens - 1
+    shifted = (
+        f"F.pad(F.pad(q @ self.distances, (0, 1)).flatten(1), (0, {tokens - 1}))"
+        f".reshape(-1, {tokens + 1}, {apart})[:, :{tokens}, {tokens - 1}:]"
+    )
+    added = _pick(draw, f"q @ k.mT * 0.5 + {shifted}", f"{shifted} + 2 * (q @ k.mT)")
+    text = f"(lambda q, k, v: ({added}).softmax(-1) @ v)(*self.qkv(x).chunk(3, -1))"
+    parts: dict[str, nn.Module | Tensor] = {
+        "qkv": nn.Linear(state.channels, 3 * state.channels),
+        "distances": nn.Parameter(torch.randn(state.channels, apart)),
+    }
+    return Stage(Code(text, **parts), replace(state, blended=False, gate=False))
 
 
 def _resampling(draw: Draw, state: State) -> Stage:
@@ -910,7 +997,16 @@ ANY = (
     _transposed_convolution,
     _repetition,
 )
-OF_MAPS = (_axis_mixing, _windows, _axial, _to_tokens)
+OF_MAPS = (
+    _axis_mixing,
+    _windows,
+    _axial,
+    _to_tokens,
+    _windows_to_tokens,
+    _mixed_windows,
+    _haloed_windows,
+    _unshuffled_convolution,
+)
 OF_TOKENS = (
     _self_attention,
     _pooled_attention,
@@ -920,6 +1016,8 @@ OF_TOKENS = (
     _token_mixing,
     _class_token,
     _to_map,
+    _recurrent,
+    _relative_positions,
 )
 NESTED = (_residual, _gated, _concatenated, _split)
 

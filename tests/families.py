@@ -16,10 +16,32 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import GatedMlp
+from timm.layers import BlurPool2d, GatedMlp, GroupNormAct
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
+from timm.models.cait import Cait
 from timm.models.convmixer import ConvMixer
+from timm.models.crossvit import CrossVit
+from timm.models.davit import DaVit
+from timm.models.edgenext import EdgeNeXt
+from timm.models.efficientvim import EfficientViM
+from timm.models.efficientvit_mit import EfficientVit
+from timm.models.focalnet import FocalNet
+from timm.models.hiera import Hiera
+from timm.models.hieradet_sam2 import HieraDet
 from timm.models.metaformer import GroupNorm1, GroupNorm1NoBias, MetaFormer
 from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock, SpatialGatingBlock
+from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.nest import Nest
+from timm.models.nfnet import NfCfg, NormFreeNet
+from timm.models.qwen3_vit import Qwen3VitClassifier
+from timm.models.resnetv2 import ResNetV2
+from timm.models.sequencer import Sequencer2d
+from timm.models.swiftformer import SwiftFormer
+from timm.models.tnt import TNT
+from timm.models.tresnet import TResNet
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from timm.models.volo import VOLO
+from timm.models.xcit import Xcit
 from torch import Tensor, nn
 
 import labeltrace
@@ -52,11 +74,11 @@ def _build(make: Callable[..., nn.Module], settings: dict[str, Any]) -> nn.Modul
 
 def _family(
     name: str,
-    architecture: str | type[nn.Module],
+    architecture: str | Callable[..., nn.Module],
     image_size: tuple[int, int],
     **settings: Any,
 ) -> Family:
-    """A model of timm's by name, or by class where its name allows no other sizes."""
+    """A model of timm's by name, or by what makes it where its name allows no other sizes."""
     named = isinstance(architecture, str)
     make = partial(timm.create_model, architecture) if named else architecture
     return Family(name, partial(_build, make, settings), image_size)
@@ -137,6 +159,99 @@ _poolformer = partial(
 RESNET_IMAGE = (59, 83)  # 30 x 42, 15 x 21, 8 x 11, 4 x 6 and 2 x 3 positions
 _resnet = partial(_family, image_size=RESNET_IMAGE, layers=(1, 2, 1, 1), **PATH)
 
+# Its dropout of probabilities is in place: with it, the plain model cannot be trained.
+TNT_IMAGE = (24, 40)  # 3 x 5 patches of 2 x 2 pixels each
+_tnt = partial(
+    _family,
+    architecture=TNT,
+    image_size=TNT_IMAGE,
+    img_size=TNT_IMAGE,
+    patch_size=8,
+    embed_dim=15,
+    inner_dim=6,
+    depth=2,
+    num_heads_inner=2,
+    num_heads_outer=3,
+    pos_drop_rate=0.2,
+    **FEATURES,
+)
+
+
+def _bottleneck(name: str, kind: str, image_size: tuple[int, int], **settings: Any) -> Family:
+    """A residual network whose first stage is of self-attention over maps of half the image."""
+    settings = {"num_heads": 2} | settings
+    attention = ByoBlockCfg(
+        type="self_attn",
+        d=2,
+        c=16,
+        s=1,
+        gs=0,
+        br=0.5,
+        self_attn_layer=kind,
+        self_attn_kwargs=settings,
+    )
+    last = ByoBlockCfg(type="bottle", d=1, c=22, s=2, gs=0, br=0.5)
+    fixed = kind == "bottleneck"
+    config = ByoModelCfg(
+        blocks=(attention, last), stem_chs=6, stem_type="3x3", stem_pool="", fixed_input_size=fixed
+    )
+    given = {"img_size": image_size} if fixed else {}
+    return _family(name, ByobNet, image_size, cfg=config, **given, **PATH)
+
+
+NFNET = NfCfg(
+    depths=(1, 1, 1, 1),
+    channels=(8, 8, 16, 16),
+    stem_type="3x3",
+    stem_chs=8,
+    attn_layer="se",
+    attn_kwargs={"rd_ratio": 0.5},
+    extra_conv=True,
+    num_features=24,
+    act_layer="gelu",
+    gamma_in_act=True,
+)
+NAFLEX = NaFlexVitCfg(
+    patch_size=(4, 3),
+    embed_dim=24,
+    depth=1,
+    num_heads=3,
+    mlp_ratio=2.0,
+    pos_embed_grid_size=(3, 4),
+    class_token=True,
+    reg_tokens=2,
+    rope_type="axial",
+    attn_type="rope",
+    global_pool="map",
+    pos_drop_rate=0.2,
+    **ATTENTION,
+)
+MOBILEVIT = {
+    "type": "mobilevit",
+    "block_kwargs": {"transformer_dim": 12, "transformer_depth": 1, "patch_size": 2},
+}
+MOBILEVIT_V2 = {
+    "type": "mobilevit2",
+    "br": 0.5,
+    "gs": 1,
+    "block_kwargs": {"transformer_depth": 1, "patch_size": 2},
+}
+LAMBDA = {
+    "type": "self_attn",
+    "br": 0.5,
+    "gs": 0,
+    "self_attn_layer": "lambda",
+    "self_attn_kwargs": {"r": 3, "dim_head": 4},
+}
+
+
+def mobile(block: dict[str, Any]) -> ByoModelCfg:
+    """A convolution with stride two, a bottleneck, and a block of another kind."""
+    first = ByoBlockCfg(type="bottle", d=1, c=10, s=2, gs=0, br=0.5)
+    last = ByoBlockCfg(d=1, c=12, s=1, **block)
+    return ByoModelCfg(blocks=(first, last), stem_chs=6, stem_type="3x3", stem_pool="")
+
+
 FAMILIES: tuple[Family, ...] = (
     _vit("vit", "vit_tiny_patch16_224"),
     _vit("vit_average_pool", "vit_tiny_patch16_224", class_token=False, global_pool="avg"),
@@ -198,6 +313,37 @@ FAMILIES: tuple[Family, ...] = (
         res_scale_init_values=None,
     ),
     _poolformer("poolformer_v2", MetaFormer, norm_layers=GroupNorm1NoBias),
+    _family(
+        "sequencer",
+        Sequencer2d,
+        (20, 28),  # 5 x 7 patches
+        img_size=(20, 28),
+        layers=(1, 1),
+        patch_sizes=(4, 1),
+        embed_dims=(6, 10),
+        hidden_sizes=(3, 5),
+        mlp_ratios=(2, 2),
+        **HEAD,
+    ),
+    _tnt("tnt"),
+    _tnt("tnt_legacy", legacy=True),
+    _family(
+        "volo",
+        VOLO,
+        (48, 80),  # 6 x 10 positions in windows of 3 x 3, then 3 x 5 tokens
+        img_size=(48, 80),
+        layers=(2, 1),
+        stem_hidden_dim=6,
+        embed_dims=(6, 10, 10, 10),
+        num_heads=(3, 2, 2, 2),
+        mlp_ratio=2.0,
+        use_aux_head=False,
+        drop_path_rate=0.3,
+        attn_drop_rate=0.2,
+        **HEAD,
+    ),
+    _bottleneck("halonet", "halo", (24, 36), block_size=3, halo_size=1),
+    _bottleneck("botnet", "bottleneck", (10, 14)),
     _resnet("resnet", "resnet18", channels=(5, 7, 11, 13)),
     _resnet("resnext", "resnext50_32x4d", channels=(6, 10, 12, 14), cardinality=2, base_width=32),
     _resnet("resnet_d", "resnet26d", channels=(5, 7, 11, 13), stem_width=6),
@@ -205,6 +351,215 @@ FAMILIES: tuple[Family, ...] = (
     _resnet("eca_resnet", "ecaresnet26t", channels=(5, 7, 11, 13), stem_width=6),
     _resnet("sk_resnet", "skresnet18", channels=(16, 24, 32, 40)),
     _resnet("resnest", "resnest26d", channels=(6, 10, 12, 14), stem_width=6),
+    # Blur pooling with reflection pads.
+    _resnet("blur_resnet", "resnet18", channels=(5, 7, 11, 13), aa_layer=BlurPool2d),
+    # Weight-standardised kernels; scaled ones with a gain.
+    _family(
+        "bit",
+        ResNetV2,
+        (43, 59),
+        layers=(1, 1),
+        channels=(12, 20),
+        stem_chs=6,
+        stem_type="fixed",
+        bottle_ratio=0.5,
+        norm_layer=partial(GroupNormAct, num_groups=2),
+        **PATH,
+    ),
+    _family(
+        "nfnet",
+        partial(NormFreeNet, NFNET),
+        (43, 59),
+        **PATH,
+    ),
+    # A stem over blocks of 4 x 4 pixels.
+    _family("tresnet", TResNet, (52, 76), layers=(1, 1, 1, 1), width_factor=0.125, **PATH),
+    # Talking heads, and a class token that joins late.
+    _family(
+        "cait",
+        Cait,
+        VIT_IMAGE,
+        img_size=VIT_IMAGE,
+        patch_size=(4, 3),
+        embed_dim=33,
+        depth=1,
+        num_heads=3,
+        mlp_ratio=2.0,
+        depth_token_only=1,
+        **ATTENTION,
+    ),
+    # States that gather tokens and are read out again.
+    _family(
+        "efficientvim",
+        EfficientViM,
+        (48, 112),
+        embed_dim=(16, 24),
+        depths=(1, 1),
+        mlp_ratio=2.0,
+        state_dim=(5, 3),
+        **PATH,
+    ),
+    # Relative positions by einsum, in padded windows.
+    _family(
+        "sam",
+        VisionTransformerSAM,
+        (15, 21),
+        img_size=(15, 21),
+        patch_size=3,
+        embed_dim=12,
+        depth=2,
+        num_heads=2,
+        mlp_ratio=2.0,
+        use_rel_pos=True,
+        window_size=3,
+        global_attn_indexes=(1,),
+        neck_chans=10,
+        **ATTENTION,
+    ),
+    # Windows that are unrolled once, and pooled queries; windows again at each block.
+    _family(
+        "hiera",
+        Hiera,
+        (32, 48),
+        img_size=(32, 48),
+        embed_dim=6,
+        stages=(1, 1),
+        q_pool=1,
+        mask_unit_size=(2, 2),
+        mask_unit_attn=(True, False),
+        mlp_ratio=2.0,
+        **PATH,
+    ),
+    _family(
+        "sam_2",
+        HieraDet,
+        (48, 64),
+        embed_dim=6,
+        stages=(1, 2),
+        q_pool=1,
+        window_spec=(4, 2),
+        global_pos_size=(2, 2),
+        global_att_blocks=(2,),
+        **PATH,
+    ),
+    _family(
+        "nest",
+        Nest,
+        (24, 24),
+        img_size=24,
+        patch_size=3,
+        num_levels=2,
+        embed_dims=(6, 10),
+        num_heads=(1, 2),
+        depths=(1, 1),
+        mlp_ratio=2.0,
+        **ATTENTION,
+    ),
+    # Linear attention; channels that attend to channels.
+    _family(
+        "efficientvit_mit",
+        EfficientVit,
+        (48, 80),
+        widths=(4, 6, 8, 10),
+        depths=(1, 1, 1, 1),
+        head_dim=4,
+        expand_ratio=2,
+        head_widths=(20, 24),
+        **HEAD,
+    ),
+    _family(
+        "xcit",
+        Xcit,
+        (40, 56),
+        img_size=(40, 56),
+        patch_size=8,
+        embed_dim=12,
+        depth=1,
+        num_heads=2,
+        mlp_ratio=2.0,
+        cls_attn_layers=1,
+        tokens_norm=True,
+        eta=1e-5,
+        **PATH,
+    ),
+    _family(
+        "edgenext",
+        EdgeNeXt,
+        (36, 52),
+        dims=(6, 10, 12, 14),
+        depths=(1, 1, 1, 1),
+        global_block_counts=(0, 1, 0, 0),
+        heads=(1, 2, 1, 1),
+        d2_scales=(2, 2, 2, 2),
+        kernel_sizes=(3, 5, 3, 3),
+        expand_ratio=2,
+        **PATH,
+    ),
+    _family(
+        "davit",
+        DaVit,
+        (44, 76),
+        depths=(1, 1),
+        embed_dims=(6, 10),
+        num_heads=(2, 2),
+        window_size=3,
+        mlp_ratio=2.0,
+        **PATH,
+    ),
+    # Two streams that read each other's tokens through their class tokens.
+    _family(
+        "cross_vit",
+        CrossVit,
+        (24, 36),
+        img_size=(24, 36),
+        patch_size=(4, 6),
+        embed_dim=(12, 18),
+        depth=((1, 1, 0),),
+        num_heads=(2, 3),
+        **ATTENTION,
+    ),
+    # Gated context of growing windows.
+    _family(
+        "focalnet",
+        FocalNet,
+        (44, 76),
+        embed_dim=6,
+        depths=(1, 1),
+        focal_levels=(2, 1),
+        focal_windows=(3, 3),
+        mlp_ratio=2.0,
+        **FEATURES,
+    ),
+    # Attention between the pixels in one place of each patch; gated by a sum over the tokens.
+    _family("mobilevit", partial(ByobNet, mobile(MOBILEVIT)), (36, 44), **PATH),
+    _family("mobilevit_v2", partial(ByobNet, mobile(MOBILEVIT_V2)), (36, 44), **PATH),
+    _family("lambda_resnet", partial(ByobNet, mobile(LAMBDA)), (36, 44), **PATH),
+    _family(
+        "swiftformer",
+        SwiftFormer,
+        (44, 76),
+        layers=(1, 1, 1, 1),
+        embed_dims=(6, 8, 10, 12),
+        mlp_ratios=2,
+        **FEATURES,
+    ),
+    # Positions and rotary tables computed in `forward`; pixels in the channel axis of a token.
+    _family("naflexvit", partial(NaFlexVit, NAFLEX), VIT_IMAGE, img_size=VIT_IMAGE),
+    _family(
+        "qwen3_vit",
+        Qwen3VitClassifier,
+        (24, 40),
+        img_size=(24, 40),
+        patch_size=4,
+        embed_dim=24,
+        depth=1,
+        num_heads=3,
+        mlp_ratio=2.0,
+        merge_size=2,
+        pos_embed_grid_size=4,
+        encoder_pool="merge",
+        **ATTENTION,
+    ),
 )
 
 every_family = pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -64,14 +65,23 @@ BAD_LABELS: dict[str, tuple[Any, str]] = {
     "no_tensor": ([[0.5, 0.5]], r"must be a tensor \(B, K, \*sizes\), not list"),
     "integers": ((LABELS > 0.5).long(), r"dtype torch.int64.*floating point.*one-hot"),
     "booleans": (LABELS > 0.5, r"dtype torch.bool.*floating point"),
-    "device": (LABELS.to("meta"), r"on meta, the images on cpu.*\.to\(images.device\)"),
-    "rank": (LABELS.mean((2, 3)), r"shape \(3, 2\).*\(3, 3, 6, 10\).*\(B, K, 6, 10\)"),
-    "rows_and_columns": (LABELS.mT, r"shape \(3, 2, 10, 6\).*\(B, K, 6, 10\)"),
+    "device": (
+        LABELS.to("meta"),
+        r"labels are on meta, the images on cpu; move them with labels\.to\(images.device\)",
+    ),
+    "rank": (
+        LABELS.mean((2, 3)),
+        r"shape \(3, 2\); for an input of shape \(3, 3, 6, 10\) they must be \(B, K, 6, 10\)",
+    ),
+    "rows_and_columns": (
+        LABELS.mT,
+        r"labels have shape \(3, 2, 10, 6\); \(B, K, 6, 10\) fits the input, or ones for sizes",
+    ),
     "size": (LABELS[..., 1:], r"shape \(3, 2, 6, 9\).*\(B, K, 6, 10\)"),
     "no_sources": (LABELS[:, :0], r"shape \(3, 0, 6, 10\)"),
     "batch": (LABELS[:2], r"batch of 2, the input one of 3"),
     "one_for_all": (LABELS[:1], r"batch of 1, the input one of 3"),
-    "nan": (with_entry(torch.nan), "NaN"),
+    "nan": (with_entry(torch.nan), "labels have NaN entries"),
     "infinite": (with_entry(torch.inf), "sum to one"),
     "negative": (NEGATIVE, r"negative.*-0\.5"),
     "sum": (LABELS * 2, r"sum to one over dimension 1.*up to 1;.*labels.sum\(1, keepdim=True\)"),
@@ -134,13 +144,14 @@ def test_arguments_that_the_model_does_not_take() -> None:
         lambda: align(model)(IMAGES, LABELS, scale=3),
     ):
         message = refused(model, CaptureError, call)
-        assert re.search(r"Tiny.*(too many positional|unexpected keyword)", message, re.S)
+        assert "Tiny cannot be called so: " in message
+        assert re.search(r"too many positional|unexpected keyword", message)
 
 
 def test_arguments_of_a_kind_that_no_graph_takes() -> None:
     model = Function(lambda x, indices: x)
     message = refused(model, CaptureError, lambda: align(model)(IMAGES, LABELS, {1, 2}))
-    assert "set" in message
+    assert "an argument of type set cannot be part of a graph; pass tensors, numbers" in message
 
 
 def test_what_the_plain_model_refuses_is_refused() -> None:
@@ -167,8 +178,9 @@ def test_no_tensor_to_carry_labels(nothing: Any) -> None:
         lambda: align(model)(nothing, LABELS),
     ):
         message = refused(model, CaptureError, call)
-        assert "without a tensor" in message
-        assert "image batch" in message
+        assert (
+            "called without a tensor, so nothing can carry labels; pass the image batch" in message
+        )
 
 
 @pytest.mark.parametrize("channel_dim", [0, 4, -4, -5])
@@ -243,33 +255,30 @@ def test_operators_without_a_rule() -> None:
     ):
         message = refused(model, UnknownOperatorError, call)
         # Every one of them, with its shapes, module and line.
-        assert message.count("no rule for aten.special_bessel_j0") == 2
-        assert message.count("no rule for aten.special_bessel_j1") == 1
+        assert message.count("no rule for aten.special_bessel_j0: 2 calls; ") == 1
+        assert message.count("no rule for aten.special_bessel_j1: 1 call; ") == 1
         assert re.search(r"called with \(\w+, 5, 3, 5\) -> \(\w+, 5, 3, 5\)", message)
         assert re.search(rf"\(Unknown\), {re.escape(__file__)}:\d+: features = ", message)
         # A stub for each operator, once.
-        assert message.count("def special_bessel_j0(call):") == 1
-        assert message.count("def special_bessel_j1(call):") == 1
+        assert message.count("def special_bessel_j0_rule(call):") == 1
+        assert message.count("def special_bessel_j1_rule(call):") == 1
 
 
 def test_the_stub_in_the_error_mends_it() -> None:
     model = Unknown().eval()
     with pytest.raises(UnknownOperatorError) as caught:
         align(model, IMAGES)
-    lines = str(caught.value).split("such as\n")[1].splitlines()
-    source = "\n".join(
-        line.removeprefix("    ") for line in lines if "labeltrace.align(" not in line
-    )
-    names: dict[str, Any] = {}
-    exec(source, names)
-    rules = {  # filed by name and by operator
-        "aten.special_bessel_j0": names["special_bessel_j0"],
-        torch.ops.aten.special_bessel_j1: names["special_bessel_j1"],
-    }
-    outputs, labels = align(model, IMAGES, rules=rules)(IMAGES, LABELS)
-    assert torch.equal(outputs, model(IMAGES))
+    names: dict[str, Any] = {"model": model}
+    exec(textwrap.dedent(str(caught.value).split("\n\n", 1)[1]), names)
     plain = align(Tiny().eval())(IMAGES, LABELS)[1]
-    torch.testing.assert_close(labels, plain)
+    by_operator = {torch.ops.aten.special_bessel_j1: names["special_bessel_j1_rule"]}
+    for aligned in (
+        names["aligned"],
+        align(model, IMAGES, rules=names["rules"] | by_operator),
+    ):
+        outputs, labels = aligned(IMAGES, LABELS)
+        assert torch.equal(outputs, model(IMAGES))
+        torch.testing.assert_close(labels, plain)
 
 
 class Cutter(Tiny):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -180,16 +181,25 @@ def test_fixed_batch_says_why() -> None:
     ("name", "words"),
     [
         ("deit_smal_patch16_224", ("no model named", "deit_small_patch16_224")),
-        ("deit_small_patch16_224.fb_in2k", ("fb_in2k", "deit_small_patch16_224.fb_in1k")),
+        (
+            "deit_small_patch16_224.fb_in2k",
+            ("fb_in2k", "timm's weights of this model: deit_small_patch16_224.fb_in1k"),
+        ),
         ("package.models", ("no model named", "package.module:factory")),
         ("", ("no model named",)),
-        ("nowhere.models:build", ("no module 'nowhere'", "install it")),
+        (
+            "nowhere.models:build",
+            ("there is no module 'nowhere' to import; install it, or run in the folder",),
+        ),
         ("tests.nowhere:build", ("no module 'tests.nowhere'",)),
         (":build", ("importing", "Empty module name")),
-        ("tests.test_cli:chaty", ("has no 'chaty'", "chatty")),
+        ("tests.test_cli:chaty", ("the module tests.test_cli defines no 'chaty'", "chatty")),
         ("tests.test_cli:number", ("of type int", "callable")),
         ("tests.test_cli:failing", ("seven is not even", "test_cli.py:", "raise ValueError")),
-        ("tests.test_cli:needing_arguments", ("depth",)),
+        (
+            "tests.test_cli:needing_arguments",
+            ("failed in its own code: TypeError", "depth"),
+        ),
         ("tests.test_cli:returning_nothing", ("returned a NoneType", "torch.nn.Module")),
         ("tests.test_cli:Branching", ("cannot be captured", "images.sum() > 0")),
         ("tests.test_cli:Unruly", ("aten.cumprod", "labeltrace.align(model, rules=")),
@@ -277,14 +287,20 @@ def test_normalise_is_torchvisions() -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"not an image", None])
-def test_unreadable_image_is_one_error(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"not an image", "is not an image in a format that Pillow reads"),
+        (None, "cannot be read: No such file or directory; give the path of an image"),
+    ],
+)
+def test_unreadable_image_is_one_error(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "picture.png"
     if content is not None:
         path.write_bytes(content)
     result = run("demo", "--images", str(path), str(path), "-o", str(tmp_path))
     assert result.exit_code == 1
-    assert "picture.png" in result.stderr
+    assert f"picture.png {words}" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -350,7 +366,7 @@ def test_maps_lie_as_the_image_does(arrangement: str) -> None:
 
 
 def test_grid_needs_a_square_and_one_channel_axis() -> None:
-    with pytest.raises(LayoutError, match="6 tokens"):
+    with pytest.raises(LayoutError, match="6 tokens after 1 prefix tokens form no square map"):
         label_grid(torch.zeros(1, 7, 5), torch.zeros(1, 7, 2), prefix_tokens=1)
     with pytest.raises(LayoutError, match="neither tokens"):
         label_grid(torch.zeros(1, 7), torch.zeros(1, 2))
@@ -448,6 +464,8 @@ def test_output_that_cannot_be_a_folder(tmp_path: Path) -> None:
         result = run("demo", "-o", str(path))
         assert result.exit_code == 2
         assert "Traceback" not in result.stderr
+    told = " ".join(re.findall(r"\w+", result.stderr))  # without the box around it
+    assert "cannot make the folder" in told
 
 
 # Trained weights. ---------------------------------------------------------------------------------
@@ -503,7 +521,9 @@ def test_proxy_is_tried_in_the_place_of_the_hub(
         raise OSError("the proxy said no")
 
     monkeypatch.setattr(timm, "create_model", download)
-    with pytest.raises(WeightsUnavailableError, match="the proxy said no"):
+    with pytest.raises(
+        WeightsUnavailableError, match="its weights could not be fetched: OSError: the proxy"
+    ):
         load_model("vit_tiny_patch16_224", pretrained=True)
 
 

@@ -32,7 +32,8 @@ EXAMPLE = re.compile(
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-ROOM = re.compile(r"`((?:labeltrace|rules)/[\w/.]*)`")
+ROOM = re.compile(r"`((?:labeltrace|rules|models_zoo)/[\w/.]*)`")
+TOP_LEVEL = ("rules", "models_zoo")  # packages beside labeltrace, imported as parts of it
 
 
 def name(page: Path) -> str:
@@ -123,7 +124,7 @@ def room_of(file: Path) -> str:
 def rooms() -> dict[str, list[Path]]:
     """The files of each room."""
     found: dict[str, list[Path]] = {}
-    for folder in ("labeltrace", "labeltrace/label_ops", "rules"):
+    for folder in ("labeltrace", "labeltrace/label_ops", "labeltrace/zoo_sweep", *TOP_LEVEL):
         for file in sorted((ROOT / folder).glob("*.py")):
             if folder != "labeltrace" or file.stem != "__init__":
                 found.setdefault(room_of(file), []).append(file)
@@ -138,8 +139,8 @@ def imported_rooms(file: Path) -> Iterator[str]:
         if package != "labeltrace":
             continue
         for imported in [path[0]] if path else [alias.name for alias in node.names]:
-            if imported == "rules":
-                yield "rules/"
+            if imported in TOP_LEVEL:
+                yield f"{imported}/"
             else:
                 folder = ROOT / "labeltrace" / imported
                 yield f"labeltrace/{imported}/" if folder.is_dir() else f"labeltrace/{imported}.py"

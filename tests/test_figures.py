@@ -102,5 +102,5 @@ def test_equal_labels_are_not_stretched_to_full_colour() -> None:
 def test_needs_a_model() -> None:
     pixels = torch.zeros(3, 2, 2)
     photographs = (Photograph("a", pixels), Photograph("b", pixels))
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="label_map_figure needs the maps of at least one model"):
         label_map_figure(photographs, pixels, [])

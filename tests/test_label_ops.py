@@ -493,6 +493,115 @@ def test_convolve_transposed(case: dict[str, Any], inside: int, out: int, kinds:
     assert_distributions(result)
 
 
+@st.composite
+def overlapping_windows(draw: st.DrawFn) -> dict[str, Any]:
+    """Settings of windows over two axes, at least one of them inside the padded image."""
+    case: dict[str, Any] = {"sizes": draw(st.permutations([7, 5]))}
+    case["kernel"] = [draw(st.integers(1, 3)) for _ in range(2)]
+    case["stride"] = [draw(st.integers(1, 4)) for _ in range(2)]
+    case["padding"] = [draw(st.integers(0, 2)) for _ in range(2)]
+    case["dilation"] = [draw(st.integers(1, 2)) for _ in range(2)]
+    return case
+
+
+def seen_by_windows(case: dict[str, Any]) -> tuple[Tensor, tuple[int, int]]:
+    """Which pixel each place of each window sees, counted from one; 0 for the padding.
+
+    (windows, places in a window) by torch's own `unfold` of the pixels' numbers.
+    """
+    rows, columns = case["sizes"]
+    numbers = torch.arange(1, rows * columns + 1).reshape(1, 1, rows, columns).double()
+    names = ("kernel", "dilation", "padding", "stride")
+    seen = torch.nn.functional.unfold(numbers, *(case[name] for name in names))
+    counts = tuple(
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, d, p, s in zip(case["sizes"], *(case[name] for name in names), strict=True)
+    )
+    return seen[0].long().T, counts
+
+
+@few
+@given(overlapping_windows(), st.booleans())
+def test_unfold(case: dict[str, Any], between: bool) -> None:
+    """By dimension, with another one between the two or not; the batch is the second one then."""
+    rows, columns = case["sizes"]
+    labels, prior = field(3, rows, columns), field(3, seed=7)
+    seen, counts = seen_by_windows(case)
+    names = ("kernel", "stride", "padding", "dilation")
+    given_ = prior if any(case["padding"]) else None
+    order = (1, 0, 2) if between else (0, 1, 2)
+    dims = [order.index(1), order.index(2)]
+    moved = labels.permute(*order, 3)
+    settings_ = [case[name] for name in names]
+    result = called(label_ops.unfold, moved, given_, dims, *settings_, batch_dim=order.index(0))
+    shape = [3] * 1 + [counts[0], case["kernel"][0], counts[1], case["kernel"][1]]
+    back = result.permute(2, 0, 1, 3, 4, 5) if between else result
+    assert list(back.shape) == [*shape, SOURCES]
+    flat = back.permute(0, 1, 3, 2, 4, 5).reshape(3, *seen.shape, SOURCES)
+    pixels = torch.cat([prior[:, None], labels.flatten(1, 2)], 1)
+    assert torch.equal(flat, pixels[:, seen])
+
+
+@few
+@given(overlapping_windows(), st.sampled_from(["both", "windows", "places"]))
+def test_fold(case: dict[str, Any], varies: str) -> None:
+    """Every pixel by itself: the mean of the windows' places that see it."""
+    seen, _ = seen_by_windows(case)
+    windows_, places = seen.shape
+    labels = field(5, places if varies != "windows" else 1, windows_ if varies != "places" else 1)
+    names = ("kernel", "stride", "padding", "dilation")
+    result = called(label_ops.fold, labels, case["sizes"], *(case[name] for name in names))
+    assert list(result.shape) == [5, *case["sizes"], SOURCES]
+    every = labels.double().expand(5, places, windows_, SOURCES).transpose(1, 2)
+    for number, (row, column) in enumerate(indices(case["sizes"]), 1):
+        landing = every[:, seen == number]
+        if not landing.shape[1]:
+            landing = every.flatten(1, 2)
+        found = result[:, row, column].double()
+        torch.testing.assert_close(found, landing.mean(1), **LAX)
+    assert_distributions(result)
+
+
+# Recurrence.
+
+
+@few
+@given(
+    st.permutations([2, 3, 5]),
+    st.integers(0, 2),
+    st.integers(1, 3),
+    st.booleans(),
+    st.integers(0, 2),
+)
+def test_recur_and_final_states(
+    sizes: list[int], dim: int, layers: int, both: bool, averaged: int
+) -> None:
+    """Step after step, layer after layer, with what a layer has read so far in a list."""
+    labels = field(*sizes, *(2, 7)[:averaged])
+    settings_: dict[str, Any] = {"bidirectional": both, "averaged": averaged}
+    outputs = called(label_ops.recur, labels, dim, layers, **settings_)
+    states = called(label_ops.final_states, labels, dim, layers, **settings_)
+    steps = list(labels.double().unbind(dim))
+    steps = [step.reshape(*step.shape[:2], -1, SOURCES).mean(2) for step in steps]
+    last: list[Tensor] = []
+    for _ in range(layers):
+        read_by: list[list[Tensor]] = []
+        for backwards in (False, True)[: 1 + both]:
+            order = steps[::-1] if backwards else steps
+            read: list[Tensor] = []
+            means = []
+            for step in order:
+                read.append(step)
+                means.append(sum(read) / len(read))
+            last.append(means[-1])
+            read_by.append(means[::-1] if backwards else means)
+        steps = [sum(pair) / len(pair) for pair in zip(*read_by, strict=True)]
+    torch.testing.assert_close(outputs.double(), torch.stack(steps, dim), **LAX)
+    torch.testing.assert_close(states.double(), torch.stack(last), **LAX)
+    assert_distributions(outputs)
+    assert_distributions(states)
+
+
 # Resampling: the weights of one axis, as the operators' documents define them.
 
 

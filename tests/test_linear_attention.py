@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
 
 HEADS, WIDTH, ROWS, COLUMNS = 2, 3, 5, 7
+
+
+PHI: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "exp": torch.exp,
+    "shifted": lambda x: F.dropout(F.elu(x) + 1, 0.2, training=False),
+    "squared": lambda x: (x - 1) ** 2,
+    "scaled": lambda x: (3 - x.tanh()).clamp(min=0.5) / 7,
+    "signed": F.elu,
+    "shifted too little": lambda x: F.elu(x, alpha=2) + 1,
+    "turned round": lambda x: -(F.elu(x) + 1),
+}
+SIGNED = {"signed", "shifted too little", "turned round"}
 
 
 class LinearAttention(nn.Module):
@@ -20,9 +36,7 @@ class LinearAttention(nn.Module):
         self.spelling, self.phi = spelling, phi
 
     def features(self, x: Tensor) -> Tensor:
-        return {"relu": torch.relu, "exp": torch.exp, "signed": torch.nn.functional.elu}[self.phi](
-            x
-        )
+        return PHI[self.phi](x)
 
     def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.qkv(x).flatten(2).transpose(1, 2)  # (B, N, 3 h d)
@@ -59,7 +73,7 @@ def label_image(batch: int) -> Tensor:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("phi", ["relu", "exp", "signed"])
+@pytest.mark.parametrize("phi", PHI)
 def test_labels_mix_by_the_product_of_the_features(spelling: str, phi: str) -> None:
     torch.manual_seed(2)
     model, image, labels = LinearAttention(spelling, phi), torch.randn(4, 3, 5, 7), label_image(4)
@@ -73,7 +87,27 @@ def test_labels_mix_by_the_product_of_the_features(spelling: str, phi: str) -> N
     torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
     steps = [n for n in aligned.trace(image).nodes if str(n.operation) == "spatial mixing"]
     assert len(steps) == 1
-    assert steps[0].exact == (phi != "signed")
+    assert steps[0].exact == (phi not in SIGNED)
+
+
+def test_keys_and_values_may_come_from_elsewhere() -> None:
+    class Pooled(LinearAttention):
+        def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            keys, values = (F.avg_pool2d(x, size) for size in ((1, 7), (5, 1)))
+            return tuple(t.flatten(2).mT.relu() for t in (x, x.relu() + 0.1 * keys, values + keys))
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.parts(x)
+            return q @ (k.mT @ v)
+
+    model, image, labels = Pooled("", "relu"), torch.randn(2, 3, 5, 7), label_image(2)
+    result = labeltrace.align(model)(image, labels)[1]
+    q, k, _ = (t.double() for t in model.parts(image))
+    matrix = q @ k.mT
+    matrix = (matrix / matrix.sum(-1, keepdim=True)).nan_to_num(1 / (ROWS * COLUMNS))
+    along = (labels.mean(3, keepdim=True) + labels.mean(2, keepdim=True)) / 2
+    expected = matrix @ along.flatten(2).mT.double()
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
 
 
 def test_rows_without_a_feature_mix_equally() -> None:
@@ -114,23 +148,69 @@ def test_keys_times_values_that_meet_no_queries_are_refused() -> None:
         labeltrace.align(Lost("", "relu"), torch.randn(2, 3, 5, 7))
 
 
-def test_features_gathered_over_the_tokens_are_approximate() -> None:
-    """Keys that a softmax normalises over the tokens gather labels before queries choose."""
+class FactorAttention(LinearAttention):
+    """Keys that a softmax normalises over the tokens gather values before queries choose."""
 
-    class FactorAttention(LinearAttention):
-        def forward(self, x: Tensor) -> Tensor:
-            q, k, v = self.projected(x)
-            return (q @ (k.softmax(2).mT @ v)).transpose(1, 2).flatten(2)
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = self.qkv(x).flatten(2).mT.reshape(x.shape[0], -1, 3, HEADS, WIDTH)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return self.features(q), k.softmax(2), v
 
-    model, image, labels = FactorAttention("", "signed"), torch.randn(2, 3, 5, 7), label_image(2)
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.parts(x)
+        if self.spelling == "shared":  # each head's queries choose from the first head's features
+            k, v = k[:, 0], v[:, 0]
+            mixed = q @ (0.3 * (k.mT @ v)).unsqueeze(1)
+        elif self.spelling == "transposed":
+            mixed = ((v.mT @ k) @ q.mT).mT
+        else:
+            mixed = torch.einsum("bhnd,bhde->bhne", q, torch.einsum("bhnd,bhne->bhde", k, v))
+        return mixed.transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("spelling", ["shared", "transposed", "einsum"])
+@pytest.mark.parametrize("phi", ["relu", "signed"])
+def test_factor_attention_is_linear_attention(spelling: str, phi: str) -> None:
+    """One mixing for each head, though labels could be averaged over heads halfway."""
+    model, image, labels = FactorAttention(spelling, phi), torch.randn(2, 3, 5, 7), label_image(2)
     aligned = labeltrace.align(model)
     result = aligned(image, labels)[1]
-    q, k, _ = (t.double() for t in model.projected(image))
-    gathered = k.softmax(2).mT.mean(1) @ labels.flatten(2).mT.double()
-    chosen = (q.abs() / q.abs().sum(-1, keepdim=True)).mean(1) @ gathered
-    torch.testing.assert_close(result.double(), chosen, atol=1e-5, rtol=0)
-    (node,) = aligned.trace(image).approximate
-    assert "one after the other" in node.approximation
+    q, k, _ = (t.double().abs() for t in model.parts(image))
+    matrices = q @ (k[:, :1] if spelling == "shared" else k).mT
+    matrices = (matrices / matrices.sum(-1, keepdim=True)).nan_to_num(1 / (ROWS * COLUMNS))
+    expected = matrices.mean(1) @ labels.flatten(2).mT.double()
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+    reasons = [node.approximation for node in aligned.trace(image).approximate]
+    assert len(reasons) == (phi == "signed")
+    assert all("may be negative" in reason for reason in reasons)
+
+
+def test_hidden_states_between_two_mixings_are_positions() -> None:
+    """EfficientViM: states gather the tokens, are transformed, and are read out again."""
+
+    class StateSpace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.states = nn.Conv1d(3, 3 * 11, 1)
+            self.update = nn.Conv1d(3, 3, 1)
+
+        def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            a, b, c = self.states(x.flatten(2)).chunk(3, 1)
+            return a.softmax(2) * b, c
+
+        def forward(self, x: Tensor) -> Tensor:
+            gather, read = self.parts(x)
+            states = x.flatten(2) @ gather.mT  # (B, 3, 11)
+            return torch.relu(self.update(states)) @ read
+
+    model, image, labels = StateSpace(), torch.randn(2, 3, 5, 7), label_image(2)
+    aligned = labeltrace.align(model)
+    result = aligned(image, labels)[1]
+    gather, read = (t.double().abs() for t in model.parts(image))
+    states = (gather / gather.sum(-1, keepdim=True)) @ labels.flatten(2).mT.double()
+    rows = read.mT / read.mT.sum(-1, keepdim=True)
+    torch.testing.assert_close(result.double(), (rows @ states).mT, atol=1e-5, rtol=0)
+    assert not aligned.trace(image).approximate
 
 
 def test_learned_queries_are_exact() -> None:

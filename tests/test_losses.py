@@ -65,14 +65,22 @@ def test_autocast_changes_nothing():
         (torch.zeros(7), torch.zeros(7), r"\(B, C\).*got \(7,\).*dimension 1"),
         (torch.zeros(0, 7), torch.zeros(0, 7), r"not empty, got \(0, 7\)"),
         (torch.zeros(3, 7), torch.zeros(7, 3), r"\(7, 3\).*\(3, 7\).*num_classes=7"),
-        (torch.zeros(3, 7), torch.zeros(3, dtype=torch.long), r"\(3,\).*same shape"),
+        (
+            torch.zeros(3, 7),
+            torch.zeros(3, dtype=torch.long),
+            r"\(3,\) and logits \(3, 7\) must have the same shape; make the targets with",
+        ),
         (
             torch.zeros(3, 7),
             torch.zeros(3, 7).long(),
-            r"soft_targets.*torch.int64.*not class indic",
+            r"soft_targets must be floating point, got torch.int64; .*distributions over classes",
         ),
         (torch.zeros(3, 7).long(), torch.zeros(3, 7), r"logits must be floating.*torch.int64"),
-        (torch.zeros(3, 7), torch.zeros(3, 7, device="meta"), r"on meta.*on cpu.*\.to\("),
+        (
+            torch.zeros(3, 7),
+            torch.zeros(3, 7, device="meta"),
+            r"soft_targets are on meta, logits on cpu; move the targets with \.to\(",
+        ),
     ],
 )
 def test_unusable_input_is_refused(logits, targets, words):

@@ -350,7 +350,7 @@ def test_unaligned_targets_are_timms(smoothing):
         ({"alpha": -1.0}, r"alpha .* got -1.0"),
         ({"alpha": math.nan}, r"alpha .* got nan"),
         ({"alpha": math.inf}, r"alpha must be finite .* got inf"),
-        ({"prob": -0.1}, r"prob must be .* \[0, 1\], got -0.1"),
+        ({"prob": -0.1}, r"prob must be a probability in \[0, 1\], got -0.1"),
         ({"prob": 1.1}, r"prob .* got 1.1"),
         ({"prob": math.nan}, r"prob .* got nan"),
     ],
@@ -372,11 +372,19 @@ IMAGES, TARGETS = torch.zeros(3, 1, 5, 7), torch.zeros(3, dtype=torch.long)
         (IMAGES[0], TARGETS, r"images must be \(B, C, H, W\).*got \(1, 5, 7\).*batch"),
         (IMAGES[:0], TARGETS[:0], r"not empty, got \(0, 1, 5, 7\)"),
         (IMAGES, TARGETS[:2], r"targets must be \(B,\) = \(3,\).*got \(2,\)"),
-        (IMAGES, torch.zeros(3, 9), r"got \(3, 9\).*argmax"),
+        (
+            IMAGES,
+            torch.zeros(3, 9),
+            r"one class index an image, got \(3, 9\); turn one-hot targets into indices .*argmax",
+        ),
         (IMAGES, TARGETS.float(), r"integer class indices, got torch.float32.*long"),
         (IMAGES, TARGETS.bool(), r"integer class indices, got torch.bool"),
         (IMAGES, TARGETS.to("meta"), r"targets are on meta, images on cpu.*same device"),
-        (IMAGES, torch.tensor([0, -7, 2]), r"target 1 is -7.*start at 0"),
+        (
+            IMAGES,
+            torch.tensor([0, -7, 2]),
+            r"target 1 is -7, but class indices start at 0; leave out images",
+        ),
     ],
 )
 def test_unusable_batches_are_refused(mixer, images, targets, words):
@@ -400,7 +408,11 @@ LABELS = torch.tensor([[0.25, 0.75]]).expand(2, 2)
         (LABELS[:1], {}, r"labels must be \(B, K\) = \(2, 2\), got \(1, 2\).*mixing_ratio"),
         (LABELS[:, :, None, None], {}, r"got \(2, 2, 1, 1\)"),
         (LABELS.long(), {}, r"labels must be floating point, got torch.int64"),
-        (LABELS.to("meta"), {}, r"labels are on meta, .* on cpu.*device"),
+        (
+            LABELS.to("meta"),
+            {},
+            r"labels are on meta, the batch's classes on cpu; mix on the device that the model",
+        ),
         (torch.tensor([[0.5, 0.5], [-0.5, 1.5]]), {}, r"row 1 of labels holds a negative .*-0.5"),
         (torch.tensor([[0.5, math.nan], [0.5, 0.5]]), {}, r"row 0 of labels .* NaN: \[0.5, nan\]"),
         (torch.tensor([[0.5, 0.5], [0.5, 0.5002]]), {}, r"row 1 of labels does not sum to one"),

@@ -6,7 +6,7 @@ gradient and computes in float32 also where autocast is on.
 """
 
 from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, pool
+from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, fold, pool
 from labeltrace.label_ops.custom import checked
 from labeltrace.label_ops.ends import prior, read_image, write_output
 from labeltrace.label_ops.mixing import attend, mix, mix_linear
@@ -20,7 +20,9 @@ from labeltrace.label_ops.positions import (
     roll,
     select,
     take,
+    unfold,
 )
+from labeltrace.label_ops.recurrence import final_states, recur
 from labeltrace.label_ops.resampling import resample
 from labeltrace.label_ops.windows import convolve, convolve_transposed
 
@@ -33,7 +35,9 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "cut",
+    "final_states",
     "flip",
+    "fold",
     "join",
     "label_arithmetic",
     "mix",
@@ -42,11 +46,13 @@ __all__ = [
     "pool",
     "prior",
     "read_image",
+    "recur",
     "relayout",
     "repeat",
     "resample",
     "roll",
     "select",
     "take",
+    "unfold",
     "write_output",
 ]

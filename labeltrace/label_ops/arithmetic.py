@@ -33,6 +33,11 @@ def _first_tensor(values: Sequence[object]) -> Tensor:
     raise TypeError("a label function was called without a tensor")
 
 
+def mean_of_last(labels: Tensor, count: int) -> Tensor:
+    """The mean over the last ``count`` dimensions before K."""
+    return labels.mean(tuple(range(-1 - count, -1))) if count else labels
+
+
 def normalised(matrices: Tensor) -> Tensor:
     """Norm: absolute values, each row divided by its sum; rows without a sum mix equally."""
     matrices = matrices.abs()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.windows import slide
+from labeltrace.label_ops.arithmetic import label_arithmetic, mean_of_last
+from labeltrace.label_ops.windows import renormalised, slide
 
 
 @label_arithmetic
@@ -26,7 +27,7 @@ def average(pieces: Sequence[Tensor], shares: Sequence[int] | None = None) -> Te
 @label_arithmetic
 def aggregate(labels: Tensor, count: int) -> Tensor:
     """The mean over the last ``count`` dimensions before K: spatial aggregation, Table 10."""
-    return labels.mean(tuple(range(-1 - count, -1)))
+    return mean_of_last(labels, count)
 
 
 @label_arithmetic
@@ -65,6 +66,36 @@ def _widths(
     if ceil_mode and (count - 1) * stride >= size + padding:
         count -= 1  # the last window would start beyond the image
     return padding, max((count - 1) * stride + reach - size - padding, 0)
+
+
+@label_arithmetic
+def fold(
+    labels: Tensor,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Windows laid over one another, as by :func:`torch.nn.functional.fold`: their mean.
+
+    ``labels`` is (N, positions in a window, windows, K), with ones where all share a label; the
+    result is (N, *sizes, K).  What lands in the padding is lost.  A position on which nothing lands
+    takes the mean of everything.
+    """
+    batch, sources = labels.shape[0], labels.shape[-1]
+    spans = zip(sizes, kernel, stride, padding, dilation, strict=True)
+    counts = [
+        (size + 2 * pad - spacing * (taps - 1) - 1) // step + 1
+        for size, taps, step, pad, spacing in spans
+    ]
+    labels = labels.expand(-1, math.prod(kernel), math.prod(counts), -1)
+    windows = labels.movedim(-1, 1).flatten(0, 1)
+    settings = (tuple(sizes), tuple(kernel), tuple(dilation), tuple(padding), tuple(stride))
+    landed = F.fold(windows, *settings)
+    reached = F.fold(torch.ones_like(windows[:1]), *settings)
+    mixed = renormalised(landed, reached, windows[:, None])
+    return mixed.reshape(batch, sources, *sizes).movedim(1, -1)
 
 
 @label_arithmetic

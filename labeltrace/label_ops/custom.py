@@ -27,7 +27,15 @@ def checked(function: Callable[..., Tensor], dimensions: int) -> Callable[..., T
 
     def wrapped(labels: Tensor, *tensors: Any) -> Tensor:
         detached = [t.detach() if isinstance(t, Tensor) else t for t in tensors]
-        result = function(labels, *detached)
+        try:
+            result = function(labels, *detached)
+        except Exception as error:
+            shapes = [tuple(t.shape) for t in detached if isinstance(t, Tensor)]
+            error.add_note(
+                f"raised in the label function {where}, called with labels of shape "
+                f"{tuple(labels.shape)} and tensors of shapes {shapes}"
+            )
+            raise
         sources = labels.shape[-1]
         if not isinstance(result, Tensor) or result.dim() != dimensions + 1:
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__

@@ -32,10 +32,8 @@ def relayout(
 
 
 @label_arithmetic
-def cut(labels: Tensor, dim: int, start: int, end: int, step: int = 1) -> Tensor:
+def cut(labels: Tensor, dim: int, start: int, end: int | None, step: int = 1) -> Tensor:
     """``start:end:step`` of dimension ``dim``."""
-    if step == 1:
-        return labels.narrow(dim, start, end - start)
     return torch.ops.aten.slice(labels, dim, start, end, step)
 
 
@@ -71,7 +69,7 @@ def flip(labels: Tensor, dims: Sequence[int]) -> Tensor:
 def take(labels: Tensor, dim: int, index: Tensor) -> Tensor:
     """Indices of dimension ``dim``; an index of several dimensions is flattened."""
     if index.dtype == torch.bool:
-        index = index.nonzero().squeeze(-1)
+        index = index.flatten().nonzero().squeeze(-1)
     index = index.flatten()
     return labels.index_select(dim, torch.where(index < 0, index + labels.shape[dim], index))
 
@@ -125,8 +123,35 @@ def _padded_index(size: int, before: int, after: int, mode: str, device: torch.d
 
 
 @label_arithmetic
+def unfold(
+    labels: Tensor,
+    prior: Tensor | None,
+    dims: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    batch_dim: int = 0,
+) -> Tensor:
+    """Dimensions ``dims`` cut into windows, as by :func:`torch.nn.functional.unfold`.
+
+    Each becomes two: the windows, and the positions in a window.  ``padding`` on both sides
+    carries the prior (B, K), contract point 3; without it the prior is not read.
+    """
+    for dim, width in zip(dims, padding, strict=True):
+        if width:
+            assert prior is not None
+            labels = _pad_one(labels, prior, dim, width, width, "prior", batch_dim)
+    windows = sorted(zip(dims, kernel, stride, dilation, strict=True), reverse=True)
+    for dim, size, step, spacing in windows:  # from the last on, so that dimensions keep places
+        cut_out = labels.unfold(dim, spacing * (size - 1) + 1, step)[..., ::spacing]
+        labels = cut_out.movedim(-1, dim + 1)
+    return labels
+
+
+@label_arithmetic
 def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: int = 0) -> Tensor:
-    """Fields one after the other along ``dim``.
+    """Fields one after the other along ``dim``; a size of -1 is a piece's own.
 
     A piece of two dimensions where others have more is the prior (B, K), spread over its size.
     """

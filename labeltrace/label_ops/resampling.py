@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+
+# The operators themselves: they take the sizes and the factors that a model gave both.
+_STEPS: dict[str, Callable[..., Tensor]] = {
+    "nearest": torch.ops.aten.upsample_nearest2d.default,
+    "nearest-exact": torch.ops.aten._upsample_nearest_exact2d.default,
+}
+_SMOOTH: dict[tuple[str, bool], Callable[..., Tensor]] = {
+    ("linear", False): torch.ops.aten.upsample_bilinear2d.default,
+    ("linear", True): torch.ops.aten._upsample_bilinear2d_aa.default,
+    ("cubic", False): torch.ops.aten.upsample_bicubic2d.default,
+    ("cubic", True): torch.ops.aten._upsample_bicubic2d_aa.default,
+}
 
 
 @label_arithmetic
@@ -46,16 +57,10 @@ def _interpolation_matrix(
     device: torch.device,
 ) -> Tensor:
     """Norm of the weights (target, size) with which an interpolation mixes one axis."""
-    planes = {"linear": "bilinear", "cubic": "bicubic"}
     # A row, not a column: torch filters a column of width one wrongly with antialias.
     rows = torch.eye(size, device=device).reshape(size, 1, 1, size)
-    settings = {"align_corners": align_corners} if mode in planes else {}
-    if antialias:
-        settings["antialias"] = True
-    if scale is None:
-        moved = F.interpolate(rows, size=(1, target), mode=planes.get(mode, mode), **settings)
+    if mode in _STEPS:
+        moved = _STEPS[mode](rows, [1, target], None, scale)
     else:
-        moved = F.interpolate(
-            rows, scale_factor=(1.0, scale), mode=planes.get(mode, mode), **settings
-        )
+        moved = _SMOOTH[mode, antialias](rows, [1, target], align_corners, None, scale)
     return normalised(moved.reshape(size, -1).T)

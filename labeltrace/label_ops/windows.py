@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,6 +22,7 @@ def convolve(
     stride: Sequence[int],
     padding: Sequence[tuple[int, int]],
     dilation: Sequence[int],
+    blocks: Sequence[tuple[int, bool]] = (),
 ) -> Tensor:
     """Mixing by a convolution's kernel: contract point 4.
 
@@ -28,11 +30,26 @@ def convolve(
         labels: (N, *space, K), float32.
         weights: the convolution's weight (out, in / groups, *kernel), any floating dtype.
         padding: (before, after) a dimension of space; padding carries nothing.
+        blocks: where the weight's axis of inputs has positions, its factors: the size of each, and
+            whether it is a position; those positions are the first dimension of space, and the
+            settings have an entry for it.
 
     The taps' weights are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``, renormalised
     at each position over the taps inside the image.
     """
+    if blocks:
+        weights = _blocks_as_space(weights, blocks)
     return slide(labels, _taps(weights), stride, padding, dilation)
+
+
+def _blocks_as_space(weights: Tensor, blocks: Sequence[tuple[int, bool]]) -> Tensor:
+    """(out, blocks and channels, *kernel) as (out, channels, blocks, *kernel)."""
+    count = len(blocks)
+    split = weights.unflatten(1, [size for size, _ in blocks])
+    dims = sorted(range(1, count + 1), key=lambda dim: blocks[dim - 1][1])  # channels come first
+    split = split.permute(0, *dims, *range(count + 1, split.dim()))
+    positions = math.prod(size for size, is_position in blocks if is_position)
+    return split.reshape(weights.shape[0], -1, positions, *weights.shape[2:])
 
 
 @label_arithmetic

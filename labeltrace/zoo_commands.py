@@ -1,0 +1,159 @@
+"""The command line's part on the models zoo: ``labeltrace zoo families`` and ``zoo sweep``."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from labeltrace import models_zoo
+from labeltrace.command_errors import errors_told
+from labeltrace.models_zoo.family import MEASURED_FILE
+from labeltrace.zoo_sweep import coverage, expected, records, workers
+from labeltrace.zoo_sweep.records import Outcome, Task
+
+RESULTS = Path("zoo_sweep.jsonl")
+PAGE = Path("docs/coverage.md")
+DEFAULTS = workers.Limits()
+
+app = typer.Typer(help="The architectures that the library is proven on.", no_args_is_help=True)
+
+
+@app.command("families")
+def list_families() -> None:
+    """List the families: source, number of models, the smallest, its images, papers."""
+    table = Table("family", "source", "models", "smallest", "images", "papers (arXiv)")
+    for family in models_zoo.families():
+        sizes = f"{family.sizes.smallest} to {family.sizes.native}"
+        papers = ", ".join(paper.arxiv for paper in family.papers)
+        members = str(len(family.members))
+        table.add_row(family.name, family.source, members, family.smallest, sizes, papers)
+    Console().print(table)
+
+
+@app.command()
+def sweep(
+    family: Annotated[
+        list[str] | None, typer.Option(help="Only this family; may be given again.")
+    ] = None,
+    all_members: Annotated[
+        bool, typer.Option("--all", help="All models of each family, not the smallest alone.")
+    ] = False,
+    numeric: Annotated[
+        bool, typer.Option("--numeric", help="Check numbers too, on each family's smallest model.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Models checked at once.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what passed in the results, do the rest.")
+    ] = False,
+    results: Annotated[Path, typer.Option(help="The file of results, JSON lines.")] = RESULTS,
+    page: Annotated[
+        Path | None,
+        typer.Option(help=f"The page to write; else {PAGE}, or none with --family."),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the counts as those expected from now on.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Time limit of one model.")
+    ] = DEFAULTS.seconds,
+    gibibytes: Annotated[
+        float, typer.Option(min=0.1, help="Memory limit of one model.")
+    ] = DEFAULTS.gibibytes,
+) -> None:
+    """Check the models of the zoo, each in a process of its own, and write the coverage page."""
+    with errors_told():
+        tasks = expected.plan(_chosen(family), all_members=all_members, numeric=numeric)
+        done = _done_before(results, tasks, resume)
+        limits = workers.Limits(seconds, gibibytes)
+        for outcome in _with_progress(records.to_do(tasks, done), len(tasks), jobs, limits):
+            final = outcome if record else expected.judged(outcome)
+            records.append(results, final)
+            done.append(final)
+    if record:
+        expected.record(MEASURED_FILE, done)
+    page = page or (None if family else PAGE)
+    if page:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        command = _command(family, all_members, numeric)
+        page.write_text(coverage.page(_in_order(tasks, done), command), encoding="utf-8")
+    _tell(done, results, page)
+    if not all(outcome.passed for outcome in done):
+        raise typer.Exit(1)
+
+
+def _chosen(names: Sequence[str] | None) -> tuple[models_zoo.Family, ...]:
+    known = {family.name: family for family in models_zoo.families()}
+    for name in names or ():
+        if name not in known:
+            close = ", ".join(difflib.get_close_matches(name, known)) or "none"
+            raise typer.BadParameter(
+                f"there is no family {name!r}; close to it: {close}; all: labeltrace zoo families"
+            )
+    return tuple(known[name] for name in dict.fromkeys(names)) if names else models_zoo.families()
+
+
+def _done_before(file: Path, tasks: Sequence[Task], resume: bool) -> list[Outcome]:
+    """What need not be done again; the file keeps only that, and an older file is put aside."""
+    if not resume and file.exists():
+        file.replace(file.with_name(file.name + ".old"))
+    wanted = set(tasks)
+    kept = records.kept(records.read(file), records.versions())
+    records.write(file, kept)
+    return [outcome for outcome in kept if outcome.task in wanted]
+
+
+def _with_progress(
+    tasks: Sequence[Task], total: int, jobs: int, limits: workers.Limits
+) -> Iterator[Outcome]:
+    """Run the tasks under a bar with the time left; failures are told at once."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("Sweep", total=total, completed=total - len(tasks))
+        for outcome in workers.run(tasks, jobs, limits):
+            progress.update(bar, advance=1, description=outcome.task.model)
+            if not outcome.passed:
+                name = f"{outcome.task.family}: {outcome.task.model} ({outcome.task.check})"
+                console.print(f"{name}: {outcome.first_line}", markup=False, soft_wrap=True)
+            yield outcome
+
+
+def _command(family: Sequence[str] | None, all_members: bool, numeric: bool) -> str:
+    chosen = [part for name in family or () for part in ("--family", name)]
+    flags = ["--all"] * all_members + ["--numeric"] * numeric
+    return shlex.join(["labeltrace", "zoo", "sweep", *chosen, *flags])
+
+
+def _in_order(tasks: Sequence[Task], done: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes in the order of the tasks, whichever was finished first."""
+    found = {outcome.task: outcome for outcome in done}
+    return [found[task] for task in tasks]
+
+
+def _tell(done: Sequence[Outcome], results: Path, page: Path | None) -> None:
+    passed = sum(outcome.passed for outcome in done)
+    typer.echo(f"{passed} of {len(done)} checks passed. Results: {results}")
+    if page:
+        typer.echo(f"Page: {page}")

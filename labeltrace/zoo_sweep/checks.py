@@ -1,0 +1,225 @@
+"""The two checks of one model, which a worker runs: its graph alone, and with real numbers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+import labeltrace
+from labeltrace.capture import capture
+from labeltrace.errors import LabelTraceError
+from labeltrace.generate import generate
+from labeltrace.models_zoo import load
+from labeltrace.registry import current
+from labeltrace.tracing import trace_graph
+from labeltrace.zoo_sweep.records import Check, Task
+
+BATCHES = (2, 3)
+ROW_TOLERANCE = 1e-5
+SOURCES = (5, 7, 11, 13, 17, 19)  # of labels: some number that is no size of an output
+
+
+class CheckError(LabelTraceError):
+    """A model aligns, and a number is not what the contract says."""
+
+
+@dataclass
+class _Stopwatch:
+    """Processor seconds by what took them: what else the machine does is left out."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        start = time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds[what] = round(time.process_time() - start, 4)
+
+
+def structural(task: Task) -> dict[str, Any]:
+    """Capture and trace the model in eval mode on the meta device, and generate its label graph.
+
+    Returns:
+        Input size, number of parameters and nodes, nodes by operation, approximate nodes by their
+        reason, the smallest and largest batch (None for any), why it is fixed (or nothing), and
+        processor seconds: building, capturing (``torch.export``, mostly), tracing and generating.
+
+    Raises:
+        LabelTraceError: the model cannot be built, captured or traced.
+    """
+    watch = _Stopwatch()
+    with watch("build"):
+        loaded = load(task.model, image_size=task.image_size, device="meta")
+    registry = current()
+    with watch("capture"):
+        captured = capture(loaded.model.eval(), (loaded.example(),), whole=registry.functions)
+    with watch("trace"):
+        trace = trace_graph(captured, registry)
+    with watch("generate"):
+        generate(trace)
+    smallest, largest = captured.batch_range
+    return {
+        "input_size": list(loaded.input_size),
+        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "nodes": len(trace.nodes),
+        "counts": trace.counts(),
+        "approximations": dict(Counter(node.approximation for node in trace.approximate)),
+        "batch": [smallest, None if math.isinf(largest) else int(largest)],
+        "fixed_batch_reason": captured.fixed_batch_reason,
+        "seconds": watch.seconds,
+    }
+
+
+def numeric(task: Task) -> dict[str, Any]:
+    """Run the real model with labels, in eval and train mode, with two batch sizes each.
+
+    Returns:
+        Input size; the largest distance of a row's sum from one; for each mode whether one trace
+        served both batch sizes; processor seconds for building and for each mode.
+
+    Raises:
+        CheckError: a number is not what the contract says.
+        LabelTraceError: the model cannot be built, captured or traced.
+    """
+    watch = _Stopwatch()
+    torch.manual_seed(0)
+    with watch("build"):
+        loaded = load(task.model, image_size=task.image_size)
+    aligned = labeltrace.align(loaded.model)
+    farthest = 0.0
+    one_trace: dict[str, bool] = {}
+    for mode in ("eval", "train"):
+        aligned.train(mode == "train")
+        with watch(mode):
+            traces = []
+            for batch in BATCHES:
+                images = torch.randn(loaded.example(batch).shape)
+                where = f"{mode} mode, batch {batch}"
+                farthest = max(farthest, _check_call(aligned, images, where))
+                traces.append(aligned.trace(images))
+        one_trace[mode] = traces[0] is traces[1]
+        if traces[0].capture.dynamic_batch and not one_trace[mode]:
+            raise CheckError(f"{mode} mode: the batch is dynamic, yet a second size was captured")
+    return {
+        "input_size": list(loaded.input_size),
+        "row_error": farthest,
+        "one_trace": one_trace,
+        "seconds": watch.seconds,
+    }
+
+
+def _check_call(aligned: labeltrace.AlignedModule, images: Tensor, where: str) -> float:
+    """Compare one call with the plain model's; the largest distance of a row's sum from one."""
+    model = aligned.module
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    expected = _called(model, lambda: model(images))
+    sizes = {size for tensor in _tensors(expected.outputs) for size in tensor.shape}
+    sources = next(number for number in SOURCES if number not in sizes)
+    labels = torch.rand(len(images), sources, *images.shape[2:])
+    labels /= labels.sum(1, keepdim=True)
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer, buffers[name]):
+            buffer.copy_(buffers[name])
+    found = _called(model, lambda: aligned(images, labels))
+    outputs, rows = found.outputs
+    _check_same(_State(outputs, found.buffers, found.random), expected, where)
+    return _check_labels(outputs, rows, sources, where)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a call returned, and what it left behind."""
+
+    outputs: Any
+    buffers: Mapping[str, Tensor]
+    random: Tensor
+
+
+def _called(model: nn.Module, forward: Callable[[], Any]) -> _State:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        outputs = forward()
+        random = torch.get_rng_state()
+    return _State(outputs, {name: b.clone() for name, b in model.named_buffers()}, random)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
+def _check_same(found: _State, expected: _State, where: str) -> None:
+    """Outputs, buffers and random state, bit for bit."""
+    ours, theirs = _tensors(found.outputs), _tensors(expected.outputs)
+    if len(ours) != len(theirs):
+        raise CheckError(f"{where}: {len(ours)} output tensors, the plain model has {len(theirs)}")
+    for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        _check_equal(one, other, f"{where}: output {index}")
+        if not bool(other.isfinite().all()):
+            raise CheckError(f"{where}: output {index} of the plain model is not finite")
+    for name, buffer in expected.buffers.items():
+        _check_equal(found.buffers[name], buffer, f"{where}: buffer {name}")
+    if not torch.equal(found.random, expected.random):
+        raise CheckError(f"{where}: the random state is not that of the plain model")
+
+
+def _check_equal(one: Tensor, other: Tensor, what: str) -> None:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        raise CheckError(
+            f"{what} is {one.dtype} {tuple(one.shape)}, the plain model's "
+            f"{other.dtype} {tuple(other.shape)}"
+        )
+    if not torch.equal(one, other):
+        distance = (one.double() - other.double()).abs().max().item()
+        raise CheckError(f"{what} differs from the plain model's by up to {distance:.3g}")
+
+
+def _check_labels(outputs: Any, labels: Any, sources: int, where: str) -> float:
+    """Rows of distributions in the place of each output's channels (contract, points 1 and 10)."""
+    pairs = zip(tree_flatten(outputs)[0], _leaves(labels), strict=True)
+    labelled = [(output, label) for output, label in pairs if label is not None]
+    if not labelled:
+        raise CheckError(f"{where}: no output has a label")
+    errors = []
+    for output, label in labelled:
+        axis = _class_axis(output, label, sources, where)
+        errors.append((label.sum(axis) - 1).abs().max().item())
+        if label.dtype != torch.float32 or label.requires_grad:
+            raise CheckError(f"{where}: a label is {label.dtype}, or wants a gradient")
+        if not label.min().item() >= 0:
+            raise CheckError(f"{where}: a label's smallest entry is {label.min().item():.3g}")
+        if not errors[-1] <= ROW_TOLERANCE:
+            raise CheckError(f"{where}: rows of a label miss one by up to {errors[-1]:.3g}")
+    return max(errors)
+
+
+def _leaves(labels: Any) -> list[Any]:
+    return tree_flatten(labels)[0]
+
+
+def _class_axis(output: Tensor, label: Tensor, sources: int, where: str) -> int:
+    """The one axis in which the label's shape differs from the output's: there are the sources."""
+    sizes = enumerate(zip(output.shape, label.shape, strict=False))
+    axes = [axis for axis, (size, labels) in sizes if size != labels]
+    if output.dim() != label.dim() or len(axes) != 1 or label.shape[axes[0]] != sources:
+        raise CheckError(
+            f"{where}: a label of {sources} sources has shape {tuple(label.shape)}, its output "
+            f"{tuple(output.shape)}"
+        )
+    return axes[0]
+
+
+CHECKS: Mapping[Check, Callable[[Task], dict[str, Any]]] = {
+    Check.STRUCTURAL: structural,
+    Check.NUMERIC: numeric,
+}

@@ -1,0 +1,122 @@
+"""Recurrent layers: spatial mixing along the axis of steps, as if every step counted alike.
+
+How far a step reaches is up to gates that the data opens and closes; the label takes it that a
+layer remembers all that it has read (contract, point 11).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from labeltrace.call import Call
+from labeltrace.combination import over
+from labeltrace.contraction import aggregation
+from labeltrace.errors import LayoutError
+from labeltrace.flow import FinalStates, Flow, Labels, Operand, Operation, Recur
+from labeltrace.layout import (
+    Axis,
+    Factor,
+    Kind,
+    Layout,
+    arrange,
+    axis_size,
+    axis_text,
+    channel,
+    has_positions,
+    natural,
+    positions,
+    pure_positions,
+)
+from labeltrace.registry import rule
+
+REMEMBERED = (
+    "what a recurrent layer remembers depends on the data: all positions that it has read count "
+    "alike"
+)
+
+
+@rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
+def recurrent(call: Call) -> tuple[Flow, ...]:
+    """The output of every step, and the last state of every layer and direction."""
+    source: Operand = call["input"]
+    if len(call.traced) > 1 or source.is_weights:
+        raise LayoutError(
+            f"{call.operator} can be followed where its input has labels and its first state and "
+            f"parameters are constants: {source.layout}"
+        )
+    place = 1 if call["batch_first"] else 0
+    steps, batch, features = (source.positions.axes[dim] for dim in (place, 1 - place, 2))
+    if any(factor.kind is Kind.BATCH for factor in steps):
+        raise LayoutError(
+            f"{call.operator} runs along the batch, from image to image: {source.layout}; give it "
+            "batch_first=True if the batch comes first"
+        )
+    bounded = call.operator != "aten.rnn_relu.input"
+    shapes = (call.output, *call.outputs[1:])
+    ends = [_final_states(call, source, shape, (steps, batch, features)) for shape in shapes[1:]]
+    ends[0] = replace(ends[0], bounded=bounded)  # a cell's state, the second one, is no gate
+    first = _outputs(call, source, (steps, batch, features))
+    return (replace(first, bounded=bounded), *ends)
+
+
+def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow:
+    """Every step mixes those before it; where their labels are the same nothing moves."""
+    steps, batch, features = axes
+    first = [batch, steps] if call["batch_first"] else [steps, batch]
+    if not has_positions(steps):
+        return _read(source, [*first, channel(call.output[2])], [features])
+    if not pure_positions(steps):
+        raise LayoutError(f"the steps of {call.operator} are not positions: {axis_text(steps)}")
+    first[call["batch_first"]] = (Factor(axis_size(steps), Kind.POSITION),)
+    labels, dim = _labels(call, source, axes)
+    return Recur(
+        layout=natural([*first, channel(call.output[2])]),
+        source=labels,
+        dim=dim,
+        layers=call["num_layers"],
+        bidirectional=call["bidirectional"],
+        averaged=len(positions(features)),
+        bounded=False,
+        approximation=REMEMBERED,
+    )
+
+
+def _final_states(
+    call: Call, source: Operand, shape: Sequence[int], axes: tuple[Axis, Axis, Axis]
+) -> Flow:
+    """(layers * directions, N, H): a layer has read all that the ones below it gave."""
+    steps, batch, features = axes
+    count, _, width = shape
+    if call["num_layers"] == 1 or not has_positions(steps):
+        states = channel(count) if count > 1 else ()
+        return _read(source, [states, batch, channel(width)], [steps, features])
+    labels, dim = _labels(call, source, axes)
+    return FinalStates(
+        layout=natural([(Factor(count, Kind.POSITION),), batch, channel(width)]),
+        source=labels,
+        dim=dim,
+        layers=call["num_layers"],
+        bidirectional=call["bidirectional"],
+        averaged=len(positions(features)),
+        bounded=False,
+        approximation=REMEMBERED,
+    )
+
+
+def _read(source: Operand, kept: list[Axis], gone: list[Axis]) -> Flow:
+    """The label on the axes ``kept``: the mean over the positions of those ``gone``."""
+    if not any(has_positions(axis) for axis in gone):
+        layout = Layout(tuple(kept))
+        return over(source, layout, operation=Operation.CHANNEL_MIXING, bounded=False)
+    flow = aggregation(source, natural(kept), kept, gone)
+    return replace(flow, bounded=False, approximation=REMEMBERED)
+
+
+def _labels(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> tuple[Labels, int]:
+    """The field with one dimension of steps, which one that is; positions among features last."""
+    steps, batch, features = axes
+    groups: list[tuple[Factor, ...]] = [
+        (factor,) for axis in (batch, features) for factor in positions(axis)
+    ]
+    dim = len(positions(batch)) if call["batch_first"] else 0
+    groups.insert(dim, positions(steps))
+    return Labels(source, arrange(source.positions, groups)), dim

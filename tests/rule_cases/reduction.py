@@ -1,0 +1,194 @@
+"""Reductions: every cell that takes part counts the same, as the operator itself tells them."""
+
+from __future__ import annotations
+
+from tests.rule_cases.case import RuleCase, Truth
+from tests.rule_cases.truths import alike, each, mixes, no_label, reached
+
+DIMS = (
+    "2",
+    "-1",
+    "1",
+    "-3, keepdim=True",
+    "0",
+    "3, keepdim=True",
+    "(2, 3)",
+    "(-1, 1)",
+    "(1, 2, 3)",
+    "(0, 3)",
+    "(2, -1), keepdim=True",
+    "(3, 1), keepdim=True",
+    "(0, 1, 2, 3)",
+)
+ONE = DIMS[:6]
+FEW = ("2", "1", "(2, -1), keepdim=True", "(3, 1)")
+
+
+def selects(dims: str) -> bool:
+    """Whether an extreme over these axes of (B, C, H, W) chooses among positions."""
+    return dims.partition(", keepdim")[0] not in ("1", "-3")
+
+
+def reduction(
+    name: str, code: str, truth: Truth = alike, approximate: bool = False, **settings: object
+) -> RuleCase:
+    return RuleCase(f"aten.{name}", code, truth, approximate=approximate, **settings)
+
+
+SUMS = (
+    *(reduction("mean", f"x.mean({dims})") for dims in (*DIMS, "", "[]")),
+    *(reduction("sum", f"x.sum({dims})") for dims in (*FEW, "", "[]", "(0, 3)")),
+    *(reduction("nansum", f"torch.nansum(x, {dims})") for dims in FEW),
+    *(reduction("nanmean", f"torch.nanmean(x, {dims})") for dims in FEW),
+    reduction("mean", "x.mean((2, 3), dtype=torch.float64)"),
+    reduction("sum", "x.sum(dtype=torch.float64)"),
+    reduction("nansum", "torch.nansum(x)"),
+    reduction("nanmean", "torch.nanmean(x)"),
+)
+MOMENTS = (
+    *(reduction("logsumexp", f"torch.logsumexp(x, {dims})") for dims in (*FEW, "(0, 1, 2, 3)")),
+    *(
+        reduction("linalg_vector_norm", f"torch.linalg.vector_norm(x, {order}, {dims})")
+        for order in ("2", "1", "-3.5")
+        for dims in FEW
+    ),
+    *(
+        reduction(
+            "linalg_vector_norm",
+            f"torch.linalg.vector_norm(x, {order}, {dims})",
+            truth,
+            approximate=selects(dims),
+        )
+        for order, truth in (("torch.inf", reached()), ("-torch.inf", reached(1, 0)))
+        for dims in ("1", "2", "(2, 3)")
+    ),
+    reduction("linalg_vector_norm", "torch.linalg.vector_norm(x)"),
+    reduction("linalg_vector_norm", "torch.linalg.vector_norm(x, keepdim=True)"),
+    reduction("linalg_vector_norm", "torch.norm(x, 2, 2)"),
+    *(reduction("linalg_norm", f"torch.linalg.norm(x, dim={dims})") for dims in ("2", "(2, 3)")),
+    reduction("linalg_norm", "torch.linalg.norm(x, 2, 1, keepdim=True)"),
+    reduction("linalg_norm", "torch.linalg.norm(x, 'fro', (1, 3))"),
+    reduction("linalg_norm", "torch.linalg.norm(x)"),
+    *(
+        reduction("linalg_norm", f"torch.linalg.norm(x, {order}, (2, 3))", truth, True)
+        for order, truth in (("torch.inf", reached()), ("1", reached()))
+    ),
+    *(reduction("norm", f"torch.ops.aten.norm(x{text})") for text in ("", ", 3", ", 2, [2]")),
+    reduction("norm", "torch.ops.aten.norm(x, None, [-1, 1], True)"),
+    reduction("norm", "torch.ops.aten.norm(x, 2, [1, 3], False, dtype=torch.float64)"),
+    reduction("norm", "torch.ops.aten.norm(x, torch.inf, [2])", reached(), True),
+    *(reduction(name, f"x.{name}({dims})") for name in ("std", "var") for dims in (*FEW, "", "0")),
+    *(
+        reduction(name, f"x.{name}({text})")
+        for name in ("std", "var")
+        for text in (
+            "(2, 3), correction=0",
+            "2, correction=2, keepdim=True",
+            "None, correction=0, keepdim=True",
+            "[]",
+            "(-1, 1), unbiased=False",
+            "unbiased=False",
+        )
+    ),
+    *(reduction("prod", f"x.prod({dims})") for dims in (*ONE, "")),
+)
+EXTREMES = (
+    *(
+        reduction(name, f"{call}x, {dims})", truth, selects(dims))
+        for name, call, truth in (
+            ("amax", "torch.amax(", reached()),
+            ("amin", "torch.amin(", reached(0, -1)),
+            ("any", "torch.any(", reached()),
+            ("all", "torch.all(", reached(1, 0)),
+        )
+        for dims in (*FEW, "0", "(0, 2)", "(0, 1, 2, 3)")
+    ),
+    reduction("amax", "x.amax()", reached(), True),
+    reduction("amin", "x.amin(keepdim=True)", reached(0, -1), True),
+    reduction("amax", "x.amax(())", reached(), True),
+    reduction("any", "torch.any(x)", reached(), True),
+    reduction("any", "(x > 0.5).any(3)", reached(), True),
+    reduction("all", "torch.all(x)", reached(1, 0), True),
+    *(
+        reduction(f"{name}.dim", f"x.{name}({dims})", each(truth, no_label), selects(dims))
+        for name, truth in (("max", reached()), ("min", reached(0, -1)))
+        for dims in ONE
+    ),
+    reduction("max.dim", "x.max(2).values", reached(), True),
+    reduction("min.dim", "torch.min(x, dim=-1).indices", no_label, True),
+    *(
+        reduction(
+            name,
+            f"torch.{name.partition('.')[0]}(x, {dims})",
+            each(mixes(f"x.mean({dims})", None), no_label),
+            selects(dims),
+        )
+        for name in ("median.dim", "mode")
+        for dims in ONE
+    ),
+    reduction("mode", "torch.mode(x)", each(mixes("x.mean(-1)", None), no_label), True),
+    reduction("max", "x.max()", reached(), True),
+    reduction("min", "x.min()", reached(0, -1), True),
+    reduction("median", "x.median()", mixes("x.mean()", None), True),
+    *(
+        reduction(name, f"x.{name}({text})", no_label)
+        for name in ("argmax", "argmin")
+        for text in ("", "2", "1", "-1, keepdim=True", "keepdim=True")
+    ),
+)
+LAST = {"shape": (2, 5, 7, 3), "channel_dim": 3}
+WINDOWS = "x.unflatten(3, (2, 3)).movedim(3, 1).flatten(0, 1)"
+SCORES = "x.mT @ x"
+ELSEWHERE = (
+    *(reduction("mean", f"x.mean({dims})", **LAST) for dims in ("(1, 2)", "-1", "1", "(-1, -2)")),
+    reduction("amax", "x.amax((1, 2))", reached(), True, **LAST),
+    reduction("amax", "x.amax(-1)", reached(), **LAST),
+    *(
+        reduction("mean", f"x.{code}")
+        for code in (
+            "flatten(2).mT.mean(1)",
+            "flatten(2).mean(-1, keepdim=True)",
+            "flatten(1).mean(1)",
+            "flatten(1, 2).mean(1)",
+            "flatten(1).mean(-1, keepdim=True)",
+            "flatten(0, 1).mean(0)",
+            "mT.mean(2)",
+            "unsqueeze(1).mean((1, 3))",
+            "mean((2, 3)).mean(0)",
+            "unflatten(1, (1, 3)).mean(1)",
+        )
+    ),
+    *(
+        reduction("mean", f"{WINDOWS}.mean({dims})", shape=(2, 3, 5, 6))
+        for dims in ("(2, 3)", "1", "0", "(1, 3), keepdim=True")
+    ),
+    reduction("amin", f"{WINDOWS}.amin((2, 3))", reached(0, -1), True, shape=(2, 3, 5, 6)),
+    # A reduction of scores is a part of the mixing weights.
+    *(
+        reduction(
+            name,
+            f"({code}) @ x.mT",
+            mixes(f"({stand_in}).detach() @ x.mT", channel_dim=2),
+            shape=(2, 3, 11),
+        )
+        for name, code, stand_in in (
+            (
+                "amax",
+                f"({SCORES} - ({SCORES}).amax(-1, keepdim=True)).softmax(-1)",
+                f"({SCORES}).softmax(-1)",
+            ),
+            (
+                "logsumexp",
+                f"({SCORES} - ({SCORES}).logsumexp(-1, keepdim=True)).exp()",
+                f"({SCORES}).softmax(-1)",
+            ),
+            (
+                "sum",
+                f"({SCORES}).exp() / ({SCORES}).exp().sum(2, keepdim=True)",
+                f"({SCORES}).softmax(-1)",
+            ),
+            ("mean", f"torch.stack(({SCORES}, {SCORES} / 3), 1).mean(1)", SCORES),
+        )
+    ),
+)
+CASES = (*SUMS, *MOMENTS, *EXTREMES, *ELSEWHERE)
