@@ -23,9 +23,9 @@ def check_soundness(
 
     Args:
         model: in eval mode; left as it is.
-        labels: its label for the first image, whose sources are `cells`: (1, ..., K, ...).
+        labels: its labels for some of the images, whose sources are `cells`: (b, ..., K, ...).
         images: (B, C, rows, columns). Several show what one alone hides: the branch of a ReLU or
-            a maximum that it does not take.
+            a maximum that it does not take, a score so low that its weight is lost in rounding.
         cells: which pixels each source has: (1, K, rows, columns), one-hot over the sources.
         equal: whether the output is to have every source that it can read, too.
         prior: whether positions that do not come from the image join on the way. They have all
@@ -33,18 +33,18 @@ def check_soundness(
         channel_dim: the channels of the output, in whose place the labels have the sources.
         most: how many of the positions to compare, drawn at random; all of them if None.
     """
-    flows = labels.double().movedim(channel_dim, -1)[0]
-    flows = flows.reshape(-1, flows.shape[-1])
-    chosen = torch.randperm(len(flows), generator=torch.Generator().manual_seed(3))[:most]
-    flows = flows[chosen]
+    flows = labels.double().movedim(channel_dim, -1)
+    flows = flows.reshape(len(flows), -1, flows.shape[-1])
+    chosen = torch.randperm(flows.shape[1], generator=torch.Generator().manual_seed(3))[:most]
+    flows = flows[:, chosen]
     magnitudes = _jacobian(model, images, channel_dim, chosen) @ cells[0].flatten(1).double().T
-    assert flows.shape == magnitudes.shape
+    assert flows.shape[1:] == magnitudes.shape
     reads = magnitudes > 0
-    floor = torch.zeros(len(flows), 1, dtype=torch.float64)
+    floor = torch.zeros(1, 1, 1, dtype=torch.float64)
     if prior:
         shares = cells[0].flatten(1).double().mean(1)
-        floor = (flows / shares).amin(1, keepdim=True) * shares
-    content = flows > floor * (1 + 1e-5) + 1e-12
+        floor = (flows / shares).amin(2, keepdim=True) * shares
+    content = (flows > floor * (1 + 1e-5) + 1e-12).any(0)
     unsound = content & ~reads
     assert not bool(unsound.any()), f"sources without information: {unsound.nonzero().tolist()}"
     if equal and (not prior or bool((~reads).any(1).all())):

@@ -91,10 +91,11 @@ def messages() -> tuple[Message, ...]:
 
 
 @cache
-def tested_phrases() -> frozenset[frozenset[str]]:
+def phrases_of_tests() -> frozenset[frozenset[str]]:
     """The words of each short string in the tests that has two or more of them."""
     phrases: set[frozenset[str]] = set()
-    for file in sorted((ROOT / "tests").glob("test_*.py")):
+    tests = ROOT / "tests"
+    for file in sorted([*tests.glob("test_*.py"), *tests.glob("rule_cases/*.py")]):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         unsaid = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
@@ -118,7 +119,7 @@ def test_every_message_has_a_test_on_its_words() -> None:
         others = [other for name, other in found.items() if name is not message]
         shared = {
             phrase & words
-            for phrase in tested_phrases()
+            for phrase in phrases_of_tests()
             if len(phrase & words) >= 2 and 2 * len(phrase & words) >= len(phrase)
         }
         long = [both for both in shared if sum(map(len, both)) >= 12]
@@ -246,9 +247,14 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "queries are contracted with an axis that is not the keys' alone": lambda x: torch.einsum(
         "bnij,bij->bn", queries(x, 4, 3), keys_times_values(x)
     ),
-    "queries have channels of their own that keys times values lack": lambda x: torch.einsum(
-        "bnei,bid->bned", queries(x, 2, 4), keys_times_values(x)
+    "an output repeats one label as often as the batch is large": lambda x: x.mean(
+        0, keepdim=True
+    ).expand(x.shape[0], -1, -1, -1),
+    "as many copies as the batch is large are joined to positions": lambda x: torch.cat(
+        (x.movedim(0, 2), x.mean((0, 2))[:, None, None].expand(-1, 5, x.shape[0], -1)), 2
     ),
+    "which index of the axis is taken is known at run time alone": lambda x: x[..., x.shape[0] - 1],
+    "where the slice starts is known at run time alone": lambda x: x.narrow(3, x.shape[0] - 1, 2),
     "positions are repeated in two ways along an output: 2 repeated * 5 position": repeated_twice,
     "a dynamic batch stands in two dimensions of one label field: the model pairs": paired,
 }

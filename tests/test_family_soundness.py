@@ -58,7 +58,7 @@ def test_sources_are_the_jacobians(family: Family) -> None:
     model = Features(family.build())
     images = torch.randn(IMAGES, 3, *family.image_size, generator=torch.Generator().manual_seed(0))
     cells = blocks(*family.image_size)
-    labels = labeltrace.align(copy.deepcopy(model))(images[:1], cells)[1]
+    labels = labeltrace.align(copy.deepcopy(model))(images, cells.expand(IMAGES, -1, -1, -1))[1]
     check_soundness(
         model, labels, images, cells, equal=family.name not in GLOBAL, prior=True, most=53
     )

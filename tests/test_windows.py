@@ -148,17 +148,17 @@ def test_cosine_transform_is_spatial_mixing_and_its_frequencies_are_contracted()
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_positions_among_channels_are_averaged_before_a_convolution_slides(stride: int) -> None:
-    """With channels beside them, and where they are all that a map has for channels."""
+def test_a_convolution_of_blocks_of_rows_slides_over_rows(stride: int) -> None:
+    """With channels beside the rows of a block, and where these are all that a map has."""
     layer = nn.Conv2d(6, 4, (2, 1), stride=(stride, 1))
     images, labels = torch.randn(2, 3, 10, COLUMNS), cells(2, 10, COLUMNS)
-    blocks = F.avg_pool2d(labels, (2, 1))
-    taps = layer.weight.detach().abs().sum(1)
-    taps = (
-        (taps / taps.sum((1, 2), keepdim=True)).mean(0) if stride == 1 else torch.full((2, 1), 0.5)
-    )
-    taps = taps[None, None].expand(labels.shape[1], -1, -1, -1)
-    expected = F.conv2d(blocks, taps, stride=(stride, 1), groups=labels.shape[1])
+    taps = layer.weight.detach().abs().unflatten(1, (3, 2)).sum(1)  # out, row of a block, tap
+    rows = taps.transpose(1, 2).flatten(1, 2)
+    kernel = (rows / rows.sum((1, 2), keepdim=True)).mean(0)
+    if stride == 2:  # tiles: aggregation
+        kernel = torch.full((4, 1), 0.25)
+    kernel = kernel.expand(labels.shape[1], 1, -1, -1)
+    expected = F.conv2d(labels, kernel, stride=(2 * stride, 1), groups=labels.shape[1])
 
     def whole(x: Tensor) -> Tensor:
         return layer(x.unflatten(2, (5, 2)).permute(0, 1, 3, 2, 4).flatten(1, 2))

@@ -427,6 +427,20 @@ ELSEWHERE = (
         mixes(),
         {"weight": values(3, 5, 3)},
     ),
+    # Taps along tokens alone pass channels by, and windows of merged patches are those of pixels.
+    RuleCase(
+        "aten.conv2d",
+        "F.conv2d(x.flatten(2).mT.unsqueeze(1), self.weight)",
+        mixes(channel_dim=(1, 3)),
+        {"weight": values(5, 1, 3, 1)},
+    ),
+    RuleCase(
+        "aten.conv2d",
+        f"F.conv2d({MERGED}, self.weight)",
+        mixes(),
+        {"weight": values(5, 12, 1, 2)},
+        (2, 3, 4, 6),
+    ),
     # A convolution of attention scores gives other scores.
     *(
         RuleCase(
@@ -466,15 +480,16 @@ REFUSED = (
     Refusal(
         "F.conv2d(x.flatten(2).mT.unsqueeze(1), self.weight)",
         "an axis of space is not made of positions: 3 channel",
-        {"weight": values(5, 1, 3, 1)},
+        {"weight": values(5, 1, 3, 2)},
     ),
-    # Windows of merged patches, and every second merged patch.
     Refusal(
-        f"F.conv2d({MERGED}, self.weight, padding=1)",
-        POSITIONS_AS_CHANNELS,
-        {"weight": values(5, 12, 3, 3)},
+        "F.conv3d(x.unflatten(1, (3, 1)).unsqueeze(-1).view(-1, 3, 2, 2, 3, 2, 1)"
+        ".permute(0, 1, 3, 5, 2, 4, 6).flatten(1, 3), self.weight, padding=1)",
+        "over 4 dimensions of positions",
+        {"weight": values(5, 12, 3, 3, 3)},
         (2, 3, 4, 6),
     ),
+    # Every second merged patch.
     Refusal(
         f"F.conv2d({MERGED}, self.weight, stride=2)",
         "a strided convolution of one tap",

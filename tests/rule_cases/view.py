@@ -8,6 +8,7 @@ from tests.rule_cases.truths import PADDED, moves, no_label, spread
 ATEN = "torch.ops.aten."
 BLOCKS = (2, 3, 10, 21)
 """Rows of 2 * 5 and columns of 3 * 7: windows."""
+PIXELS = (2, 3, 10, 14)
 IN_WINDOWS = "x.view(-1, 3, 2, 5, 3, 7).permute(0, 2, 4, 3, 5, 1)"
 
 RESHAPED = {
@@ -133,6 +134,12 @@ CASES = (
     ),
     *(RuleCase(name, code, moves) for code, name in MOVED.items()),
     *(RuleCase(name, code, moves) for code, name in EXPANDED.items()),
+    # Blocks of pixels become channels, and channels blocks of pixels.
+    RuleCase("aten.pixel_unshuffle", "F.pixel_unshuffle(x, 2)", spread(moves, 1), shape=PIXELS),
+    RuleCase("aten.pixel_shuffle", "F.pixel_shuffle(x, 2)", moves, shape=(2, 12, 5, 7)),
+    RuleCase(
+        "aten.pixel_shuffle", "F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2)", moves, shape=PIXELS
+    ),
     # Channels last.
     RuleCase("aten.view.default", "x.view(-1, 35, 3)", moves, shape=(2, 5, 7, 3), channel_dim=3),
     RuleCase("aten.flatten", "x.flatten(0, 2)[3:]", moves, shape=(2, 5, 7, 3), channel_dim=3),
