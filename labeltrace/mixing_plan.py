@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from string import ascii_lowercase
 
@@ -122,8 +122,8 @@ def _named_runs(
     """The runs of one letter's axis: the stream's where it has the letter, else the matrix's."""
     in_stream = letter in stream.axes
     axis = stream.axes[letter] if in_stream else matrix.axes[letter]
-    if letter in rows and not has_positions(axis):
-        axis = (Factor(sizes[letter], Kind.POSITION),)
+    if letter in rows:
+        axis = _row_axis(axis, sizes[letter])
     grouped = [tuple(run) for _, run in groupby(axis, key=lambda factor: factor.is_position)]
     return tuple(
         _Run(
@@ -133,6 +133,16 @@ def _named_runs(
             in_result=has_positions(run) and (in_stream or letter in rows),
         )
         for index, run in enumerate(grouped or [()])
+    )
+
+
+def _row_axis(axis: Axis, size: int) -> Axis:
+    """The axis of rows: each mixes by itself, also where the queries' own labels repeat."""
+    if not has_positions(axis):
+        return (Factor(size, Kind.POSITION),)
+    return tuple(
+        replace(factor, kind=Kind.POSITION) if factor.kind is Kind.REPEATED else factor
+        for factor in axis
     )
 
 

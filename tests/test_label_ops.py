@@ -161,20 +161,31 @@ def mixed_slowly(weights: Tensor, labels: Tensor, case: dict[str, Any]) -> Tenso
     order = [name for axis in case["axes"] for name in axis]
     result = torch.zeros(*(sizes[n] for n in case["result"]), SOURCES, dtype=torch.float64)
     columns = list(indices([sizes[n] for n in names["columns"]]))
-    matrices = list(indices([sizes[n] for n in names["averaged"]]))
+    added = [n for n in names["averaged"] if beside_columns(n, case)]
+    averaged = [n for n in names["averaged"] if n not in added]
+    matrices = list(indices([sizes[n] for n in averaged]))
+    repeats = [dict(zip(added, place, strict=True)) for place in indices([sizes[n] for n in added])]
     for place in indices(result.shape[:-1]):
         at = dict(zip(case["result"], place, strict=True))
         for matrix in matrices:
-            at |= dict(zip(names["averaged"], matrix, strict=True))
-            row = []
-            for column in columns:
-                at |= dict(zip(names["columns"], column, strict=True))
-                row.append(float(weights[tuple(at[n] for n in order)]))
-            for column, weight in zip(columns, normalised(row), strict=True):
-                at |= dict(zip(names["columns"], column, strict=True))
+            at |= dict(zip(averaged, matrix, strict=True))
+            pairs = [
+                dict(zip(names["columns"], column, strict=True)) | repeat
+                for column in columns
+                for repeat in repeats
+            ]
+            row = [float(weights[tuple((at | pair)[n] for n in order)]) for pair in pairs]
+            for pair, weight in zip(pairs, normalised(row), strict=True):
+                at |= pair
                 source = labels[tuple(at[n] for n in case["labels"])].double()
                 result[place] += weight * source / len(matrices)
     return result
+
+
+def beside_columns(name: str, case: dict[str, Any]) -> bool:
+    """Whether a name shares parentheses with one that is mixed away."""
+    columns = set(case["names"]["columns"])
+    return any(name in axis and columns & set(axis) for axis in case["axes"])
 
 
 @few
@@ -183,9 +194,11 @@ def test_mix(case: dict[str, Any]) -> None:
     names, sizes = case["names"], case["sizes"]
     order = [name for axis in case["axes"] for name in axis]
     leading = names["batch"] + names["averaged"] + names["rows"]
-    columns = math.prod(sizes[name] for name in names["columns"])
+    added = [n for n in names["averaged"] if beside_columns(n, case)]
+    leading = [n for n in leading if n not in added]
+    columns = math.prod(sizes[name] for name in names["columns"] + added)
     rows = degenerate(random(math.prod(sizes[n] for n in leading), columns), case["kinds"])
-    stored = [*leading, *names["columns"]]
+    stored = [*leading, *added, *names["columns"]]
     weights = rows.reshape([sizes[n] for n in stored]).permute([stored.index(n) for n in order])
     labels = field(*(sizes[name] for name in case["labels"]))
     merged = weights.reshape([math.prod(sizes[n] for n in axis) for axis in case["axes"]])

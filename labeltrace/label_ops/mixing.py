@@ -22,7 +22,9 @@ def mix(labels: Tensor, weights: Tensor, notation: str, **sizes: int) -> Tensor:
         notation: the axes by name, ``"b h q k, b k -> b q"``: weights, labels (K left out) and
             result.  Names that only the weights have are matrices to average (heads); names that
             only weights and labels share are mixed away; names of weights and result are rows.
-            An axis made of several factors is in parentheses, ``"(b h) q k"``.
+            An axis made of several factors is in parentheses, ``"(b h) q k"``.  A name that only
+            the weights have and that stands in parentheses with one that is mixed away,
+            ``"b q (r k), b k -> b q"``, counts columns of equal labels: their weights are added.
         sizes: the sizes of all but one of the names in each pair of parentheses.
 
     Rows that sum to zero, or that have entries that are not finite, mix equally.
@@ -136,6 +138,7 @@ class _MixingPlan:
     batch: tuple[str, ...]
     averaged: tuple[str, ...]
     rows: tuple[str, ...]
+    added: tuple[str, ...]
     columns: tuple[str, ...]
     free: tuple[str, ...]
     result: tuple[str, ...]
@@ -153,13 +156,17 @@ def _mixing_plan(notation: str) -> _MixingPlan:
     weights = [name for axis in weight_axes for name in axis]
     labels = tuple(label_text.split())
     result = tuple(result_text.split())
+    columns = tuple(n for n in weights if n in labels and n not in result)
+    own = tuple(n for n in weights if n not in labels and n not in result)
+    beside = {n for axis in weight_axes if not set(columns).isdisjoint(axis) for n in axis}
     return _MixingPlan(
         weight_axes=weight_axes,
         label_names=labels,
         batch=tuple(n for n in weights if n in labels and n in result),
-        averaged=tuple(n for n in weights if n not in labels and n not in result),
+        averaged=tuple(n for n in own if n not in beside),
         rows=tuple(n for n in weights if n not in labels and n in result),
-        columns=tuple(n for n in weights if n in labels and n not in result),
+        added=tuple(n for n in own if n in beside),
+        columns=columns,
         free=tuple(n for n in labels if n not in weights),
         result=result,
     )
@@ -184,13 +191,13 @@ def _parse_axes(text: str) -> tuple[tuple[str, ...], ...]:
 def _matrices(
     weights: Tensor, plan: _MixingPlan, sizes: dict[str, int]
 ) -> tuple[Tensor, list[int]]:
-    """The weights as (batch..., averaged, rows, columns), and the sizes of the row axes.
+    """The weights as (batch..., averaged, rows, added * columns), and the sizes of the row axes.
 
     The averaged axes are flattened into one, and so are rows and columns.
     """
     shape = _split_shape(weights, plan.weight_axes, sizes)
     names = plan.weight_names
-    order = (*plan.batch, *plan.averaged, *plan.rows, *plan.columns)
+    order = (*plan.batch, *plan.averaged, *plan.rows, *plan.added, *plan.columns)
     weights = weights.reshape(shape).permute([names.index(name) for name in order])
     extents = dict(zip(names, shape, strict=True))
     rows = [extents[name] for name in plan.rows]
@@ -198,13 +205,13 @@ def _matrices(
         *(extents[name] for name in plan.batch),
         math.prod(extents[name] for name in plan.averaged),
         math.prod(rows),
-        math.prod(extents[name] for name in plan.columns),
+        math.prod(extents[name] for name in (*plan.added, *plan.columns)),
     )
     return weights.reshape(flat), rows
 
 
 def _apply_matrices(matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: list[int]) -> Tensor:
-    """(batch..., rows, columns) times the labels, brought into the order of the result."""
+    """(batch..., rows, added * columns) times the labels, brought into the order of the result."""
     names = plan.label_names
     sources = labels.shape[-1]
     extents = dict(zip(names, labels.shape[:-1], strict=True))
@@ -213,6 +220,8 @@ def _apply_matrices(matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: l
     batch = [extents[name] for name in plan.batch]
     columns = math.prod(extents[name] for name in plan.columns)
     free = [extents[name] for name in plan.free]
+    if plan.added:
+        matrices = matrices.unflatten(-1, (-1, columns)).sum(-2)
     mixed = matrices @ labels.reshape(*batch, columns, math.prod(free) * sources)
     mixed = mixed.reshape(*batch, *rows, *free, sources)
     produced = (*plan.batch, *plan.rows, *plan.free)

@@ -94,6 +94,9 @@ REPEATED = f"{GROUPED}.repeat_interleave(2, 1)"
 MANY = "x.unflatten(2, (6, 2)).transpose(1, 2)"
 POOLED = "F.adaptive_avg_pool1d(x.mT, 3).mT"
 POOLED_HEADS = f"{POOLED}.unflatten(2, (3, 2)).transpose(1, 2)"
+ALL = "x.flatten(1, 2)"
+ROWS = "x.mean(2, keepdim=True).expand_as(x).flatten(1, 2)"
+COLUMNS = "x.mean(1, keepdim=True).expand_as(x).flatten(1, 2)"
 LEARNED = "self.learned.expand(x.shape[0], -1, -1)"
 WINDOWS = "x.unflatten(2, (2, 3)).transpose(1, 2)"
 OPERANDS = (
@@ -207,6 +210,19 @@ OPERANDS = (
         value="x",
         channel_dim=2,
         learned=values(1, 11, 6),
+    ),
+    # Positions of one label repeated, among keys and values, among queries, and among all.
+    *(
+        attention(
+            "",
+            "({} / 3**0.5).softmax(-1)",
+            query=query,
+            key=key,
+            value=key,
+            channel_dim=2,
+            shape=(2, 5, 7, 3),
+        )
+        for query, key in ((ALL, COLUMNS), (COLUMNS, ALL), (COLUMNS, COLUMNS), (ALL, ROWS))
     ),
     # Channels first, turned.
     RuleCase(
