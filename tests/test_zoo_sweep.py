@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 import labeltrace
 from labeltrace import AlignedModule, cli, models_zoo, zoo_commands
+from labeltrace.models_zoo import Family
 from labeltrace.registry import current
 from labeltrace.zoo_sweep import checks, coverage, expected, records, workers
 from labeltrace.zoo_sweep.records import Check, Outcome, Status, Task
@@ -262,11 +263,8 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_interrupted_sweep_goes_on_where_it_stopped(runs: Runs, tmp_path: Path) -> None:
-    tasks = expected.plan(
-        [f for f in models_zoo.families() if f.name in ("vgg", "volo")],
-        all_members=True,
-        numeric=True,
-    )
+    families = [f for f in models_zoo.families() if f.name in ("vgg", "volo")]
+    tasks = expected.plan(families, all_members=True, numeric=families)
     assert len(tasks) == 8 + 11 + 2
     runs.interrupted_after, runs.failing = 12, {"vgg13"}
     assert sweep(tmp_path, *TWO).exit_code != 0
@@ -292,6 +290,22 @@ def test_failures_are_told_and_end_in_exit_code_one(runs: Runs, tmp_path: Path) 
     assert result.exit_code == 1
     assert "volo: volo_d1_224 (structural): failed: no rule for aten.nothing" in result.stderr
     assert "0 of 1 checks passed" in result.stdout
+
+
+def test_numbers_of_a_few_families_take_turns(runs: Runs, tmp_path: Path) -> None:
+    families = models_zoo.families()
+    days = [expected.rotating(families, 12, day) for day in range(7, 7 + len(families))]
+    assert all(len(set(names(day))) == 12 for day in days)
+    assert set(names([family for day in days[:11] for family in day])) == set(names(families))
+    assert not set(names(days[0])) & set(names(days[1]))
+    sweep(tmp_path, "--numeric-of", "5", "--record")
+    checked = [each.family for each in runs.calls[0] if each.check is Check.NUMERIC]
+    assert len(checked) == 5
+    assert len(runs.calls[0]) == len(families) + 5
+
+
+def names(families: Iterable[Family]) -> list[str]:
+    return [family.name for family in families]
 
 
 def test_without_names_it_is_the_smallest_of_each_family(runs: Runs, tmp_path: Path) -> None:

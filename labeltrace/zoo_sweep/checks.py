@@ -96,6 +96,8 @@ def numeric(task: Task) -> dict[str, Any]:
     torch.manual_seed(0)
     with watch("build"):
         loaded = load(task.model, image_size=task.image_size)
+        with torch.no_grad():  # models that keep tables for an image size make them now
+            loaded.model.eval()(loaded.example())
     aligned = labeltrace.align(loaded.model)
     farthest = 0.0
     one_trace: dict[str, bool] = {}
