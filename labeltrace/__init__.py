@@ -16,6 +16,7 @@ from labeltrace.errors import (
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import CutMix, MixedBatch, MixUp
 from labeltrace.registry import rule, using_rules
+from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
 from labeltrace.tracing import Trace
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "Trace",
     "UnknownOperatorError",
     "align",
+    "follow_maxima",
     "rule",
     "soft_cross_entropy",
     "trace",

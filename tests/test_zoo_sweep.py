@@ -87,6 +87,7 @@ def test_structural_check_says_what_the_trace_says() -> None:
     assert found["counts"] == trace.counts()
     assert found["nodes"] == len(trace.nodes)
     assert found["approximations"] == {trace.approximate[0].approximation: 1}
+    assert found["approximations_following_maxima"] == {}
     assert found["batch"] == [2, None]
     assert found["parameters"] == sum(parameter.numel() for parameter in Pooled().parameters())
     assert set(found["seconds"]) == {"build", "capture", "trace", "generate"}
@@ -241,6 +242,8 @@ def finished(
     findings: dict[str, Any] = {"seconds": SECONDS}
     if each.check is Check.STRUCTURAL:
         findings |= {"counts": {"constant": 5}, "approximations": dict(approximations or {})}
+        left = {reason: n for reason, n in (approximations or {}).items() if reason != "maximum"}
+        findings |= {"approximations_following_maxima": left}
         findings |= {"fixed_batch_reason": fixed, "nodes": 5}
     return Outcome(each, Status.PASSED, "", findings, NOW)
 
@@ -387,6 +390,17 @@ def test_page_in_the_docs_has_every_family() -> None:
     assert [row[:2] for row in rows(page, "## Families")] == [[f.name, f.source] for f in families]
 
 
+def test_families_may_be_exact_where_maxima_are_followed() -> None:
+    pooled = finished(Task("vgg", "vgg11"), approximations={"maximum": 3})
+    (family,) = coverage.by_family([pooled])
+    assert not family.is_exact and family.is_exact_following_maxima
+    (family,) = coverage.by_family([pooled, finished(Task("vgg", "vgg13"), failed=True)])
+    assert not family.is_exact_following_maxima
+    older = {name: pooled.findings[name] for name in ("approximations", "seconds")}
+    (family,) = coverage.by_family([replace(pooled, findings=older)])
+    assert not family.is_exact_following_maxima  # nobody has looked
+
+
 def test_page_tells_what_the_results_say() -> None:
     """One family exact, one with two kinds of approximation and a fixed batch, one that fails."""
     results = [
@@ -410,6 +424,7 @@ def test_page_tells_what_the_results_say() -> None:
     assert summary["families with every model traced"] == "2 of 3 (66.7%)"
     assert summary["models exact"] == "3 of 6 (50.0%)"
     assert summary["families exact"] == "1 of 3 (33.3%)"
+    assert summary["families exact with `rules=labeltrace.follow_maxima`"] == "1 of 3 (33.3%)"
     assert summary["models with a dynamic batch"] == "5 of 6 (83.3%)"
     assert summary["families with correct numbers"] == "1 of 2 (50.0%)"
     assert summary["processor seconds, capture; trace and label graph"] == "18; 2"
