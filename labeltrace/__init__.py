@@ -14,7 +14,7 @@ from labeltrace.errors import (
     UnknownOperatorError,
 )
 from labeltrace.losses import soft_cross_entropy
-from labeltrace.mixing import CutMix, MixedBatch, MixUp
+from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix
 from labeltrace.registry import rule, using_rules
 from labeltrace.tracing import Trace
 
