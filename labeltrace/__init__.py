@@ -14,7 +14,7 @@ from labeltrace.errors import (
     UnknownOperatorError,
 )
 from labeltrace.losses import soft_cross_entropy
-from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix
+from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix, provenance_of
 from labeltrace.registry import rule, using_rules
 from labeltrace.tracing import Trace
 
@@ -22,16 +22,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlignedModule",
+    "BlockMix",
     "CaptureError",
     "CutMix",
     "LabelError",
     "LabelTraceError",
     "LayoutError",
+    "Mix",
     "MixUp",
     "MixedBatch",
+    "PatchMix",
     "Trace",
     "UnknownOperatorError",
     "align",
+    "provenance_of",
     "rule",
     "soft_cross_entropy",
     "trace",

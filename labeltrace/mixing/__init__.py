@@ -10,7 +10,7 @@ from labeltrace.mixing.choice import Mix
 from labeltrace.mixing.cutmix import CutMix
 from labeltrace.mixing.mixup import MixUp
 from labeltrace.mixing.patches import PatchMix
-
+from labeltrace.mixing.wrapping import provenance_of
 
 __all__ = [
     "BlockMix",
@@ -19,4 +19,5 @@ __all__ = [
     "MixUp",
     "MixedBatch",
     "PatchMix",
+    "provenance_of",
 ]

@@ -64,7 +64,7 @@ def draw_pairing(
 
 
 def _partners_of_neighbours(order: Tensor) -> Tensor:
-    """Return the partners where the first two images in an order are a pair, the next two …"""
+    """Return the partners where the first two images in an order are a pair, and so on."""
     even = len(order) // 2 * 2
     partners = torch.arange(len(order), device="cpu")
     partners[order[:even:2]] = order[1:even:2]
