@@ -22,7 +22,10 @@ def check_mode(mixer: str, mode: Mode, partner: Partner) -> None:
         ("partner", partner, get_args(Partner)),
     ):
         if word not in known:
-            raise LabelError(f"{mixer}: {name} must be one of {', '.join(known)}, got {word!r}.")
+            raise LabelError(
+                f"{mixer}: the {name} of a mixing strategy must be one of {', '.join(known)}, got "
+                f"{word!r}."
+            )
     if mode == "pair" and partner == "roll":
         raise LabelError(
             f"{mixer}: rolling makes a ring of the batch, not pairs; set partner to flip or "

@@ -36,76 +36,75 @@ class Sources:
             images or float32, whichever is higher. They sum to one.
         is_total: (B,) bool, the weights of all sources sum to one and none is negative.
         is_pair: (B,) bool, one partner explains all pixels of the image.
+        rounding: how far a weight may be off.
     """
 
     partner: Tensor
     weights: Tensor
     is_total: Tensor
     is_pair: Tensor
+    rounding: float
 
 
-def append_probe(images: Tensor) -> Tensor:
-    """Append the probe to images (B, C, H, W), floating point or uint8, as further channels."""
-    bits = _bits(images.shape[0], images.device)
-    flags = torch.cat([~bits, bits], dim=1)[..., None, None].expand(-1, -1, *images.shape[2:])
-    shape = (images.shape[0], 1, *images.shape[2:])
+def number_channels(images: Tensor) -> Tensor:
+    """Return the number of every sample as channels of images: (B, 2 · bits, H, W), their dtype."""
+    bits = _bits(len(images), images.device)
+    flags = torch.cat([~bits, bits], dim=1).to(images.dtype) * _one(images.dtype)
+    return flags[..., None, None].expand(-1, -1, *images.shape[2:])
+
+
+def witness_channel(images: Tensor) -> Tensor:
+    """Return random numbers as a channel of images, the same at every call: (B, 1, H, W)."""
+    shape = (len(images), 1, *images.shape[2:])
     generator = torch.Generator(images.device).manual_seed(WITNESS_SEED)
     witness = torch.rand(shape, generator=generator, device=images.device, dtype=torch.float32)
-    scale = 1 if images.is_floating_point() else BYTE
-    return torch.cat(
-        [images, flags.to(images.dtype) * scale, (witness * scale).to(images.dtype)], dim=1
-    )
+    return (witness * _one(images.dtype)).to(images.dtype)
 
 
-def read_sources(mixed: Tensor, channels: int) -> Sources:
-    """Read the sources of every pixel from a mixed batch whose first channels are the images'."""
-    batch = mixed.shape[0]
-    bits = _bits(batch, mixed.device)
-    probe = mixed[:, channels:-1].to(exact_dtype(mixed.dtype))
-    if not mixed.is_floating_point():
-        probe = probe / BYTE
-    of_zero, of_one = probe.chunk(2, dim=1)
+def read_sources(numbers: Tensor) -> Sources:
+    """Read the sources of every pixel from the channels of numbers after mixing."""
+    bits = _bits(len(numbers), numbers.device)
+    rounding = rounding_of(numbers.dtype)
+    if not numbers.is_floating_point():
+        numbers = numbers / BYTE
+    numbers = numbers.to(exact_dtype(numbers.dtype))
+    of_zero, of_one = numbers.chunk(2, dim=1)
+    # Comparisons with NaN are false, so each test is written to pass good values only.
+    is_total = _largest((of_zero + of_one).sub_(1).abs_()) <= rounding
+    is_total &= numbers.amin(dim=(1, 2, 3)) >= -rounding
+
     is_one = bits[..., None, None]
-    own = torch.where(is_one, of_one, of_zero)  # (B, bits, H, W): the weight of the same bit
-    other = torch.where(is_one, of_zero, of_one)  # and that of the other one
-
-    weight = other.amax(dim=1, keepdim=True)
+    other = torch.where(is_one, of_zero, of_one)  # (B, bits, H, W), zero in the image itself
     largest = other.amax(dim=(2, 3))
     differs = largest > largest.amax(dim=1, keepdim=True) / 2  # all that differ are equally large
-    expected = weight * differs[..., None, None]
-    rounding = rounding_of(mixed.dtype)
-    total = own + other
-    # Comparisons with NaN are false, so each test is written to pass good values only.
-    is_total = ((total - 1).abs() <= rounding) & (own >= -rounding) & (other >= 0)
-    is_pair = (other - expected).abs() <= rounding * weight
+    sample, bit = torch.arange(len(bits), device=bits.device), largest.argmax(dim=1)
+    partner_weight = other[sample, bit].unsqueeze(1)
+    own_weight = torch.where(is_one[sample, bit], of_one[sample, bit], of_zero[sample, bit])
+    off = other.addcmul_(partner_weight, differs[..., None, None].to(other.dtype), value=-1).abs_()
+    is_pair = _largest(off.amax(dim=1, keepdim=True) - rounding * partner_weight) <= 0
 
-    place = 2 ** torch.arange(bits.shape[1], device=mixed.device)
-    partner = ((bits ^ differs) * place).sum(dim=1)
-    weights = torch.cat([own.amin(dim=1, keepdim=True), weight], dim=1)
-    return Sources(
-        partner,
-        weights / weights.sum(dim=1, keepdim=True),
-        is_total.flatten(1).all(dim=1),
-        is_pair.flatten(1).all(dim=1) & (partner < batch),
-    )
+    partner = ((bits ^ differs) * 2 ** torch.arange(bits.shape[1], device=bits.device)).sum(dim=1)
+    weights = torch.cat([own_weight.unsqueeze(1), partner_weight], dim=1).clamp_(min=0)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return Sources(partner, weights, is_total, is_pair & (partner < len(bits)), rounding)
 
 
-def is_their_blend(mixed: Tensor, whole: Tensor, sources: Sources) -> Tensor:
-    """Compare a mixed batch with the blend of its sources, in every channel and pixel: (B,) bool.
+def is_their_blend(mixed: Tensor, images: Tensor, sources: Sources) -> Tensor:
+    """Compare mixed images with the blend of their sources, in every channel and pixel: (B,) bool.
 
     Args:
-        mixed: (B, C, H, W), the batch after mixing, with its probe.
-        whole: (B, C, H, W), the batch before, with its probe.
-        sources: as read from `mixed`.
+        mixed: (B, C, H, W), after mixing.
+        images: (B, C, H, W), before.
+        sources: as read from the probe.
     """
     dtype = exact_dtype(mixed.dtype)
-    own = whole.to(dtype)
+    own = images.to(dtype)
     theirs = own[sources.partner.clamp(max=len(own) - 1)]
-    expected = own * sources.weights[:, :1] + theirs * sources.weights[:, 1:]
-    allowed = rounding_of(mixed.dtype) * (own.abs() + theirs.abs())
+    off = (own * sources.weights[:, :1]).addcmul_(theirs, sources.weights[:, 1:]).sub_(mixed).abs_()
     if not mixed.is_floating_point():
-        allowed = torch.full_like(allowed, BYTE_ROUNDING)
-    return ((mixed.to(dtype) - expected).abs() <= allowed).flatten(1).all(dim=1)
+        return _largest(off) <= BYTE_ROUNDING
+    allowed = theirs.abs_().add_(own.abs()).mul_(rounding_of(mixed.dtype))
+    return _largest(off.sub_(allowed)) <= 0
 
 
 def exact_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -115,7 +114,20 @@ def exact_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def rounding_of(dtype: torch.dtype) -> float:
     """Return how far a weight may be off that is read from images of this dtype."""
-    return ROUNDING_STEPS * torch.finfo(dtype).eps if dtype.is_floating_point else 1.01 / BYTE
+    if not dtype.is_floating_point:
+        return 1.01 / BYTE
+    coarsest = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)  # mixers draw in float32
+    return ROUNDING_STEPS * coarsest
+
+
+def _one(dtype: torch.dtype) -> int:
+    """Return what stands for one: as much as the dtype can tell apart from zero."""
+    return 1 if dtype.is_floating_point else BYTE
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest value of each sample, (B,): NaN where there is one."""
+    return values.amax(dim=(1, 2, 3))
 
 
 def _bits(batch: int, device: torch.device) -> Tensor:

@@ -14,7 +14,13 @@ from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.checks import check_batch
 from labeltrace.mixing.choice import Mix
 from labeltrace.mixing.mixer import Mixer
-from labeltrace.mixing.probe import Sources, append_probe, is_their_blend, read_sources, rounding_of
+from labeltrace.mixing.probe import (
+    Sources,
+    is_their_blend,
+    number_channels,
+    read_sources,
+    witness_channel,
+)
 from labeltrace.mixing.target_checks import gives_other_classes, gives_other_ratio
 from labeltrace.mixing.watching import PixelWatch
 
@@ -85,16 +91,20 @@ class MixerWithProvenance:
         check_batch(f"provenance_of({self._name})", images, targets)
         if not (images.is_floating_point() or images.dtype == torch.uint8):
             raise self._error(f"images must be floating point or uint8, got {images.dtype}")
-        whole = append_probe(images)
-        mixed, own_targets = self._run(whole, targets)
+        channels = images.shape[1]
+        witness = witness_channel(images)
+        mixed, own_targets = self._run(
+            torch.cat([images, witness, number_channels(images)], dim=1), targets
+        )
         with torch.no_grad():
-            sources = read_sources(mixed, images.shape[1])
-            own_classes = targets.long()
+            sources = read_sources(mixed[:, channels + 1 :])
+            is_blend = is_their_blend(mixed[:, :channels], images, sources)
+            is_blend &= is_their_blend(mixed[:, channels : channels + 1], witness, sources)
             partner = sources.partner.clamp(max=len(images) - 1)
-            classes = torch.stack([own_classes, own_classes[partner]], dim=1)
-            self._check(mixed, whole, sources, classes, own_targets)
+            classes = torch.stack([targets.long(), targets.long()[partner]], dim=1)
+            self._check(sources, is_blend, classes, own_targets)
         # Copied, to let go of the probe and keep the memory format.
-        kept = torch.empty_like(images).copy_(mixed[:, : images.shape[1]])
+        kept = torch.empty_like(images).copy_(mixed[:, :channels])
         return MixedBatch(kept, sources.weights.float(), classes)
 
     @property
@@ -104,16 +114,16 @@ class MixerWithProvenance:
     def _error(self, message: str) -> LabelError:
         return LabelError(f"provenance_of({self._name}): {message}")
 
-    def _run(self, whole: Tensor, targets: Tensor) -> tuple[Tensor, object]:
-        """Run the mixer on a copy; return its images and its targets, None if it has none."""
-        given = whole.clone()
-        watch = PixelWatch(given)
+    def _run(self, images: Tensor, targets: Tensor) -> tuple[Tensor, object]:
+        """Run the mixer, which may overwrite the images; return its images and its targets."""
+        watch = PixelWatch(images)
+        shape, dtype, device = images.shape, images.dtype, images.device
         try:
             with watch:
-                result = self.mixer(given, targets.clone())
+                result = self.mixer(images, targets.clone())
         except Exception as error:
             error.add_note(
-                f"provenance_of called {self._name} with images of shape {tuple(whole.shape)}: it "
+                f"provenance_of called {self._name} with images of shape {tuple(shape)}: it "
                 f"appends channels to them, and the mixer must take any number."
             )
             raise
@@ -123,9 +133,9 @@ class MixerWithProvenance:
                 f"the mixer must return images, or a tuple that begins with them, got "
                 f"{type(mixed).__name__}; wrap it in a function that does"
             )
-        if (mixed.shape, mixed.dtype, mixed.device) != (whole.shape, whole.dtype, whole.device):
+        if (mixed.shape, mixed.dtype, mixed.device) != (shape, dtype, device):
             raise self._error(
-                f"images of shape {tuple(whole.shape)}, {whole.dtype} on {whole.device} came back "
+                f"images of shape {tuple(shape)}, {dtype} on {device} came back "
                 f"as {tuple(mixed.shape)}, {mixed.dtype} on {mixed.device}; crop, resize and "
                 f"convert in a step of its own"
             )
@@ -137,9 +147,7 @@ class MixerWithProvenance:
             )
         return mixed, others[0] if others else None
 
-    def _check(
-        self, mixed: Tensor, whole: Tensor, sources: Sources, classes: Tensor, targets: object
-    ) -> None:
+    def _check(self, sources: Sources, is_blend: Tensor, classes: Tensor, targets: object) -> None:
         faults = {
             "is no average of images: its weights do not sum to one, or some are negative; scale, "
             "normalise and erase in a step of its own": ~sources.is_total,
@@ -147,7 +155,7 @@ class MixerWithProvenance:
             "partner": ~sources.is_pair,
             "is not the blend of its two sources in every channel and pixel: pixels are moved, "
             "clipped, or mixed otherwise in some channels; crop, flip and recolour in a step of "
-            "its own": ~is_their_blend(mixed, whole, sources),
+            "its own": ~is_blend,
         }
         if _are_soft_targets(targets, len(classes)):
             faults |= {
@@ -155,7 +163,7 @@ class MixerWithProvenance:
                 "must mix images and targets alike": gives_other_classes(targets, classes),
                 "was blended at another ratio than the mixer's own targets say; it must mix images "
                 "and targets alike": gives_other_ratio(
-                    targets, classes, sources.weights, rounding_of(mixed.dtype)
+                    targets, classes, sources.weights, sources.rounding
                 ),
             }
         at_fault = torch.stack(list(faults.values())).tolist()
