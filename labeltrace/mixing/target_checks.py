@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from labeltrace.mixing.batch import MixedBatch
+from labeltrace.mixing.probe import BYTE
+
 TOLERANCE = 1e-4
 ROUNDING_STEPS = 8
 
@@ -23,7 +26,7 @@ def gives_other_classes(targets: Tensor, classes: Tensor) -> Tensor:
     return is_missing | ~(highest - lowest <= _tolerance(targets))  # so that NaN is one as well
 
 
-def gives_other_ratio(targets: Tensor, classes: Tensor, weights: Tensor, rounding: float) -> Tensor:
+def gives_other_ratio(targets: Tensor, batch: MixedBatch) -> Tensor:
     """Say which images are blended at another ratio than their targets: (B,) bool.
 
     Pasted images are not compared: timm's `correct_lam=False` has targets of the box before it was
@@ -32,17 +35,18 @@ def gives_other_ratio(targets: Tensor, classes: Tensor, weights: Tensor, roundin
 
     Args:
         targets: (B, N) floating point, smoothed or not.
-        classes: (B, 2) int64, of the image and its partner.
-        weights: (B, 2, H, W), of the image and its partner.
-        rounding: how far a weight may be off.
+        batch: the mixed batch, with the classes of the sources found and their labels.
     """
+    classes, labels = batch.classes, batch.labels
+    tolerance = _tolerance(targets)
+    if not batch.images.is_floating_point():
+        tolerance += 1 / BYTE  # how well a label tells the weight
     smoothing = _range_of_others(targets, classes)[0]
-    own, partner = _at(targets, classes).sub(smoothing[:, None]).unbind(dim=1)
-    tolerance = _tolerance(targets) + 2 * rounding
-    is_blended = (weights > tolerance).all(dim=1).flatten(1).any(dim=1)
+    at_sources = targets.gather(1, classes.clamp(max=targets.shape[1] - 1))
+    own, partner = (at_sources - smoothing[:, None]).unbind(dim=1)
+    is_blended = (labels > tolerance).all(dim=1).flatten(1).any(dim=1)
     tells = smoothing.isfinite() & (classes[:, 0] != classes[:, 1])
-    ratio = weights[:, 0].flatten(1).mean(dim=1)
-    agrees = (own / (own + partner) - ratio).abs() <= tolerance
+    agrees = (own / (own + partner) - batch.mixing_ratio[:, 0]).abs() <= tolerance
     return is_blended & tells & ~agrees
 
 
@@ -55,10 +59,6 @@ def _range_of_others(targets: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     of_source.scatter_(1, classes.clamp(max=targets.shape[1] - 1), True)
     lowest = targets.masked_fill(of_source, torch.inf).amin(dim=1)
     return lowest, targets.masked_fill(of_source, -torch.inf).amax(dim=1)
-
-
-def _at(targets: Tensor, classes: Tensor) -> Tensor:
-    return targets.gather(1, classes.clamp(max=targets.shape[1] - 1))
 
 
 def _tolerance(targets: Tensor) -> float:

@@ -14,13 +14,7 @@ from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.checks import check_batch
 from labeltrace.mixing.choice import Mix
 from labeltrace.mixing.mixer import Mixer
-from labeltrace.mixing.probe import (
-    Sources,
-    is_their_blend,
-    number_channels,
-    read_sources,
-    witness_channel,
-)
+from labeltrace.mixing.probe import WITNESS, Sources, append_probe, is_their_blend, read_sources
 from labeltrace.mixing.target_checks import gives_other_classes, gives_other_ratio
 from labeltrace.mixing.watching import PixelWatch
 
@@ -66,20 +60,20 @@ class MixerWithProvenance:
     def __call__(self, images: Tensor, targets: Tensor) -> MixedBatch:
         """Mix a batch. The arguments are left as they are, the mixer's random state moves on.
 
-        Costs 2 · ceil(log2(B)) + 1 more channels to mix, and a few host synchronisations on an
-        accelerator.
+        Costs 2 + ceil(log2(B)) more channels to mix, and two host synchronisations on an
+        accelerator. Images in half precision are mixed in float32 and rounded once.
 
         Args:
             images: (B, C, H, W), floating point or uint8.
             targets: (B,) class indices, any integer dtype, on the device of the images.
 
         Returns:
-            The batch: images as the mixer alone would have returned them, labels (B, 2, H, W) and
-            classes (B, 2). Labels are as precise as the images are. Where an image has no partner,
-            it is its own. The mixer's own targets are checked and dropped: `soft_targets` of
-            `mixing_ratio` gives them again. Only where a mixer counts pasted pixels that fell
-            outside of the image (timm's `correct_lam=False`) do they differ: labels say what
-            happened to the pixels.
+            The batch: images as the mixer alone would have returned them, labels (B, 2, H, W) to
+            5e-7, or 1 / 255 where bytes are blended, and classes (B, 2). An image that has no
+            partner, or one of less weight, is its own. The mixer's own targets are checked and
+            dropped: `soft_targets` of `mixing_ratio` gives them again. Only where a mixer counts
+            pasted pixels that fell outside of the image (timm's `correct_lam=False`) do they
+            differ: labels say what happened to the pixels.
 
         Raises:
             LabelError: images or targets that cannot be used; a mixer whose result is not, in every
@@ -92,20 +86,21 @@ class MixerWithProvenance:
         if not (images.is_floating_point() or images.dtype == torch.uint8):
             raise self._error(f"images must be floating point or uint8, got {images.dtype}")
         channels = images.shape[1]
-        witness = witness_channel(images)
-        mixed, own_targets = self._run(
-            torch.cat([images, witness, number_channels(images)], dim=1), targets
-        )
+        given = images.to(_mixing_dtype(images))
+        whole = append_probe(given)
+        witness = whole[:, [channels + WITNESS]]
+        mixed, own_targets = self._run(whole, targets)
         with torch.no_grad():
-            sources = read_sources(mixed[:, channels + 1 :])
-            is_blend = is_their_blend(mixed[:, :channels], images, sources)
-            is_blend &= is_their_blend(mixed[:, channels : channels + 1], witness, sources)
+            mixed_images, mixed_probe = mixed[:, :channels], mixed[:, channels:]
+            sources = read_sources(mixed_probe)
+            is_blend = is_their_blend(mixed_images, given, sources)
+            is_blend &= is_their_blend(mixed_probe[:, [WITNESS]], witness, sources)
             partner = sources.partner.clamp(max=len(images) - 1)
             classes = torch.stack([targets.long(), targets.long()[partner]], dim=1)
-            self._check(sources, is_blend, classes, own_targets)
+            labels = torch.cat([1 - sources.weight, sources.weight], dim=1).float()
+            self._check(sources, is_blend, MixedBatch(images, labels, classes), own_targets)
         # Copied, to let go of the probe and keep the memory format.
-        kept = torch.empty_like(images).copy_(mixed[:, :channels])
-        return MixedBatch(kept, sources.weights.float(), classes)
+        return MixedBatch(torch.empty_like(images).copy_(mixed[:, :channels]), labels, classes)
 
     @property
     def _name(self) -> str:
@@ -147,29 +142,35 @@ class MixerWithProvenance:
             )
         return mixed, others[0] if others else None
 
-    def _check(self, sources: Sources, is_blend: Tensor, classes: Tensor, targets: object) -> None:
+    def _check(
+        self, sources: Sources, is_blend: Tensor, batch: MixedBatch, targets: object
+    ) -> None:
         faults = {
             "is no average of images: its weights do not sum to one, or some are negative; scale, "
-            "normalise and erase in a step of its own": ~sources.is_total,
+            "normalise and erase in a step of its own": ~sources.is_average,
             "has more than two sources, or more than one partner; labels are over an image and one "
             "partner": ~sources.is_pair,
             "is not the blend of its two sources in every channel and pixel: pixels are moved, "
             "clipped, or mixed otherwise in some channels; crop, flip and recolour in a step of "
             "its own": ~is_blend,
         }
-        if _are_soft_targets(targets, len(classes)):
+        if _are_soft_targets(targets, len(is_blend)):
             faults |= {
                 "was mixed from images of classes other than those in the mixer's own targets; it "
-                "must mix images and targets alike": gives_other_classes(targets, classes),
+                "must mix images and targets alike": gives_other_classes(targets, batch.classes),
                 "was blended at another ratio than the mixer's own targets say; it must mix images "
-                "and targets alike": gives_other_ratio(
-                    targets, classes, sources.weights, sources.rounding
-                ),
+                "and targets alike": gives_other_ratio(targets, batch),
             }
         at_fault = torch.stack(list(faults.values())).tolist()
         for message, images in zip(faults, at_fault, strict=True):
             if any(images):
                 raise self._error(f"image {images.index(True)} {message}.")
+
+
+def _mixing_dtype(images: Tensor) -> torch.dtype:
+    """Return the dtype to mix in: half precision would drown small weights."""
+    is_float = images.is_floating_point()
+    return torch.promote_types(images.dtype, torch.float32) if is_float else images.dtype
 
 
 def _are_soft_targets(targets: object, batch: int) -> TypeGuard[Tensor]:
