@@ -165,6 +165,17 @@ def test_prob_is_drawn_for_each_draw(strategy):
     assert torch.equal(batch.images[kept], telling_images(400, 7, 6)[kept])
 
 
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_cutmix_pastes_one_box_an_image(mode):
+    for seed in range(20):
+        for pasted in mixed_by(CutMix(mode=mode), 5, seed=seed).labels[:, 1] == 1:
+            rows, columns = (pasted.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
+            box = torch.zeros(11, 13, dtype=torch.bool)
+            if rows:
+                box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+            assert torch.equal(pasted, box)
+
+
 # Patches and blocks.
 
 

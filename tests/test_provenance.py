@@ -217,6 +217,14 @@ def test_equal_images_and_a_single_one(images):
     torch.testing.assert_close(batch.labels.sum(1), torch.ones(len(images), 5, 7))
 
 
+def test_gradients_reach_the_images_and_not_the_labels():
+    images = torch.randn(4, 3, 5, 7, requires_grad=True)
+    batch = provenance_of(Mixup(mode="elem", num_classes=4))(images, torch.arange(4))
+    assert not batch.labels.requires_grad
+    batch.images.sum().backward()
+    torch.testing.assert_close(images.grad.sum(0), torch.full((3, 5, 7), 4.0))
+
+
 @needs_cuda
 def test_cuda_batches():
     images = torch.randn(6, 3, 7, 11, generator=seeded(1))

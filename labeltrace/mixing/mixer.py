@@ -170,15 +170,14 @@ def _stack(shares: Sequence[Tensor]) -> Tensor:
 
 def _apply(images: Tensor, targets: Tensor, pairing: Pairing, shares: Tensor) -> MixedBatch:
     device = images.device
-    partner = pairing.partner.to(device)
-    share = shares.to(device)[pairing.draw.to(device)].unsqueeze(1)  # (B, 1, H, W) or (B, 1, 1, 1)
+    partner, draw = pairing.partner.to(device), pairing.draw.to(device)
+    pastes = shares.dtype == torch.bool
+    # Rounded on the CPU: some accelerators have no float64.
+    own_shares, shares = (~shares, shares) if pastes else ((1 - shares).float(), shares.float())
+    own_share = own_shares.to(device)[draw].unsqueeze(1)  # (B, 1, H, W) or (B, 1, 1, 1)
+    share = shares.to(device)[draw].unsqueeze(1)
     theirs = images[partner]
-    if share.dtype == torch.bool:
-        own_share = ~share
-        mixed = torch.where(share, theirs, images)
-    else:
-        own_share = 1 - share
-        mixed = _blend(images, theirs, share)
+    mixed = torch.where(share, theirs, images) if pastes else _blend(images, theirs, share)
 
     labels = torch.cat([own_share, share], dim=1).float()
     classes = torch.stack([targets.long(), targets.long()[partner]], dim=1)

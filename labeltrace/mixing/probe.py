@@ -36,8 +36,7 @@ class Sources:
     Attributes:
         partner: (B,) int64, the number of the sample that was mixed in; its own where none was.
         weight: (B, 1, H, W), the partner's weight; float32, float64 for images of float64.
-        is_average: (B,) bool, the weights of all sources sum to one, and what is zero in every source is
-            not negative.
+        is_average: (B,) bool, the weights of all sources sum to one and none is negative.
         is_pair: (B,) bool, one partner explains all pixels.
     """
 
