@@ -89,6 +89,13 @@ def masked(images, targets):
     return torch.lerp(images, images[torch.randperm(len(images))], mask.to(images.dtype))
 
 
+def boxed(images, targets):
+    """A mask made like the images, whose pixels it does not look at."""
+    mask = torch.zeros_like(images[:, :1], dtype=torch.bool)
+    mask[..., 2:5, 3:7] = True
+    return torch.where(mask, images.flip(0), images), targets
+
+
 def swapped(images, targets):
     """Images of nothing but their partner; classes and the ratio in a tuple, as many scripts do."""
     return images.flip(0), targets, targets.flip(0), 0.0
@@ -100,6 +107,7 @@ OTHERS = [
     pytest.param(v2.RandomChoice([CUT, BLEND]), id="v2.RandomChoice"),
     pytest.param(v2.RandomApply([BLEND]), id="v2.RandomApply"),
     pytest.param(masked, id="a mask"),
+    pytest.param(boxed, id="a mask like the images"),
     pytest.param(swapped, id="a swap"),
 ]
 EVERY = [*timm_mixers(), *OTHERS]
