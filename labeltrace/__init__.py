@@ -14,7 +14,7 @@ from labeltrace.errors import (
     UnknownOperatorError,
 )
 from labeltrace.losses import soft_cross_entropy
-from labeltrace.mixing import CutMix, MixedBatch, MixUp
+from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix, provenance_of
 from labeltrace.registry import rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
 from labeltrace.tracing import Trace
@@ -23,17 +23,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlignedModule",
+    "BlockMix",
     "CaptureError",
     "CutMix",
     "LabelError",
     "LabelTraceError",
     "LayoutError",
+    "Mix",
     "MixUp",
     "MixedBatch",
+    "PatchMix",
     "Trace",
     "UnknownOperatorError",
     "align",
     "follow_maxima",
+    "provenance_of",
     "rule",
     "soft_cross_entropy",
     "trace",

@@ -41,7 +41,7 @@ from labeltrace.model_loading import WeightsUnavailableError, load_model
 
 IMAGES = torch.rand(4, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("labeltrace", "labeltrace/label_ops", "rules")
+FOLDERS = ("labeltrace", "labeltrace/label_ops", "labeltrace/mixing", "rules")
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).glob("*.py"))
 
 

@@ -1,0 +1,23 @@
+"""Mix images and say, position by position, which image each part came from.
+
+Labels are distributions over K = 2 *sources*, not over classes: column 0 is the image itself,
+column 1 its partner. Class targets are assembled at the end, by `MixedBatch.soft_targets`.
+"""
+
+from labeltrace.mixing.batch import MixedBatch
+from labeltrace.mixing.blocks import BlockMix
+from labeltrace.mixing.choice import Mix
+from labeltrace.mixing.cutmix import CutMix
+from labeltrace.mixing.mixup import MixUp
+from labeltrace.mixing.patches import PatchMix
+from labeltrace.mixing.wrapping import provenance_of
+
+__all__ = [
+    "BlockMix",
+    "CutMix",
+    "Mix",
+    "MixUp",
+    "MixedBatch",
+    "PatchMix",
+    "provenance_of",
+]

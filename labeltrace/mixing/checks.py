@@ -1,0 +1,80 @@
+"""Checks of a mixer's settings and of the batch that it is given."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from labeltrace.errors import LabelError
+from labeltrace.mixing.pairing import Mode, Partner
+
+
+def check_mode(mixer: str, mode: Mode, partner: Partner) -> None:
+    """Check which images share a draw and how partners are found.
+
+    Raises:
+        LabelError: a word that is not among the modes or partners, or pairs by rolling.
+    """
+    for name, word, known in (
+        ("mode", mode, get_args(Mode)),
+        ("partner", partner, get_args(Partner)),
+    ):
+        if word not in known:
+            raise LabelError(
+                f"{mixer}: the {name} of a mixing strategy must be one of {', '.join(known)}, got "
+                f"{word!r}."
+            )
+    if mode == "pair" and partner == "roll":
+        raise LabelError(
+            f"{mixer}: rolling makes a ring of the batch, not pairs; set partner to flip or "
+            f"permutation, or mode to batch or elem."
+        )
+
+
+def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = False) -> None:
+    """Check a batch before it is mixed; `blends` says that images must hold averages.
+
+    Raises:
+        LabelError: images or targets of the wrong type, shape, dtype, batch size or device, or
+            negative targets.
+    """
+    for name, tensor in (("images", images), ("targets", targets)):
+        if not isinstance(tensor, Tensor):
+            raise LabelError(
+                f"{mixer}: {name} must be a torch.Tensor, got {type(tensor).__name__}; "
+                f"mix after the data loader's collate function."
+            )
+    if images.ndim != 4 or images.numel() == 0:
+        raise LabelError(
+            f"{mixer}: images must be (B, C, H, W) and not empty, got {tuple(images.shape)}; "
+            f"mixing works on a whole batch."
+        )
+    if blends and not images.is_floating_point():
+        raise LabelError(
+            f"{mixer}: images must be floating point, got {images.dtype}, which cannot hold a "
+            f"blend; convert them first, such as images.float() / 255."
+        )
+    if targets.shape != images.shape[:1]:
+        raise LabelError(
+            f"{mixer}: targets must be (B,) = ({images.shape[0]},), one class index an image, got "
+            f"{tuple(targets.shape)}; turn one-hot targets into indices with targets.argmax(1)."
+        )
+    if targets.dtype == torch.bool or targets.is_floating_point() or targets.is_complex():
+        raise LabelError(
+            f"{mixer}: targets must be integer class indices, got {targets.dtype}; "
+            f"convert them with targets.long()."
+        )
+    if targets.device != images.device:
+        raise LabelError(
+            f"{mixer}: targets are on {targets.device}, images on {images.device}; "
+            f"move both to the same device."
+        )
+    negative = targets.long() < 0  # comparisons are not implemented for every unsigned type
+    if negative.any():
+        row = negative.tolist().index(True)
+        raise LabelError(
+            f"{mixer}: target {row} is {targets[row].item()}, but class indices start at 0; "
+            f"leave out images without a class before mixing."
+        )

@@ -1,0 +1,48 @@
+"""CutMix: a box of the partner is pasted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labeltrace.mixing.drawing import draw_uniform
+from labeltrace.mixing.mixer import BetaMixer
+
+
+@dataclass(frozen=True)
+class CutMix(BetaMixer):
+    """Paste a box of a partner image into every image (Yun et al., 2019; eq. 1 of TL-Align).
+
+    One box for each draw (one for the whole batch, unless `mode` says otherwise). Its sides are
+    `sqrt(1 - lambda)` of the image's with lambda drawn from Beta(alpha, alpha); its centre is
+    uniform over the image, pixels rather than patches, and what sticks out is cut off. Labels say
+    where every pixel really came from, so their mean is the exact mixing ratio. In eq. 1 the image
+    itself is X1 and the mask M is 1 outside of the box.
+
+    Attributes:
+        alpha: concentration of the Beta distribution, finite and above 0.
+
+    Raises:
+        LabelError: a setting outside of its range.
+    """
+
+    def draw_partner_share(
+        self, own_share: float, height: int, width: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """Draw the box: (H, W) bool."""
+        side = math.sqrt(1 - own_share)
+        rows = _draw_span(height, side, generator)
+        columns = _draw_span(width, side, generator)
+        box = torch.zeros(height, width, dtype=torch.bool, device="cpu")
+        box[rows, columns] = True
+        return box
+
+
+def _draw_span(size: int, ratio: float, generator: torch.Generator | None) -> slice:
+    """Draw one side of a box: `ratio * size` pixels around a uniform centre, cut to the image."""
+    centre = size * draw_uniform(generator)
+    half = size * ratio / 2
+    return slice(max(0, round(centre - half)), min(size, round(centre + half)))

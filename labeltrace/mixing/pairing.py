@@ -1,0 +1,72 @@
+"""Who is mixed with whom, and which images share one draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Mode = Literal["batch", "pair", "elem"]
+"""Which images share a draw, in timm's words: all of them, the two of a pair, none."""
+
+Partner = Literal["permutation", "flip", "roll"]
+"""How an image's partner is found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairing:
+    """The partner and the draw of every image.
+
+    Attributes:
+        partner: (B,) int64 on the CPU, the index of each image's partner.
+        draw: (B,) int64 on the CPU, the index of the draw that each image is mixed by.
+    """
+
+    partner: Tensor
+    draw: Tensor
+
+
+def count_draws(mode: Mode, batch: int) -> int:
+    """Return how many draws a batch takes."""
+    return {"batch": 1, "pair": (batch + 1) // 2, "elem": batch}[mode]
+
+
+def draw_pairing(
+    mode: Mode, partner: Partner, batch: int, generator: torch.Generator | None
+) -> Pairing:
+    """Pair the images of a batch.
+
+    - flip: the first with the last, as timm's `Mixup` does; the middle image of an odd batch is its
+      own partner.
+    - roll: each image with the one before it, as torchvision's `v2.CutMix` and `v2.MixUp` do.
+    - permutation: a random permutation, which may leave an image with itself. In pair mode it is
+      random pairs; one image of an odd batch, drawn at random, is its own partner.
+    """
+    index = torch.arange(batch, device="cpu")
+    if partner == "flip":
+        partners = index.flip(0)
+    elif partner == "roll":
+        partners = index.roll(1)
+    else:
+        partners = torch.randperm(batch, generator=generator, device="cpu")
+        if mode == "pair":
+            partners = _partners_of_neighbours(partners)
+
+    if mode == "batch":
+        draws = torch.zeros_like(index)
+    elif mode == "elem":
+        draws = index
+    else:
+        draws = torch.unique(torch.minimum(index, partners), return_inverse=True)[1]
+    return Pairing(partners, draws)
+
+
+def _partners_of_neighbours(order: Tensor) -> Tensor:
+    """Return the partners where the first two images in an order are a pair, and so on."""
+    even = len(order) // 2 * 2
+    partners = torch.arange(len(order), device="cpu")
+    partners[order[:even:2]] = order[1:even:2]
+    partners[order[1:even:2]] = order[:even:2]
+    return partners
