@@ -1,4 +1,4 @@
-"""Mixing by matrices: written-out attention, learned token mixing, fused attention."""
+"""Mixing by matrices that are at hand: written-out and linear attention, learned token mixing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+from labeltrace.label_ops.notation import Axes, parse_axes, split_shape
 
 
 @label_arithmetic
@@ -35,45 +36,6 @@ def mix(labels: Tensor, weights: Tensor, notation: str, **sizes: int) -> Tensor:
 
 
 @label_arithmetic
-def attend(
-    labels: Tensor,
-    query: Tensor,
-    key: Tensor,
-    notation: str,
-    mask: Tensor | None = None,
-    is_causal: bool = False,
-    scale: float | None = None,
-    grouped_heads: bool = False,
-    **sizes: int,
-) -> Tensor:
-    """:func:`mix` with the probabilities of scaled dot-product attention, before dropout.
-
-    ``query`` is (..., L, E), ``key`` (..., S, E), ``mask`` a boolean or additive one that
-    broadcasts to (..., L, S); the arguments mean what they mean to
-    :func:`torch.nn.functional.scaled_dot_product_attention`.  Rows that are masked whole mix
-    equally.
-    """
-    query, key = query.detach().to(torch.float32), key.detach().to(torch.float32)
-    if grouped_heads:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = (query * scale) @ key.transpose(-2, -1)
-    if is_causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~allowed, -math.inf)
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, -math.inf)
-    elif mask is not None:
-        scores = scores + mask.detach().to(torch.float32)
-    plan = _mixing_plan(notation)
-    matrices, rows = _matrices(scores.softmax(-1), plan, sizes)
-    lost = matrices[..., :1].isnan()  # a row that is masked whole, or overflows, is NaN throughout
-    equal = lost.sum(-3) / matrices.shape[-1]
-    averaged = (matrices.nansum(-3) + equal) / matrices.shape[-3]
-    return _apply_matrices(averaged, labels, plan, rows)
-
-
-@label_arithmetic
 def mix_linear(
     labels: Tensor, query: Tensor, key: Tensor, notation: str, heads: str = "", **sizes: int
 ) -> Tensor:
@@ -91,7 +53,7 @@ def mix_linear(
     Rows that sum to zero mix equally.
     """
     inputs, result_text = notation.split("->")
-    query_axes, key_axes, label_axes = (_parse_axes(text) for text in inputs.split(","))
+    query_axes, key_axes, label_axes = (parse_axes(text) for text in inputs.split(","))
     result = "".join(result_text.split())
     queries, query_names = _taken_apart(query, query_axes, sizes)
     keys, key_names = _taken_apart(key, key_axes, sizes)
@@ -109,31 +71,19 @@ def mix_linear(
     return mixed.mean(tuple(range(len(heads)))) if heads else mixed
 
 
-def _taken_apart(
-    values: Tensor, axes: tuple[tuple[str, ...], ...], sizes: dict[str, int]
-) -> tuple[Tensor, str]:
+def _taken_apart(values: Tensor, axes: Axes, sizes: dict[str, int]) -> tuple[Tensor, str]:
     """Magnitudes, scaled to at most one, with a dimension for each name."""
     values = values.detach().to(torch.float32).abs()
     values = values / values.amax().clamp_min(torch.finfo(torch.float32).tiny)
-    return values.reshape(_split_shape(values, axes, sizes)), "".join(n for a in axes for n in a)
-
-
-def _split_shape(
-    values: Tensor, axes: tuple[tuple[str, ...], ...], sizes: dict[str, int]
-) -> list[int]:
-    """The sizes of all names; one in each pair of parentheses follows from the others."""
-    shape: list[int] = []
-    for axis, size in zip(axes, values.shape, strict=True):
-        known = math.prod(sizes.get(name, 1) for name in axis)
-        shape.extend(sizes[name] if name in sizes else size // known for name in axis)
-    return shape
+    names = "".join(name for axis in axes for name in axis)
+    return values.reshape(split_shape(values.shape, axes, sizes)), names
 
 
 @dataclass(frozen=True, slots=True)
 class _MixingPlan:
     """A parsed notation: how to bring weights and labels into the shape of a matrix product."""
 
-    weight_axes: tuple[tuple[str, ...], ...]
+    weight_axes: Axes
     label_names: tuple[str, ...]
     batch: tuple[str, ...]
     averaged: tuple[str, ...]
@@ -152,7 +102,7 @@ class _MixingPlan:
 def _mixing_plan(notation: str) -> _MixingPlan:
     inputs, result_text = notation.split("->")
     weight_text, label_text = inputs.split(",")
-    weight_axes = _parse_axes(weight_text)
+    weight_axes = parse_axes(weight_text)
     weights = [name for axis in weight_axes for name in axis]
     labels = tuple(label_text.split())
     result = tuple(result_text.split())
@@ -172,22 +122,6 @@ def _mixing_plan(notation: str) -> _MixingPlan:
     )
 
 
-def _parse_axes(text: str) -> tuple[tuple[str, ...], ...]:
-    axes: list[tuple[str, ...]] = []
-    inside: list[str] | None = None
-    for word in text.replace("(", " ( ").replace(")", " ) ").split():
-        if word == "(":
-            inside = []
-        elif word == ")":
-            axes.append(tuple(inside or ()))
-            inside = None
-        elif inside is not None:
-            inside.append(word)
-        else:
-            axes.append((word,))
-    return tuple(axes)
-
-
 def _matrices(
     weights: Tensor, plan: _MixingPlan, sizes: dict[str, int]
 ) -> tuple[Tensor, list[int]]:
@@ -195,7 +129,7 @@ def _matrices(
 
     The averaged axes are flattened into one, and so are rows and columns.
     """
-    shape = _split_shape(weights, plan.weight_axes, sizes)
+    shape = split_shape(weights.shape, plan.weight_axes, sizes)
     names = plan.weight_names
     order = (*plan.batch, *plan.averaged, *plan.rows, *plan.added, *plan.columns)
     weights = weights.reshape(shape).permute([names.index(name) for name in order])
