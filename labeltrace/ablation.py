@@ -17,7 +17,7 @@ from labeltrace.flow import (
     Step,
 )
 from labeltrace.layout import Arrangement
-from labeltrace.reading import fits, lies_in
+from labeltrace.reading import lies_in, lies_in_named
 from labeltrace.tracing import Field, Trace
 
 
@@ -125,7 +125,7 @@ def _chosen_by(trace: Trace, patterns: tuple[str, ...]) -> Callable[[Field], boo
     """Whether a field's step moves labels in a module that one of the patterns names."""
     moving = {field for field, step in trace.steps.items() if moves_labels(step)}
     paths = {field: trace.module_paths[field.node] for field in moving}
-    found = {p: {f for f in moving if fits(paths[f], p)} for p in patterns}
+    found = {p: {f for f in moving if lies_in_named(paths[f], p)} for p in patterns}
     lost = [pattern for pattern, fields in found.items() if not fields]
     if lost:
         known = dict.fromkeys(paths[field] for field in trace.steps if field in moving)
@@ -154,12 +154,24 @@ def _is_residual(step: Step) -> bool:
 
 def _stream_and_branch(steps: Mapping[Field, Step], step: Step) -> _Parts | None:
     """Which summand all others are computed from; None where there is no such one."""
-    for stream in step.labels:
-        branches = tuple(labels for labels in step.labels if labels is not stream)
+    summands = _summands(steps, step)
+    for stream in summands:
+        branches = tuple(labels for labels in summands if labels != stream)
         inside = _between(steps, stream, branches)
-        if inside is not None:
+        if branches and inside is not None:
             return _Parts(stream, branches, inside)
     return None
+
+
+def _summands(steps: Mapping[Field, Step], step: Step) -> list[Labels]:
+    """What a sum adds; a summand that counts for several is a sum itself, and is taken apart."""
+    assert isinstance(step, Average)
+    found: list[Labels] = []
+    for labels, share in zip(step.sources, step.shares, strict=True):
+        part = steps.get(_field(labels))
+        whole = part is not None and labels.arrangement.shape == part.field_sizes
+        found += _summands(steps, part) if share > 1 and part and whole else [labels]
+    return found
 
 
 def _between(
@@ -167,17 +179,22 @@ def _between(
 ) -> frozenset[Field] | None:
     """The fields between a stream and its branches; None where these come from elsewhere too."""
     inside: set[Field] = set()
-    queue = [labels.operand.field for labels in branches]
+    queue = [_field(labels) for labels in branches]
     while queue:
         field = queue.pop()
-        assert isinstance(field, Field)
-        if field == stream.operand.field or field in inside:
+        if field == _field(stream) or field in inside:
             continue
         if field not in steps:
             return None
         inside.add(field)
-        queue += [labels.operand.field for labels in steps[field].labels]
+        queue += [_field(labels) for labels in steps[field].labels]
     return frozenset(inside)
+
+
+def _field(labels: Labels) -> Field:
+    field = labels.operand.field
+    assert isinstance(field, Field)
+    return field
 
 
 def _branches_alone(trace: Trace) -> Trace:
@@ -194,10 +211,7 @@ def _alone(step: Step, sources: tuple[Labels, ...]) -> Step:
     """A residual connection with some of its summands alone."""
     assert isinstance(step, Average)
     if len(sources) > 1:
-        shares = [
-            s for s, labels in zip(step.shares, step.sources, strict=True) if labels in sources
-        ]
-        return replace(step, sources=sources, shares=tuple(shares))
+        return replace(step, sources=sources, shares=(1,) * len(sources))
     (source,) = sources
     if source.arrangement.shape != step.field_sizes:  # broadcast by the other summands
         return step

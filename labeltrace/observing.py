@@ -111,7 +111,8 @@ class Observer:
         pixels = coordinates(images.shape[2], images.shape[3], images.device)
         with evaluating(self.model):
             moments = program((few,), pixels.expand(len(few), -1, -1, -1))
-        found = {field: grid_from(m[0]) for field, m in zip(firsts, moments, strict=True)}
+        whole = pixels[0].flatten(1).mean(1)
+        found = {field: grid_from(m[0], whole) for field, m in zip(firsts, moments, strict=True)}
         return {name: found[place.field] for name, place in seen.items()}
 
     def program(self, trace: Trace) -> LabelProgram:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 
 from labeltrace.errors import LabelError, LayoutError
 from labeltrace.layout import Factor, Kind, Layout, channel, natural
-from labeltrace.reading import lies_in
+from labeltrace.reading import is_named, lies_in
 from labeltrace.tracing import Field, Trace, Value
 
 OUTPUT = "output"
@@ -63,7 +62,7 @@ def places_named(trace: Trace, names: Iterable[str]) -> dict[str, Place]:
         elif name in last:
             found[name] = _place(trace, last[name])
         else:
-            fitting = {path: node for path, node in last.items() if fnmatchcase(path, name)}
+            fitting = {path: node for path, node in last.items() if is_named(path, name)}
             if not fitting:
                 raise LabelError(_no_such_place(trace, name, last))
             inner_first = sorted(fitting, key=lambda path: trace.order[fitting[path]])

@@ -51,10 +51,16 @@ def lies_in(path: str, module: str) -> bool:
     return not module or path == module or path.startswith(f"{module}.")
 
 
-def fits(path: str, pattern: str) -> bool:
-    """Whether a module, or one of those that it lies in, fits a pattern such as ``blocks.*``."""
+def is_named(path: str, pattern: str) -> bool:
+    """Whether a module path fits a pattern such as ``blocks.*``, name by name."""
+    names, parts = path.split("."), pattern.split(".")
+    return len(names) == len(parts) and all(map(fnmatchcase, names, parts))
+
+
+def lies_in_named(path: str, pattern: str) -> bool:
+    """Whether a module, or one of those that it lies in, fits a pattern."""
     names = path.split(".")
-    return any(fnmatchcase(".".join(names[:end]), pattern) for end in range(1, len(names) + 1))
+    return any(is_named(".".join(names[:end]), pattern) for end in range(1, len(names) + 1))
 
 
 def source_line(node: Node) -> str:

@@ -60,13 +60,17 @@ def coordinates(height: int, width: int, device: torch.device) -> Tensor:
     return torch.cat([moments, 1 - moments.sum(0, keepdim=True)])[None]
 
 
-def grid_from(moments: Tensor) -> TokenGrid | None:
-    """The grid in which tokens lie whose :func:`coordinates` are (N, 5); None if they form none."""
+def grid_from(moments: Tensor, whole: Tensor) -> TokenGrid | None:
+    """The grid in which tokens lie; None if they form none.
+
+    ``moments`` (N, 5) are what has become of :func:`coordinates`, ``whole`` (5,) is the mean of
+    those over the image: what tokens without a place have.
+    """
     row, column, row_square, column_square = (moments[:, :-1] * (MOMENTS - 1)).unbind(1)
     spread = torch.minimum(row_square - row**2, column_square - column**2)
     (placed,) = (spread < WIDEST).nonzero(as_tuple=True)
-    (everywhere,) = (spread > 1 / 12 - ROUNDING).nonzero(as_tuple=True)
-    if len(placed) < 2 or len(placed) + len(everywhere) < len(moments):
+    everywhere = ((moments - whole).abs() < ROUNDING).all(1)
+    if len(placed) < 2 or len(placed) + int(everywhere.sum()) < len(moments):
         return None
     rows, columns = _ranks(row[placed]), _ranks(column[placed])
     height, width = int(rows.max()) + 1, int(columns.max()) + 1

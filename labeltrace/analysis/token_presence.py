@@ -16,7 +16,7 @@ from labeltrace.errors import LabelError
 from labeltrace.flow import Operation, Single
 from labeltrace.observing import Observer, observer_of
 from labeltrace.place import Place, step_places
-from labeltrace.reading import fits
+from labeltrace.reading import lies_in_named
 from labeltrace.rerooting import rerooted, source_place, source_sizes
 from labeltrace.token_grid import TokenGrid
 from labeltrace.tracing import Field
@@ -104,7 +104,7 @@ def _mixing_fields(observer: Observer, modules: Sequence[str] | None) -> list[Fi
     chosen = [
         field
         for field in mixing
-        if modules is None or any(fits(trace.module_paths[field.node], m) for m in modules)
+        if modules is None or any(lies_in_named(trace.module_paths[field.node], m) for m in modules)
     ]
     if not chosen:
         paths = dict.fromkeys(trace.module_paths[field.node] for field in mixing)
