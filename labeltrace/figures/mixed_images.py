@@ -21,7 +21,7 @@ from labeltrace.figures.style import (
 def mixed_image_figure(
     mixtures: Mapping[str, tuple[Tensor, Tensor]], sources: tuple[str, str]
 ) -> Figure:
-    """Each mixture above the map of its labels.
+    """Each mixture above the map of its labels, side by side.
 
     Args:
         mixtures: by the name of the strategy, the mixed pixels (3, H, W) in [0, 1] and their label
@@ -33,7 +33,7 @@ def mixed_image_figure(
     """
     if not mixtures:
         raise ValueError("mixed_image_figure needs at least one mixture, got none")
-    figure = panel_figure(max(len(mixtures), 2), "", height=2.2)
+    figure = panel_figure(max(len(mixtures), 2), "", height=1.9)
     upper, lower = figure.subplots(2, len(mixtures), squeeze=False)
     for above, below, (name, (pixels, labels)) in zip(upper, lower, mixtures.items(), strict=True):
         show_pixels(above, pixels)

@@ -20,7 +20,7 @@ from labeltrace.figures.style import (
     show_pixels,
 )
 
-OPACITY = 0.65
+LEAST_OPACITY, MOST_OPACITY = 0.3, 0.85  # of cells without a share, and of the largest
 MARK = "#56B4E9"  # sky blue of Okabe and Ito's palette, which the heat map lacks
 
 
@@ -80,7 +80,8 @@ def _show(axes: Axes, pixels: Tensor, shares: Tensor) -> None:
     extent = (0, pixels.shape[2], pixels.shape[1], 0)
     axes.imshow(pixels.mean(0).detach().cpu().numpy(), cmap="gray", vmin=0, vmax=1, extent=extent)
     heat = (shares / shares.max()).numpy()
-    axes.imshow(heat, cmap=HEAT_COLOURS, vmin=0, vmax=1, alpha=OPACITY, extent=extent)
+    opacity = LEAST_OPACITY + (MOST_OPACITY - LEAST_OPACITY) * heat
+    axes.imshow(heat, cmap=HEAT_COLOURS, vmin=0, vmax=1, alpha=opacity, extent=extent)
 
 
 def _outline(axes: Axes, found: Provenance, token: tuple[int, int], pixels: Tensor) -> None:

@@ -85,7 +85,8 @@ def legend_bar(
 ) -> None:
     """A bar of colours to the right of all panels, with words at its ticks."""
     shown = ScalarMappable(Normalize(*limits), colours)
-    bar = figure.colorbar(shown, ax=figure.axes, shrink=0.9, aspect=25, pad=0.02)
+    tall = figure.bbox.height > figure.bbox.width
+    bar = figure.colorbar(shown, ax=figure.axes, shrink=0.5 if tall else 0.9, aspect=25, pad=0.02)
     bar.set_ticks(list(ticks), labels=list(ticks.values()))
     bar.ax.tick_params(labelsize=TEXT - 1)
     bar.set_label(label, fontsize=TEXT)
