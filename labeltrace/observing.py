@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
+from labeltrace.aligned import AlignedModule
+from labeltrace.call import Rule
 from labeltrace.capture import capture
 from labeltrace.errors import LabelError
 from labeltrace.label_checks import check_label_image
 from labeltrace.layout import BATCH, Layout
 from labeltrace.place import Place, observed, places, places_named, tokens
-from labeltrace.program import LabelProgram, evaluating, live_state
+from labeltrace.program import LabelProgram, evaluating, live_state, without_gradient
 from labeltrace.registry import current
 from labeltrace.token_grid import TokenGrid, coordinates, grid_from, standing
 from labeltrace.tracing import Field, Trace, trace_graph
@@ -56,17 +58,28 @@ class Observer:
 
     The model's own mode is put back after each look.
 
+    Args:
+        model: the model, or an aligned module of it.
+        images: (B, C, H, W), of the size that it is to be looked at with.
+        rules: as for :func:`labeltrace.align`.
+
+    Raises:
+        LabelError: there are no images.
+        LabelTraceError: the model cannot be captured or traced.
+
     Attributes:
         model: the model.
         trace: its trace.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, images: Tensor, *, rules: Mapping[Any, Rule] | None = None
+    ) -> None:
         _check_images(images)
-        self.model = model
-        registry = current()
-        with evaluating(model), torch.no_grad():
-            found = capture(model, (images,), whole=registry.functions)
+        self.model = model.module if isinstance(model, AlignedModule) else model
+        registry = current().overlaid(rules)
+        with evaluating(self.model), torch.no_grad():
+            found = capture(self.model, (images,), whole=registry.functions)
         self.trace: Trace = trace_graph(found, registry)
         self._sizes = tuple(images.shape[1:])
 
@@ -134,10 +147,8 @@ class Observer:
         """The tensors at places as (B, N, C), tokens in the order of their labels."""
         self.check(images)
         reader = _Reader(self.trace, {place.node for place in seen.values()})
-        with evaluating(self.model), torch.no_grad():
-            reader.run(
-                *live_state(self.model, self.trace.capture), *self.trace.capture.constants, images
-            )
+        with evaluating(self.model), without_gradient(self.trace.capture, images.device):
+            reader.run(*live_state(self.model, self.trace.capture), images)
         return {name: _as_tokens(reader.read[p.node], p.layout) for name, p in seen.items()}
 
     def check(self, images: Tensor) -> None:
@@ -152,11 +163,12 @@ class Observer:
                 f"images have shape {tuple(images.shape)}, the model was captured with "
                 f"(B, {', '.join(map(str, self._sizes))}); make another Observer for this size"
             )
-        if not self.trace.capture.holds_for(len(images)):
-            reason = self.trace.capture.fixed_batch_reason or "of the captured graph's range"
+        captured = self.trace.capture
+        if not captured.holds_for(len(images)):
+            smallest, largest = captured.batch_range
             raise LabelError(
-                f"the model was captured for another batch than {len(images)}, since {reason}; "
-                "make an Observer with a batch of this size"
+                f"a batch of {len(images)}, but the model was captured for {smallest} to {largest} "
+                f"images {captured.fixed_batch_reason}; make another Observer with such a batch"
             )
 
 

@@ -32,18 +32,25 @@ class LabelProgram:
 
     def __call__(self, inputs: Sequence[Any], labels: Tensor) -> tuple[Tensor, ...]:
         """The labels of each output, for the leaves of the model's inputs and a label image."""
-        capture = self.trace.capture
-        kept = modes_kept(labels.device.type) if capture.switches_modes else nullcontext()
-        with torch.no_grad(), kept:
-            state = live_state(self._model, capture)
-            results: tuple[Tensor, ...] = self._module(*state, *capture.constants, *inputs, labels)
+        with without_gradient(self.trace.capture, labels.device):
+            state = live_state(self._model, self.trace.capture)
+            results: tuple[Tensor, ...] = self._module(*state, *inputs, labels)
         return results
 
 
 def live_state(model: nn.Module, capture: Capture) -> Iterator[Any]:
-    """A model's parameters and buffers, in the order of a captured graph's placeholders."""
+    """What a captured graph takes before the inputs: the model's parameters, buffers, constants."""
     for entry in capture.state:
         yield functools.reduce(getattr, entry.name.split("."), model)
+    yield from capture.constants
+
+
+@contextmanager
+def without_gradient(capture: Capture, device: torch.device) -> Iterator[None]:
+    """No gradient, and the modes that a captured graph switches put back."""
+    kept = modes_kept(device.type) if capture.switches_modes else nullcontext()
+    with torch.no_grad(), kept:
+        yield
 
 
 @contextmanager
@@ -54,6 +61,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        model.train(modes[0][1])  # an aligned module hands its mode on to the model
         for module, training in modes:
             module.training = training
 

@@ -45,7 +45,7 @@ def target_rmse(models: Mapping[str, nn.Module], batches: Iterable[MixedBatch]) 
 
 
 def _squared_change(name: str, model: AlignedModule, batch: MixedBatch) -> float:
-    with evaluating(model.module), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         _, labels = model(batch.images, batch.labels)
     original = batch.mixing_ratio
     if not isinstance(labels, Tensor) or labels.shape != original.shape:

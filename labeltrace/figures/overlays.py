@@ -89,4 +89,4 @@ def _outline(axes: Axes, found: Provenance, token: tuple[int, int], pixels: Tens
     rows, columns = found.grid.shape
     height, width = pixels.shape[1] / rows, pixels.shape[2] / columns
     corner = (token[1] * width, token[0] * height)
-    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=MARK, linewidth=1.5))
+    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=MARK, linewidth=1.0))
