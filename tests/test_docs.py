@@ -124,9 +124,9 @@ def room_of(file: Path) -> str:
 def rooms() -> dict[str, list[Path]]:
     """The files of each room."""
     found: dict[str, list[Path]] = {}
-    packages = (file.parent for file in (ROOT / "labeltrace").glob("*/__init__.py"))
-    inner = (f"labeltrace/{folder.name}" for folder in packages if folder.name not in TOP_LEVEL)
-    for folder in ("labeltrace", *inner, *TOP_LEVEL):
+    inside = [file.parent for file in (ROOT / "labeltrace").glob("*/__init__.py")]
+    packages = [f"labeltrace/{folder.name}" for folder in inside if not folder.is_symlink()]
+    for folder in ("labeltrace", *packages, *TOP_LEVEL):
         for file in sorted((ROOT / folder).glob("*.py")):
             if folder != "labeltrace" or file.stem != "__init__":
                 found.setdefault(room_of(file), []).append(file)

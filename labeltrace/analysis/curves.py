@@ -99,7 +99,7 @@ def _transmix(
     whole = labels.float().expand(-1, -1, *mixed.shape[2:])
     patches = adaptive_avg_pool2d(whole, grid.shape).flatten(2)
     sources = labels.new_zeros(len(mixed), 3, torch.Size(sizes).numel(), dtype=torch.float32)
-    sources[:, 2] = 1  # tokens without a place in the image, whose share is left out
+    sources[:, 2] = 1  # tokens without a place in the image: a distribution still, then left out
     sources[:, 2, grid.index.flatten()] = 0
     sources[:, :2, grid.index.flatten()] = patches
     (field,) = observer.run(rerooted(trace, mixing[-1:]), mixed, sources.unflatten(-1, sizes))
