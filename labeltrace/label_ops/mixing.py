@@ -124,7 +124,7 @@ def _split_shape(
     """The sizes of all names; one in each pair of parentheses follows from the others."""
     shape: list[int] = []
     for axis, size in zip(axes, values.shape, strict=True):
-        known = math.prod(sizes.get(name, 1) for name in axis)
+        known = math.prod([sizes.get(name, 1) for name in axis])
         shape.extend(sizes[name] if name in sizes else size // known for name in axis)
     return shape
 
@@ -148,8 +148,17 @@ class _MixingPlan:
         return tuple(name for axis in self.weight_axes for name in axis)
 
 
-@functools.cache
 def _mixing_plan(notation: str) -> _MixingPlan:
+    """The plan of a notation; read once, but by :func:`torch.compile`, which traces no caches."""
+    return _read_plan(notation) if torch.compiler.is_compiling() else _known_plan(notation)
+
+
+@functools.cache
+def _known_plan(notation: str) -> _MixingPlan:
+    return _read_plan(notation)
+
+
+def _read_plan(notation: str) -> _MixingPlan:
     inputs, result_text = notation.split("->")
     weight_text, label_text = inputs.split(",")
     weight_axes = _parse_axes(weight_text)
@@ -203,9 +212,9 @@ def _matrices(
     rows = [extents[name] for name in plan.rows]
     flat = (
         *(extents[name] for name in plan.batch),
-        math.prod(extents[name] for name in plan.averaged),
+        math.prod([extents[name] for name in plan.averaged]),
         math.prod(rows),
-        math.prod(extents[name] for name in (*plan.added, *plan.columns)),
+        math.prod([extents[name] for name in (*plan.added, *plan.columns)]),
     )
     return weights.reshape(flat), rows
 
@@ -218,7 +227,7 @@ def _apply_matrices(matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: l
     order = (*plan.batch, *plan.columns, *plan.free)
     labels = labels.permute(*(names.index(name) for name in order), len(names))
     batch = [extents[name] for name in plan.batch]
-    columns = math.prod(extents[name] for name in plan.columns)
+    columns = math.prod([extents[name] for name in plan.columns])
     free = [extents[name] for name in plan.free]
     if plan.added:
         matrices = matrices.unflatten(-1, (-1, columns)).sum(-2)
