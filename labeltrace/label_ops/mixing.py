@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+from labeltrace.label_ops.arithmetic import averaged_distributions, label_arithmetic, normalised
 
 
 @label_arithmetic
-def mix(labels: Tensor, weights: Tensor, notation: str, **sizes: int) -> Tensor:
+def mix(
+    labels: Tensor, weights: Tensor, notation: str, normal: bool = False, **sizes: int
+) -> Tensor:
     """``Norm(W)·Y``: eq. 7, and eq. 9 where several matrices are averaged.
 
     Args:
@@ -25,13 +27,19 @@ def mix(labels: Tensor, weights: Tensor, notation: str, **sizes: int) -> Tensor:
             An axis made of several factors is in parentheses, ``"(b h) q k"``.  A name that only
             the weights have and that stands in parentheses with one that is mixed away,
             ``"b q (r k), b k -> b q"``, counts columns of equal labels: their weights are added.
+        normal: whether the rows are the outcome of a softmax, so that Norm leaves them as they are.
         sizes: the sizes of all but one of the names in each pair of parentheses.
 
     Rows that sum to zero, or that have entries that are not finite, mix equally.
     """
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(weights.detach().to(torch.float32), plan, sizes)
-    return _apply_matrices(normalised(matrices).mean(-3), labels, plan, rows)
+    if normal and weights.dtype in (torch.float32, torch.float64):  # others sum to one less closely
+        averaged = averaged_distributions(matrices)
+    else:
+        matrices = normalised(matrices)
+        averaged = matrices.mean(-3) if matrices.shape[-3] > 1 else matrices.squeeze(-3)
+    return _apply_matrices(averaged, labels, plan, rows)
 
 
 @label_arithmetic
@@ -67,10 +75,7 @@ def attend(
         scores = scores + mask.detach().to(torch.float32)
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(scores.softmax(-1), plan, sizes)
-    lost = matrices[..., :1].isnan()  # a row that is masked whole, or overflows, is NaN throughout
-    equal = lost.sum(-3) / matrices.shape[-1]
-    averaged = (matrices.nansum(-3) + equal) / matrices.shape[-3]
-    return _apply_matrices(averaged, labels, plan, rows)
+    return _apply_matrices(averaged_distributions(matrices), labels, plan, rows)
 
 
 @label_arithmetic

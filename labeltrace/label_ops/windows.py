@@ -85,15 +85,12 @@ def convolve_transposed(
 
 def _taps(weights: Tensor) -> Tensor:
     """The taps' weights (1, 1, *kernel) of a convolution (out, in / groups, *kernel)."""
-    taps = _shrunk(weights.detach().to(torch.float32).flatten(2)).abs().sum(1)
-    taps = normalised(taps).mean(0).reshape(1, 1, *weights.shape[2:])
-    return taps.clamp_min(_SMALLEST_TAP)
-
-
-def _shrunk(taps: Tensor) -> Tensor:
-    """Each output channel's weights divided by their largest, so that their sum is finite."""
-    largest = taps.abs().amax((1, 2), keepdim=True)
-    return torch.where(largest > 0, taps / largest, taps)
+    out, inside = weights.shape[:2]
+    magnitudes = weights.detach().to(torch.float32).flatten(1).abs()  # a copy
+    largest = magnitudes.amax(1, keepdim=True)  # of each output channel: so its sum is finite
+    magnitudes = magnitudes.div_(torch.where(largest > 0, largest, 1))
+    taps = normalised(magnitudes.reshape(out, inside, -1).sum(1)).mean(0)
+    return taps.reshape(1, 1, *weights.shape[2:]).clamp_min(_SMALLEST_TAP)
 
 
 def slide(
@@ -107,18 +104,34 @@ def slide(
 
     A window that lies outside altogether takes the mean of all positions.
     """
-    convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
-    settings = (tuple(stride), 0, tuple(dilation))
-    sources = labels.shape[-1]
-    images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
+    images = labels.movedim(-1, 1)
+    batch, sources, *space = images.shape
+    maps = images.reshape(-1, *space)
+    settings = (tuple(stride), tuple(dilation))
     if any(before or after for before, after in padding):
         widths = [width for pair in reversed(padding) for width in pair]
-        mixed = convolution(F.pad(images, widths), taps, None, *settings)
-        inside = F.pad(labels.new_ones(1, 1, *labels.shape[1:-1]), widths)
-        mixed = renormalised(mixed, convolution(inside, taps, None, *settings), images)
+        with_inside = torch.cat((maps, maps.new_ones(1, *space)))  # one map more: what is inside
+        mixed = _slide_over_maps(F.pad(with_inside, widths), taps, *settings)
+        mixed = renormalised(mixed[:-1, None], mixed[-1:, None], maps[:, None])
     else:
-        mixed = convolution(images, taps / taps.sum(), None, *settings)
-    return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
+        mixed = _slide_over_maps(maps, taps / taps.sum(), *settings)
+    return mixed.reshape(batch, sources, *mixed.shape[-len(space) :]).movedim(1, -1)
+
+
+def _slide_over_maps(
+    maps: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Tensor:
+    """Slide one kernel over (maps, *space).
+
+    As channels of one image they go much faster on a processor than as images of one channel.  A
+    number of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
+    """
+    convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
+    if torch.compiler.is_compiling():
+        return convolution(maps[:, None], taps, None, stride, 0, dilation)[:, 0]
+    count = maps.shape[0]
+    kernels = taps.expand(count, *taps.shape[1:])
+    return convolution(maps[None], kernels, None, stride, 0, dilation, count)[0]
 
 
 def renormalised(mixed: Tensor, reached: Tensor, images: Tensor) -> Tensor:
