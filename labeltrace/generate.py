@@ -28,6 +28,7 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.reading import location
+from labeltrace.rewrites import Rows, lean, needed_fields
 from labeltrace.tracing import Field, Replay, Trace, Value
 
 LABELS_INPUT = "labels"
@@ -52,7 +53,7 @@ def generate(trace: Trace) -> Generated:
         LayoutError: a field has the dynamic batch in two dimensions, or an output's positions are
             repeated in ways that have no label of the output's shape.
     """
-    return _Generator(trace).generate()
+    return _Generator(lean(trace)).generate()
 
 
 class _Generator:
@@ -66,10 +67,12 @@ class _Generator:
         self.shapes: dict[Node, tuple[int, ...]] = {}
         self.arranged: dict[tuple[Node, Arrangement], Node] = {}
         self.replays: dict[Replay, Node] = {}
+        self.rows: dict[Rows, Node] = {}
         self.notes: dict[Node, str] = {}
         self.prior: Node | None = None
         self.module_path = ""
-        self.needed = _needed_fields(trace)
+        outputs = frozenset(value.field for value in trace.outputs if value and value.field)
+        self.needed = needed_fields(trace.steps, outputs)
 
     def generate(self) -> Generated:
         labels: Node | None = None
@@ -205,6 +208,8 @@ class _Generator:
         """A tensor in the new graph; mixing weights once more where dropout came between."""
         if isinstance(source, Node):
             return self.copies[source]
+        if isinstance(source, Rows):
+            return self._rows(source)
         assert isinstance(source, Replay)
         if source not in self.replays:
             inputs = {node: self._source(other) for node, other in source.substitutes.items()}
@@ -212,6 +217,14 @@ class _Generator:
                 source.node, lambda node: inputs[node] if node in inputs else self.copies[node]
             )
         return self.replays[source]
+
+    def _rows(self, rows: Rows) -> Node:
+        if rows not in self.rows:
+            cut = rows.cut
+            step = {} if cut.step == 1 else {"step": cut.step}
+            bounds = (self._source(rows.tensor), cut.dim, cut.start, cut.stop)
+            self.rows[rows] = self._call(label_ops.cut, bounds, step, name="rows")
+        return self.rows[rows]
 
     def _call(
         self,
@@ -263,20 +276,6 @@ def repeats_of(axis: Axis) -> tuple[int, bool]:
             "return it before these axes are joined to one"
         )
     return before * after, before == 1
-
-
-def _needed_fields(trace: Trace) -> frozenset[Field]:
-    """The fields that some output depends on, the input's included."""
-    needed: set[Field] = set()
-    queue: list[Any] = [value.field for value in trace.outputs if value and value.field]
-    while queue:
-        field = queue.pop()
-        if field in needed:
-            continue
-        needed.add(field)
-        if field in trace.steps:
-            queue += [labels.operand.field for labels in trace.steps[field].labels]
-    return frozenset(needed)
 
 
 def _view_sizes(sizes: Sequence[int]) -> list[int]:

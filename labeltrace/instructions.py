@@ -65,9 +65,8 @@ def instruction(flow: Step) -> Instruction | Labels:
         case Rearrange():
             return flow.source
         case Mix():
-            return Instruction(
-                label_ops.mix, (flow.source, flow.weights, flow.notation), dict(flow.sizes)
-            )
+            settings = _given(normal=flow.normal) | dict(flow.sizes)
+            return Instruction(label_ops.mix, (flow.source, flow.weights, flow.notation), settings)
         case Attend():
             return _attend(flow)
         case LinearMix():
@@ -78,13 +77,13 @@ def instruction(flow: Step) -> Instruction | Labels:
             )
         case Convolve():
             padding = [list(pair) for pair in flow.padding]
-            settings = (list(flow.stride), padding, list(flow.dilation))
+            sliding = (list(flow.stride), padding, list(flow.dilation))
             blocks = [list(factor) for factor in flow.blocks]
             given = _given(blocks=blocks)
-            return Instruction(label_ops.convolve, (flow.source, flow.weights, *settings), given)
+            return Instruction(label_ops.convolve, (flow.source, flow.weights, *sliding), given)
         case ConvolveTransposed():
-            sliding = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
-            arguments = (flow.source, flow.weights, *map(list, sliding))
+            window = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
+            arguments = (flow.source, flow.weights, *map(list, window))
             groups = flow.groups if flow.groups != 1 else None
             return Instruction(label_ops.convolve_transposed, arguments, _given(groups=groups))
         case Resample():
