@@ -51,7 +51,8 @@ class Instruction:
     """A label function and its arguments.
 
     Among them, lists included, :class:`~labeltrace.flow.Labels` stand for label fields,
-    :class:`~labeltrace.flow.Operand` for tensors of the forward half and ``PRIOR`` for the prior.
+    :class:`~labeltrace.flow.Operand` for tensors of the forward half, ``PRIOR`` for the prior and
+    instructions for what they compute: equal ones are computed once.
     """
 
     function: Callable[..., Tensor]
@@ -79,8 +80,8 @@ def instruction(flow: Step) -> Instruction | Labels:
             padding = [list(pair) for pair in flow.padding]
             sliding = (list(flow.stride), padding, list(flow.dilation))
             blocks = [list(factor) for factor in flow.blocks]
-            given = _given(blocks=blocks)
-            return Instruction(label_ops.convolve, (flow.source, flow.weights, *sliding), given)
+            kernel = Instruction(label_ops.kernel, (flow.weights,), _given(blocks=blocks))
+            return Instruction(label_ops.convolve, (flow.source, kernel, *sliding))
         case ConvolveTransposed():
             window = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
             arguments = (flow.source, flow.weights, *map(list, window))

@@ -1,4 +1,4 @@
-"""`torch.compile(aligned)`: one graph, no new compilation for new sizes of the batch, eager's labels.
+"""`torch.compile(aligned)`: one graph for all sizes of the batch, and eager's labels.
 
 `Tiny` and the small models here hold what models do that could break a graph: statistics written in
 place, dropout, attention, windows, nested outputs, regions under autocast.
@@ -10,14 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch._dynamo
 from torch import Tensor, nn
 
-import labeltrace
-from labeltrace import AlignedModule
-from tests.families import FAMILIES, fresh
+from tests.families import FAMILIES
 
 torch.set_num_threads(1)
 

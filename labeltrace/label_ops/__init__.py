@@ -24,7 +24,7 @@ from labeltrace.label_ops.positions import (
 )
 from labeltrace.label_ops.recurrence import final_states, recur
 from labeltrace.label_ops.resampling import resample
-from labeltrace.label_ops.windows import convolve, convolve_transposed
+from labeltrace.label_ops.windows import convolve, convolve_transposed, kernel
 
 __all__ = [
     "adaptive_pool",
@@ -39,6 +39,7 @@ __all__ = [
     "flip",
     "fold",
     "join",
+    "kernel",
     "label_arithmetic",
     "mix",
     "mix_linear",

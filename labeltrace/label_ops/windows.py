@@ -16,30 +16,37 @@ _SMALLEST_TAP = 1e-30
 
 
 @label_arithmetic
+def kernel(weights: Tensor, blocks: Sequence[tuple[int, bool]] = ()) -> Tensor:
+    """The taps' weights of a convolution, (1, 1, *kernel): contract point 4.
+
+    Args:
+        weights: the convolution's weight (out, in / groups, *kernel), any floating dtype.
+        blocks: where the weight's axis of inputs has positions, its factors: the size of each, and
+            whether it is a position; those positions become the first dimension of the kernel.
+
+    They are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``.
+    """
+    return _taps(_blocks_as_space(weights, blocks) if blocks else weights)
+
+
+@label_arithmetic
 def convolve(
     labels: Tensor,
-    weights: Tensor,
+    kernel: Tensor,
     stride: Sequence[int],
     padding: Sequence[tuple[int, int]],
     dilation: Sequence[int],
-    blocks: Sequence[tuple[int, bool]] = (),
 ) -> Tensor:
-    """Mixing by a convolution's kernel: contract point 4.
+    """Mixing by a convolution's :func:`kernel`, renormalised over the taps inside the image.
 
     Args:
         labels: (N, *space, K), float32.
-        weights: the convolution's weight (out, in / groups, *kernel), any floating dtype.
+        kernel: (1, 1, *kernel), with an entry for each dimension of space, as the settings have.
         padding: (before, after) a dimension of space; padding carries nothing.
-        blocks: where the weight's axis of inputs has positions, its factors: the size of each, and
-            whether it is a position; those positions are the first dimension of space, and the
-            settings have an entry for it.
 
-    The taps' weights are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``, renormalised
-    at each position over the taps inside the image.
+    A window that lies outside altogether takes the mean of all positions.
     """
-    if blocks:
-        weights = _blocks_as_space(weights, blocks)
-    return slide(labels, _taps(weights), stride, padding, dilation)
+    return slide(labels, kernel, stride, padding, dilation)
 
 
 def _blocks_as_space(weights: Tensor, blocks: Sequence[tuple[int, bool]]) -> Tensor:

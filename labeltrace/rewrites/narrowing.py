@@ -15,6 +15,7 @@ from labeltrace.flow import (
     LinearMix,
     Mix,
     Pad,
+    Rearrange,
     Recur,
     Repeat,
     Roll,
@@ -142,6 +143,8 @@ def _join(step: Join, cut: Cut, cut_labels: CutLabels) -> Step | None:
             piece = _cut_unless_broadcast(piece, Cut(cut.dim, low, high), cut_labels)
         kept.append((piece, high - low))
     pieces, sizes = zip(*kept, strict=True)
+    if len(pieces) == 1 and pieces[0] and pieces[0].arrangement.shape == cut.of(step.field_sizes):
+        return Rearrange(layout=step.layout, source=pieces[0])
     if all(piece is None for piece in pieces):
         return None  # the prior alone does not say how many positions there are
     return replace(step, pieces=pieces, sizes=sizes)
