@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from labeltrace.flow import Labels, Operand, Select, Slice
 from labeltrace.layout import is_dynamic
@@ -64,18 +65,17 @@ def cut_of(step: Slice | Select, sizes: tuple[int, ...]) -> Cut | None:
 
 def whole_dimensions(split: Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
     """The dimensions of ``split`` that are whole ones of ``sizes``, and which; none of size one."""
-    found: dict[int, int] = {}
-    slot = 0
-    for dim, size in enumerate(sizes):
-        total = 1
-        while total < size:
-            total *= split[slot]
-            if split[slot] == size:
-                found[slot] = dim
-            slot += 1
-        while slot < len(split) and split[slot] == 1 and size != 1:
-            slot += 1
-    return found
+    places = {(before, size): dim for dim, (before, size) in enumerate(_placed(sizes))}
+    return {
+        slot: places[before, size]
+        for slot, (before, size) in enumerate(_placed(split))
+        if size != 1 and (before, size) in places
+    }
+
+
+def _placed(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Each size with the product of those before it."""
+    return [(prod(sizes[:dim]), size) for dim, size in enumerate(sizes)]
 
 
 def cut_arrangement(labels: Labels, sizes: tuple[int, ...], cut: Cut) -> Labels:
