@@ -112,36 +112,35 @@ def slide(
     A window that lies outside altogether takes the mean of all positions.
     """
     images = labels.movedim(-1, 1)
-    batch, sources, *space = images.shape
-    maps = images.reshape(-1, *space)
     settings = (tuple(stride), tuple(dilation))
     if any(before or after for before, after in padding):
         widths = [width for pair in reversed(padding) for width in pair]
-        with_inside = torch.cat((maps, maps.new_ones(1, *space)))  # one map more: what is inside
-        mixed = _slide_over_maps(F.pad(with_inside, widths), taps, *settings)
-        mixed = renormalised(mixed[:-1, None], mixed[-1:, None], maps[:, None])
+        inside = F.pad(images.new_ones(1, 1, *images.shape[2:]), widths)
+        mixed = _slide_over_maps(F.pad(images, widths), taps, *settings)
+        mixed = renormalised(mixed, _slide_over_maps(inside, taps, *settings), images)
     else:
-        mixed = _slide_over_maps(maps, taps / taps.sum(), *settings)
-    return mixed.reshape(batch, sources, *mixed.shape[-len(space) :]).movedim(1, -1)
+        mixed = _slide_over_maps(images, taps / taps.sum(), *settings)
+    return mixed.movedim(1, -1)
 
 
 def _slide_over_maps(
-    maps: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
+    images: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> Tensor:
-    """Slide one kernel over (maps, *space).
+    """Slide one kernel over each map of (N, maps, *space).
 
-    As channels of one image they go much faster on a processor than as images of one channel.  A
-    number of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
+    As channels of one image all maps go much faster on a processor than image by image.  A number
+    of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
     """
     convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
-    if torch.compiler.is_compiling():
-        return convolution(maps[:, None], taps, None, stride, 0, dilation)[:, 0]
-    count = maps.shape[0]
+    batch = images.shape[0]
+    together = images if torch.compiler.is_compiling() else images.reshape(1, -1, *images.shape[2:])
+    count = together.shape[1]
     kernels = taps.expand(count, *taps.shape[1:])
-    return convolution(maps[None], kernels, None, stride, 0, dilation, count)[0]
+    mixed = convolution(together, kernels, None, stride, 0, dilation, count)
+    return mixed.reshape(batch, -1, *mixed.shape[2:])
 
 
 def renormalised(mixed: Tensor, reached: Tensor, images: Tensor) -> Tensor:
     """``mixed`` over the weights that reached each position; where none did, the images' mean."""
-    everywhere = images.flatten(2).mean(2).reshape(-1, 1, *(1 for _ in images.shape[2:]))
+    everywhere = images.flatten(2).mean(2).unflatten(1, (-1, *(1 for _ in images.shape[2:])))
     return torch.where(reached > 0, mixed / reached, everywhere)
