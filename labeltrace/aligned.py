@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from labeltrace.ablation import Ablation, ablated
+from labeltrace.ablation import Ablation
 from labeltrace.call import Rule
-from labeltrace.capture import Capture, capture, checked_channel_dim, first_tensor
-from labeltrace.errors import CaptureError, LabelError
-from labeltrace.generate import Generated, generate
+from labeltrace.capture import capture, checked_channel_dim, first_tensor
+from labeltrace.compiling import traced_graph
 from labeltrace.label_checks import check_label_image
-from labeltrace.modes import modes_kept
+from labeltrace.label_graphs import LabelGraphs
 from labeltrace.registry import Registry, current
 from labeltrace.tracing import Trace, trace_graph
-
-
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    """One capture with its trace and module; ``modules`` keeps the identities in its key alive."""
-
-    capture: Capture
-    trace: Trace
-    generated: Generated
-    modules: tuple[nn.Module, ...]
 
 
 class AlignedModule(nn.Module):
@@ -69,10 +54,7 @@ class AlignedModule(nn.Module):
         self._modules = model._modules
         self.training = model.training
         self.__dict__["module"] = model
-        self.__dict__["_registry"] = registry
-        self.__dict__["_channel_dim"] = channel_dim
-        self.__dict__["_ablation"] = ablation or Ablation()
-        self.__dict__["_captures"] = {}
+        self.__dict__["_graphs"] = LabelGraphs(model, registry, channel_dim, ablation or Ablation())
 
     # Calls.
 
@@ -97,22 +79,18 @@ class AlignedModule(nn.Module):
         """
         if labels is None:
             return self.module(x, *args, **kwargs)
-        _, image = first_tensor((x, *args), kwargs)
-        check_label_image(labels, image, checked_channel_dim(image, self._channel_dim))
-        captured = self._captured((x, *args), kwargs)
-        leaves, _ = tree_flatten(((x, *args), kwargs))
-        state, constants = self._state(captured.capture), captured.capture.constants
-        with modes_kept(image.device.type) if captured.capture.switches_modes else nullcontext():
-            results = captured.generated.module(*state, *constants, *leaves, labels)
-        spec = captured.capture.output_spec
-        count = spec.num_leaves
-        return tree_unflatten(list(results[:count]), spec), tree_unflatten(
-            list(results[count:]), spec
-        )
+        args = (x, *args)
+        _, image = first_tensor(args, kwargs)
+        check_label_image(labels, image, checked_channel_dim(image, self._graphs.channel_dim))
+        if torch.compiler.is_compiling():
+            graph = traced_graph(self._graphs, args, kwargs)
+        else:
+            graph = self._graphs.graph(args, kwargs)
+        return graph.run(self.module, args, kwargs, labels)
 
     def trace(self, x: Any, *args: Any, **kwargs: Any) -> Trace:
         """The trace that serves this call, in the model's present mode."""
-        return self._captured((x, *args), kwargs).trace
+        return self._graphs.graph((x, *args), kwargs).trace
 
     def label_code(self) -> str:
         """The label half of the last generated module as a readable program.
@@ -120,53 +98,7 @@ class AlignedModule(nn.Module):
         Raises:
             LabelError: nothing has been captured yet.
         """
-        if not self._captures:
-            raise LabelError(
-                "no label graph yet: call the module with labels once, or pass an example to align"
-            )
-        last = next(reversed(self._captures.values()))
-        return str(last[-1].generated.label_code)
-
-    # Captures.
-
-    def _captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Captured:
-        _, image = first_tensor(args, kwargs)
-        batch = image.shape[0]
-        key = self._key(args, kwargs, batch)
-        known: list[_Captured] = self._captures.setdefault(key, [])
-        for captured in known:
-            if captured.capture.holds_for(batch):
-                return captured
-        try:
-            found = capture(
-                self.module,
-                args,
-                kwargs,
-                channel_dim=self._channel_dim,
-                whole=self._registry.functions,
-            )
-            trace = ablated(trace_graph(found, self._registry), self._ablation)
-            fresh = _Captured(found, trace, generate(trace), tuple(self.module.modules()))
-        finally:
-            if not known:
-                del self._captures[key]
-        self._captures.setdefault(key, []).append(fresh)
-        return fresh
-
-    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:
-        """All that a captured graph takes for constant."""
-        leaves, spec = tree_flatten((args, dict(kwargs)))
-        flags = tuple(_settings(module) for module in self.module.modules())
-        parameter = next(self.module.parameters(), None)
-        device = parameter.device if parameter is not None else None
-        dtype = parameter.dtype if parameter is not None else None
-        described = tuple(_describe(leaf, batch) for leaf in leaves)
-        return (flags, device, dtype, described, str(spec), _ambient(leaves))
-
-    def _state(self, found: Capture) -> Iterator[Any]:
-        """The live parameters and buffers, in the order of the graph's placeholders."""
-        for entry in found.state:
-            yield functools.reduce(getattr, entry.name.split("."), self.module)
+        return self._graphs.label_code()
 
     # Being the model.
 
@@ -186,7 +118,7 @@ class AlignedModule(nn.Module):
 
     def extra_repr(self) -> str:
         """The model's class and the number of captures."""
-        return f"{type(self.module).__name__}, {len(self._captures)} label graphs"
+        return f"{type(self.module).__name__}, {len(self._graphs.made)} label graphs"
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -195,8 +127,8 @@ class AlignedModule(nn.Module):
             return getattr(self.__dict__["module"], name)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Captures are made again where the copy is used: they belong to this model's parameters.
-        return {**self.__dict__, "_captures": {}}
+        # Graphs are made again where the copy is used: they belong to this model's parameters.
+        return {**self.__dict__, "_graphs": self._graphs.unmade()}
 
 
 def align(
@@ -233,7 +165,7 @@ def align(
     aligned = AlignedModule(model, current().overlaid(rules), channel_dim, ablation)
     if example is not None:
         args = example if isinstance(example, tuple) else (example,)
-        aligned._captured(args, {})
+        aligned._graphs.graph(args, {})
     return aligned
 
 
@@ -258,37 +190,3 @@ def trace(
 def _check_module(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"labeltrace takes a torch.nn.Module, not {type(model).__name__}")
-
-
-_PLAIN = (bool, int, float, str)
-
-
-def _settings(module: nn.Module) -> tuple[Any, ...]:
-    """What a graph takes for constant about one module: itself, its plain attributes, its hooks."""
-    plain = [value for value in vars(module).values() if type(value) in _PLAIN]
-    hooks = (*module._forward_pre_hooks, *module._forward_hooks)
-    return (id(module), *plain, *hooks)
-
-
-def _describe(leaf: Any, batch: int) -> Any:
-    """What a graph takes for constant about one leaf of the arguments."""
-    if not isinstance(leaf, Tensor):
-        if not isinstance(leaf, Hashable):
-            raise CaptureError(
-                f"an argument of type {type(leaf).__name__} cannot be part of a graph; pass "
-                "tensors, numbers, strings, and lists, tuples and dicts of them"
-            )
-        return (type(leaf), leaf)
-    shape: tuple[Any, ...] = tuple(leaf.shape)
-    if shape and shape[0] == batch:
-        shape = ("batch", *shape[1:])
-    return (leaf.dtype, leaf.device, shape)
-
-
-def _ambient(leaves: list[Any]) -> tuple[Any, ...]:
-    """The settings around a call that change what a graph records."""
-    device = next(leaf.device.type for leaf in leaves if isinstance(leaf, Tensor))
-    known = torch.amp.is_autocast_available(device)
-    autocast = known and torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else None
-    return (torch.is_grad_enabled(), autocast, dtype)

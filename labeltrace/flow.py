@@ -203,12 +203,14 @@ class Mix(Single):
     """``Y <- Norm(W)·Y`` with the matrix in ``weights``, eq. 7 and 9.
 
     ``notation`` names the axes of the weights and of the labels, as in
-    ``"b h q k, b k -> b q"``; ``sizes`` those of names inside parentheses.
+    ``"b h q k, b k -> b q"``; ``sizes`` those of names inside parentheses.  ``normal`` says that
+    each row of the weights is a distribution already, the outcome of a softmax.
     """
 
     weights: Operand
     notation: str
     sizes: tuple[tuple[str, int], ...] = ()
+    normal: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 from labeltrace import label_ops
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Labels, Operand, Step
-from labeltrace.instructions import Prior, instruction, reads_prior
+from labeltrace.instructions import Instruction, Prior, instruction, reads_prior
 from labeltrace.layout import (
     BATCH,
     Arrangement,
@@ -28,6 +28,7 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.reading import location
+from labeltrace.rewrites import Rows, lean, needed_fields
 from labeltrace.tracing import Field, Replay, Trace, Value
 
 LABELS_INPUT = "labels"
@@ -45,14 +46,16 @@ class Generated:
     label_code: str
 
 
-def generate(trace: Trace) -> Generated:
+def generate(trace: Trace, rewrite: Callable[[Trace], Trace] = lean) -> Generated:
     """Put the label steps that some output needs beside the forward nodes.
+
+    ``rewrite`` makes them lean first.
 
     Raises:
         LayoutError: a field has the dynamic batch in two dimensions, or an output's positions are
             repeated in ways that have no label of the output's shape.
     """
-    return _Generator(trace).generate()
+    return _Generator(rewrite(trace)).generate()
 
 
 class _Generator:
@@ -66,10 +69,12 @@ class _Generator:
         self.shapes: dict[Node, tuple[int, ...]] = {}
         self.arranged: dict[tuple[Node, Arrangement], Node] = {}
         self.replays: dict[Replay, Node] = {}
+        self.calls: dict[Any, Node] = {}
         self.notes: dict[Node, str] = {}
         self.prior: Node | None = None
         self.module_path = ""
-        self.needed = _needed_fields(trace)
+        outputs = frozenset(value.field for value in trace.outputs if value and value.field)
+        self.needed = needed_fields(trace.steps, outputs)
 
     def generate(self) -> Generated:
         labels: Node | None = None
@@ -82,6 +87,7 @@ class _Generator:
                 continue
             self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
             self._label_steps(node)
+        self._drop_unread()
         self.graph.lint()
         module = GraphModule(self.trace.capture.root, self.graph, class_name="LabelledGraph")
         return Generated(module, self._label_code())
@@ -153,9 +159,12 @@ class _Generator:
         planned = instruction(step)
         if isinstance(planned, Labels):
             return self._labels(planned)
+        return self._run(planned)
+
+    def _run(self, planned: Instruction, name: str = "y") -> Node:
         arguments = tuple(self._resolve(argument) for argument in planned.arguments)
-        settings = {name: self._resolve(value) for name, value in planned.settings.items()}
-        return self._call(planned.function, arguments, settings)
+        settings = {key: self._resolve(value) for key, value in planned.settings.items()}
+        return self._call(planned.function, arguments, settings, name)
 
     def _resolve(self, argument: Any) -> Any:
         """An argument of an instruction as a node of the graph."""
@@ -166,6 +175,8 @@ class _Generator:
                 return self._source(argument.tensor)
             case Prior():
                 return self.prior
+            case Instruction():
+                return self._run(argument, argument.function.__name__)
             case list():
                 return [self._resolve(item) for item in argument]
         return argument
@@ -190,6 +201,9 @@ class _Generator:
         if order == sorted(order):
             if target == stored:
                 return field
+            if field.target is label_ops.relayout:  # another shape for what is in order already
+                settings.update(field.kwargs)
+                (field,) = field.all_input_nodes
             settings["merge"] = _view_sizes(target)
         else:
             if arrangement.sizes != stored:
@@ -205,6 +219,8 @@ class _Generator:
         """A tensor in the new graph; mixing weights once more where dropout came between."""
         if isinstance(source, Node):
             return self.copies[source]
+        if isinstance(source, Rows):
+            return self._rows(source)
         assert isinstance(source, Replay)
         if source not in self.replays:
             inputs = {node: self._source(other) for node, other in source.substitutes.items()}
@@ -213,16 +229,35 @@ class _Generator:
             )
         return self.replays[source]
 
+    def _rows(self, rows: Rows) -> Node:
+        cut = rows.cut
+        step = {} if cut.step == 1 else {"step": cut.step}
+        bounds = (self._source(rows.tensor), cut.dim, cut.start, cut.stop)
+        return self._call(label_ops.cut, bounds, step, name="rows")
+
     def _call(
         self,
         function: Callable[..., Tensor],
         arguments: tuple[Any, ...],
-        settings: dict[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         name: str = "y",
     ) -> Node:
-        node = self.graph.create_node("call_function", function, arguments, settings, name=name)
-        self.notes[node] = self.module_path
-        return node
+        """A call of a label function; equal ones are computed once."""
+        key = (function, _frozen(arguments), _frozen(settings))
+        if key not in self.calls:
+            node = self.graph.create_node(
+                "call_function", function, arguments, dict(settings or {}), name=name
+            )
+            self.notes[node] = self.module_path
+            self.calls[key] = node
+        return self.calls[key]
+
+    def _drop_unread(self) -> None:
+        """Label steps that others have taken the place of are not run."""
+        for node in reversed(list(self.notes)):
+            if not node.users:
+                self.graph.erase_node(node)
+                del self.notes[node]
 
     # The label half as text.
 
@@ -265,20 +300,6 @@ def repeats_of(axis: Axis) -> tuple[int, bool]:
     return before * after, before == 1
 
 
-def _needed_fields(trace: Trace) -> frozenset[Field]:
-    """The fields that some output depends on, the input's included."""
-    needed: set[Field] = set()
-    queue: list[Any] = [value.field for value in trace.outputs if value and value.field]
-    while queue:
-        field = queue.pop()
-        if field in needed:
-            continue
-        needed.add(field)
-        if field in trace.steps:
-            queue += [labels.operand.field for labels in trace.steps[field].labels]
-    return frozenset(needed)
-
-
 def _view_sizes(sizes: Sequence[int]) -> list[int]:
     """Sizes for a view: the dimension that holds a dynamic batch is left to be inferred."""
     dynamic = [size for size in sizes if size % BATCH == 0]
@@ -288,6 +309,15 @@ def _view_sizes(sizes: Sequence[int]) -> list[int]:
             "sample with every other; leave that step, a contrastive loss perhaps, out of the model"
         )
     return [-1 if size % BATCH == 0 else size for size in sizes]
+
+
+def _frozen(value: Any) -> Any:
+    """Arguments as part of a key."""
+    if isinstance(value, Mapping):
+        return tuple((key, _frozen(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(item) for item in value)
+    return value
 
 
 def _code(node: Node) -> str:

@@ -51,7 +51,8 @@ class Instruction:
     """A label function and its arguments.
 
     Among them, lists included, :class:`~labeltrace.flow.Labels` stand for label fields,
-    :class:`~labeltrace.flow.Operand` for tensors of the forward half and ``PRIOR`` for the prior.
+    :class:`~labeltrace.flow.Operand` for tensors of the forward half, ``PRIOR`` for the prior and
+    instructions for what they compute: equal ones are computed once.
     """
 
     function: Callable[..., Tensor]
@@ -65,9 +66,8 @@ def instruction(flow: Step) -> Instruction | Labels:
         case Rearrange():
             return flow.source
         case Mix():
-            return Instruction(
-                label_ops.mix, (flow.source, flow.weights, flow.notation), dict(flow.sizes)
-            )
+            settings = _given(normal=flow.normal) | dict(flow.sizes)
+            return Instruction(label_ops.mix, (flow.source, flow.weights, flow.notation), settings)
         case Attend():
             return _attend(flow)
         case LinearMix():
@@ -78,13 +78,13 @@ def instruction(flow: Step) -> Instruction | Labels:
             )
         case Convolve():
             padding = [list(pair) for pair in flow.padding]
-            settings = (list(flow.stride), padding, list(flow.dilation))
+            sliding = (list(flow.stride), padding, list(flow.dilation))
             blocks = [list(factor) for factor in flow.blocks]
-            given = _given(blocks=blocks)
-            return Instruction(label_ops.convolve, (flow.source, flow.weights, *settings), given)
+            kernel = Instruction(label_ops.kernel, (flow.weights,), _given(blocks=blocks))
+            return Instruction(label_ops.convolve, (flow.source, kernel, *sliding))
         case ConvolveTransposed():
-            sliding = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
-            arguments = (flow.source, flow.weights, *map(list, sliding))
+            window = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
+            arguments = (flow.source, flow.weights, *map(list, window))
             groups = flow.groups if flow.groups != 1 else None
             return Instruction(label_ops.convolve_transposed, arguments, _given(groups=groups))
         case Resample():

@@ -54,7 +54,7 @@ def _check_values(labels: Tensor) -> None:
     with torch.no_grad():
         off = (labels.sum(1, dtype=torch.float32) - 1).abs()
         sound = (labels >= 0).all() & (off <= TOLERANCE).all()  # NaN fails both comparisons
-    if labels.device.type != "cpu":
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():  # nobody waits for a value
         torch._assert_async(sound, "labels must be non-negative and sum to one over dimension 1")
         return
     if bool(sound):

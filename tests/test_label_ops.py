@@ -359,7 +359,9 @@ def kernel_of_contract(weights: Tensor) -> Tensor:
 @few
 @given(windows(), st.integers(1, 3), st.integers(1, 2), row_kinds)
 def test_convolve(case: dict[str, Any], out: int, inside: int, kinds: list[str]) -> None:
-    kinds = [kind for kind in kinds if kind not in ("infinite", "not a number")] or ["plain"]
+    # Taps below 1e-30 of the others count as zero: "huge and tiny" differs where they are alone.
+    left_out = ("infinite", "not a number", "huge and tiny")
+    kinds = [kind for kind in kinds if kind not in left_out] or ["plain"]
     flat = random(out, inside * math.prod(case["kernel"]))
     weights = degenerate(flat, kinds).reshape(out, inside, *case["kernel"])
     sizes = output_sizes(case)
@@ -367,7 +369,7 @@ def test_convolve(case: dict[str, Any], out: int, inside: int, kinds: list[str])
         return
     labels = field(5, *case["sizes"])
     settings_ = (case["stride"], case["padding"], case["dilation"])
-    result = called(label_ops.convolve, labels, weights, *settings_)
+    result = called(label_ops.convolve, labels, called(label_ops.kernel, weights), *settings_)
     expected = slid(labels, kernel_of_contract(weights), case, sizes)
     torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
     assert_distributions(result)
@@ -388,7 +390,8 @@ def test_convolve_falls_back_where_only_zero_taps_are_inside(
         "padding": [(2, 2), (2, 2)],
     }
     labels = field(2, 13, 11)
-    result = called(label_ops.convolve, labels, weights, [1, 1], [(2, 2), (2, 2)], [1, 1])
+    kernel = called(label_ops.kernel, weights)
+    result = called(label_ops.convolve, labels, kernel, [1, 1], [(2, 2), (2, 2)], [1, 1])
     expected = slid(labels, weights[0, 0], case, output_sizes(case))
     torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
     assert_distributions(result)
@@ -397,7 +400,8 @@ def test_convolve_falls_back_where_only_zero_taps_are_inside(
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_convolve_gives_distributions_whatever_the_kernel(kind: str) -> None:
     weights = degenerate(random(3, 18), [kind]).reshape(3, 2, 3, 3)
-    result = called(label_ops.convolve, field(2, 7, 5), weights, [1, 2], [(1, 1), (0, 1)], [1, 1])
+    kernel = called(label_ops.kernel, weights)
+    result = called(label_ops.convolve, field(2, 7, 5), kernel, [1, 2], [(1, 1), (0, 1)], [1, 1])
     assert_distributions(result)
 
 

@@ -26,7 +26,7 @@ from labeltrace.label_ops.positions import (
 )
 from labeltrace.label_ops.recurrence import final_states, recur
 from labeltrace.label_ops.resampling import resample
-from labeltrace.label_ops.windows import convolve, convolve_transposed
+from labeltrace.label_ops.windows import convolve, convolve_transposed, kernel
 
 __all__ = [
     "adaptive_pool",
@@ -44,6 +44,7 @@ __all__ = [
     "follow_extreme",
     "follow_pool",
     "join",
+    "kernel",
     "label_arithmetic",
     "mix",
     "mix_linear",

@@ -40,9 +40,16 @@ def mean_of_last(labels: Tensor, count: int) -> Tensor:
 
 def normalised(matrices: Tensor) -> Tensor:
     """Norm: absolute values, each row divided by its sum; rows without a sum mix equally."""
-    matrices = matrices.abs()
+    matrices = matrices.abs()  # a copy, on which all else is done in place
     largest = matrices.amax(-1, keepdim=True)
-    matrices = matrices / largest  # so that neither huge nor denormal rows lose their sum
+    matrices = matrices.div_(largest)  # so that neither huge nor denormal rows lose their sum
     whole = matrices.sum(-1, keepdim=True)
-    usable = (largest > 0) & torch.isfinite(whole)
-    return torch.where(usable, matrices / whole, 1 / matrices.shape[-1])
+    unusable = ~((largest > 0) & torch.isfinite(whole))
+    return matrices.div_(whole).masked_fill_(unusable, 1 / matrices.shape[-1])
+
+
+def averaged_distributions(matrices: Tensor) -> Tensor:
+    """The mean over dimension -3 of matrices whose rows sum to one; NaN rows mix equally."""
+    lost = matrices[..., :1].isnan()  # a row that is masked whole, or overflows, is NaN throughout
+    equal = lost.sum(-3) / matrices.shape[-1]
+    return (matrices.nansum(-3) + equal) / matrices.shape[-3]

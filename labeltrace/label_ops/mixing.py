@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+from labeltrace.label_ops.arithmetic import averaged_distributions, label_arithmetic, normalised
 from labeltrace.label_ops.notation import Axes, parse_axes, split_shape
 
 
 @label_arithmetic
-def mix(labels: Tensor, weights: Tensor, notation: str, **sizes: int) -> Tensor:
+def mix(
+    labels: Tensor, weights: Tensor, notation: str, normal: bool = False, **sizes: int
+) -> Tensor:
     """``Norm(W)·Y``: eq. 7, and eq. 9 where several matrices are averaged.
 
     Args:
@@ -26,13 +28,19 @@ def mix(labels: Tensor, weights: Tensor, notation: str, **sizes: int) -> Tensor:
             An axis made of several factors is in parentheses, ``"(b h) q k"``.  A name that only
             the weights have and that stands in parentheses with one that is mixed away,
             ``"b q (r k), b k -> b q"``, counts columns of equal labels: their weights are added.
+        normal: whether the rows are the outcome of a softmax, so that Norm leaves them as they are.
         sizes: the sizes of all but one of the names in each pair of parentheses.
 
     Rows that sum to zero, or that have entries that are not finite, mix equally.
     """
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(weights.detach().to(torch.float32), plan, sizes)
-    return _apply_matrices(normalised(matrices).mean(-3), labels, plan, rows)
+    if normal and weights.dtype in (torch.float32, torch.float64):  # others sum to one less closely
+        averaged = averaged_distributions(matrices)
+    else:
+        matrices = normalised(matrices)
+        averaged = matrices.mean(-3) if matrices.shape[-3] > 1 else matrices.squeeze(-3)
+    return _apply_matrices(averaged, labels, plan, rows)
 
 
 @label_arithmetic
@@ -98,8 +106,17 @@ class _MixingPlan:
         return tuple(name for axis in self.weight_axes for name in axis)
 
 
-@functools.cache
 def _mixing_plan(notation: str) -> _MixingPlan:
+    """The plan of a notation; read once, but by :func:`torch.compile`, which traces no caches."""
+    return _read_plan(notation) if torch.compiler.is_compiling() else _known_plan(notation)
+
+
+@functools.cache
+def _known_plan(notation: str) -> _MixingPlan:
+    return _read_plan(notation)
+
+
+def _read_plan(notation: str) -> _MixingPlan:
     inputs, result_text = notation.split("->")
     weight_text, label_text = inputs.split(",")
     weight_axes = parse_axes(weight_text)
@@ -137,9 +154,9 @@ def _matrices(
     rows = [extents[name] for name in plan.rows]
     flat = (
         *(extents[name] for name in plan.batch),
-        math.prod(extents[name] for name in plan.averaged),
+        math.prod([extents[name] for name in plan.averaged]),
         math.prod(rows),
-        math.prod(extents[name] for name in (*plan.added, *plan.columns)),
+        math.prod([extents[name] for name in (*plan.added, *plan.columns)]),
     )
     return weights.reshape(flat), rows
 
@@ -152,7 +169,7 @@ def _apply_matrices(matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: l
     order = (*plan.batch, *plan.columns, *plan.free)
     labels = labels.permute(*(names.index(name) for name in order), len(names))
     batch = [extents[name] for name in plan.batch]
-    columns = math.prod(extents[name] for name in plan.columns)
+    columns = math.prod([extents[name] for name in plan.columns])
     free = [extents[name] for name in plan.free]
     if plan.added:
         matrices = matrices.unflatten(-1, (-1, columns)).sum(-2)

@@ -16,30 +16,37 @@ _SMALLEST_TAP = 1e-30
 
 
 @label_arithmetic
+def kernel(weights: Tensor, blocks: Sequence[tuple[int, bool]] = ()) -> Tensor:
+    """The taps' weights of a convolution, (1, 1, *kernel): contract point 4.
+
+    Args:
+        weights: the convolution's weight (out, in / groups, *kernel), any floating dtype.
+        blocks: where the weight's axis of inputs has positions, its factors: the size of each, and
+            whether it is a position; those positions become the first dimension of the kernel.
+
+    They are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``.
+    """
+    return _taps(_blocks_as_space(weights, blocks) if blocks else weights)
+
+
+@label_arithmetic
 def convolve(
     labels: Tensor,
-    weights: Tensor,
+    kernel: Tensor,
     stride: Sequence[int],
     padding: Sequence[tuple[int, int]],
     dilation: Sequence[int],
-    blocks: Sequence[tuple[int, bool]] = (),
 ) -> Tensor:
-    """Mixing by a convolution's kernel: contract point 4.
+    """Mixing by a convolution's :func:`kernel`, renormalised over the taps inside the image.
 
     Args:
         labels: (N, *space, K), float32.
-        weights: the convolution's weight (out, in / groups, *kernel), any floating dtype.
+        kernel: (1, 1, *kernel), with an entry for each dimension of space, as the settings have.
         padding: (before, after) a dimension of space; padding carries nothing.
-        blocks: where the weight's axis of inputs has positions, its factors: the size of each, and
-            whether it is a position; those positions are the first dimension of space, and the
-            settings have an entry for it.
 
-    The taps' weights are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``, renormalised
-    at each position over the taps inside the image.
+    A window that lies outside altogether takes the mean of all positions.
     """
-    if blocks:
-        weights = _blocks_as_space(weights, blocks)
-    return slide(labels, _taps(weights), stride, padding, dilation)
+    return slide(labels, kernel, stride, padding, dilation)
 
 
 def _blocks_as_space(weights: Tensor, blocks: Sequence[tuple[int, bool]]) -> Tensor:
@@ -85,15 +92,12 @@ def convolve_transposed(
 
 def _taps(weights: Tensor) -> Tensor:
     """The taps' weights (1, 1, *kernel) of a convolution (out, in / groups, *kernel)."""
-    taps = _shrunk(weights.detach().to(torch.float32).flatten(2)).abs().sum(1)
-    taps = normalised(taps).mean(0).reshape(1, 1, *weights.shape[2:])
-    return taps.clamp_min(_SMALLEST_TAP)
-
-
-def _shrunk(taps: Tensor) -> Tensor:
-    """Each output channel's weights divided by their largest, so that their sum is finite."""
-    largest = taps.abs().amax((1, 2), keepdim=True)
-    return torch.where(largest > 0, taps / largest, taps)
+    out, inside = weights.shape[:2]
+    magnitudes = weights.detach().to(torch.float32).flatten(1).abs()  # a copy
+    largest = magnitudes.amax(1, keepdim=True)  # of each output channel: so its sum is finite
+    magnitudes = magnitudes.div_(torch.where(largest > 0, largest, 1))
+    taps = normalised(magnitudes.reshape(out, inside, -1).sum(1)).mean(0)
+    return taps.reshape(1, 1, *weights.shape[2:]).clamp_min(_SMALLEST_TAP)
 
 
 def slide(
@@ -107,21 +111,36 @@ def slide(
 
     A window that lies outside altogether takes the mean of all positions.
     """
-    convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
-    settings = (tuple(stride), 0, tuple(dilation))
-    sources = labels.shape[-1]
-    images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
+    images = labels.movedim(-1, 1)
+    settings = (tuple(stride), tuple(dilation))
     if any(before or after for before, after in padding):
         widths = [width for pair in reversed(padding) for width in pair]
-        mixed = convolution(F.pad(images, widths), taps, None, *settings)
-        inside = F.pad(labels.new_ones(1, 1, *labels.shape[1:-1]), widths)
-        mixed = renormalised(mixed, convolution(inside, taps, None, *settings), images)
+        inside = F.pad(images.new_ones(1, 1, *images.shape[2:]), widths)
+        mixed = _slide_over_maps(F.pad(images, widths), taps, *settings)
+        mixed = renormalised(mixed, _slide_over_maps(inside, taps, *settings), images)
     else:
-        mixed = convolution(images, taps / taps.sum(), None, *settings)
-    return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
+        mixed = _slide_over_maps(images, taps / taps.sum(), *settings)
+    return mixed.movedim(1, -1)
+
+
+def _slide_over_maps(
+    images: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Tensor:
+    """Slide one kernel over each map of (N, maps, *space).
+
+    As channels of one image all maps go much faster on a processor than image by image.  A number
+    of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
+    """
+    convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
+    batch = images.shape[0]
+    together = images if torch.compiler.is_compiling() else images.reshape(1, -1, *images.shape[2:])
+    count = together.shape[1]
+    kernels = taps.expand(count, *taps.shape[1:])
+    mixed = convolution(together, kernels, None, stride, 0, dilation, count)
+    return mixed.reshape(batch, -1, *mixed.shape[2:])
 
 
 def renormalised(mixed: Tensor, reached: Tensor, images: Tensor) -> Tensor:
     """``mixed`` over the weights that reached each position; where none did, the images' mean."""
-    everywhere = images.flatten(2).mean(2).reshape(-1, 1, *(1 for _ in images.shape[2:]))
+    everywhere = images.flatten(2).mean(2).unflatten(1, (-1, *(1 for _ in images.shape[2:])))
     return torch.where(reached > 0, mixed / reached, everywhere)

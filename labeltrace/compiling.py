@@ -1,0 +1,116 @@
+"""Which label graph serves a call that :func:`torch.compile` is tracing.
+
+A capture cannot be traced, so it is made while the call is traced, and the compiled code holds its
+outcome for constant.  Whatever the capture depends on is compared here, in code that is traced: of
+each comparison torch makes a guard, so that a change of mode, of a setting or of a submodule leads
+to another trace, and a new batch size does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from labeltrace.capture import first_tensor
+from labeltrace.errors import CaptureError
+from labeltrace.label_graphs import LabelGraph, LabelGraphs
+from labeltrace.settings import PLAIN
+
+
+class Example(NamedTuple):
+    """What a graph takes for constant about a tensor; ``batched`` says that the batch is open."""
+
+    batched: bool
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def traced_graph(
+    graphs: LabelGraphs, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> LabelGraph:
+    """The label graph of a call: :meth:`LabelGraphs.number` for code that is being traced."""
+    _guard_settings(graphs.model)
+    _, image = first_tensor(args, kwargs)
+    batch = image.shape[0]
+    described = tree_map(lambda leaf: _described(leaf, batch), (args, dict(kwargs)))
+    for number, smallest, largest in _ranges(graphs, described, 1 if batch == 1 else 2):
+        if smallest <= batch <= largest:
+            return graphs.made[number]
+    size = len(range(batch))  # a model that treats sizes of the batch apart: torch takes this one
+    return graphs.made[_number(graphs, described, size)]
+
+
+def _described(leaf: Any, batch: int) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    if leaf.dim() > 0 and leaf.shape[0] == batch:
+        return Example(True, tuple(leaf.shape[1:]), leaf.dtype, leaf.device)
+    return Example(False, tuple(leaf.shape), leaf.dtype, leaf.device)
+
+
+def _guard_settings(model: nn.Module) -> None:
+    """Compare what :func:`labeltrace.settings.settings_of` reads with what it is at present."""
+    for module, known in zip(model.modules(), _present_settings(model), strict=True):
+        identity, hooks, attributes = known
+        same = id(module) == identity
+        same = same and len(module._forward_pre_hooks) + len(module._forward_hooks) == hooks
+        for name, value in attributes:
+            same = same and getattr(module, name) == value
+        if not same:
+            raise RuntimeError("the model was changed while torch.compile traced it")
+
+
+@torch._dynamo.assume_constant_result
+def _present_settings(
+    model: nn.Module,
+) -> tuple[tuple[int, int, tuple[tuple[str, Any], ...]], ...]:
+    """Of each submodule: its identity, its number of hooks, its plain attributes."""
+    return tuple(
+        (
+            id(module),
+            len(module._forward_pre_hooks) + len(module._forward_hooks),
+            tuple(
+                (name, value)
+                for name, value in vars(module).items()
+                if type(value) in PLAIN and value == value  # NaN equals nothing
+            ),
+        )
+        for module in model.modules()
+    )
+
+
+@torch._dynamo.assume_constant_result
+def _ranges(graphs: LabelGraphs, described: Any, hint: int) -> tuple[tuple[int, int, float], ...]:
+    """The graphs for any batch, with their ranges of it; one made for ``hint`` if there is none."""
+    args, kwargs = _example(described, hint)
+    with torch._guards.tracing(None), contextlib.suppress(CaptureError):
+        if not graphs.numbers(args, kwargs):
+            graphs.number(args, kwargs)
+    ranges = [(n, *graphs.made[n].capture.batch_range) for n in graphs.numbers(args, kwargs)]
+    return tuple(ranges)
+
+
+@torch._dynamo.assume_constant_result
+def _number(graphs: LabelGraphs, described: Any, batch: int) -> int:
+    """The graph for one size of the batch."""
+    with torch._guards.tracing(None):
+        return graphs.number(*_example(described, batch))
+
+
+def _example(described: Any, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a call as described; what they hold does not matter to a capture."""
+
+    def made(leaf: Any) -> Any:
+        if not isinstance(leaf, Example):
+            return leaf
+        shape = (batch, *leaf.shape) if leaf.batched else leaf.shape
+        return torch.zeros(shape, dtype=leaf.dtype, device=leaf.device)
+
+    args, kwargs = tree_map(made, described, is_leaf=lambda leaf: isinstance(leaf, Example))
+    return args, kwargs

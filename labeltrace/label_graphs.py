@@ -1,0 +1,124 @@
+"""Label graphs: a model's captures with their generated modules, made once for each setting."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from labeltrace.ablation import Ablation, ablated
+from labeltrace.capture import Capture, capture, first_tensor
+from labeltrace.errors import LabelError
+from labeltrace.generate import Generated, generate
+from labeltrace.modes import modes_kept
+from labeltrace.registry import Registry
+from labeltrace.settings import call_settings, settings_of
+from labeltrace.tracing import Trace, trace_graph
+
+
+@dataclass(frozen=True, slots=True)
+class LabelGraph:
+    """One capture with its trace and its generated module.
+
+    ``modules`` keeps alive the modules whose identities are among the graph's settings.
+    """
+
+    capture: Capture
+    trace: Trace
+    generated: Generated
+    modules: tuple[nn.Module, ...]
+
+    def run(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
+    ) -> tuple[Any, Any]:
+        """The model's outputs and their labels; parameters and buffers are the model's own."""
+        leaves, _ = tree_flatten((args, dict(kwargs)))
+        state = _state(self.capture, model)
+        device = labels.device.type
+        with modes_kept(device) if self.capture.switches_modes else nullcontext():
+            results = self.generated.module(*state, *self.capture.constants, *leaves, labels)
+        spec = self.capture.output_spec
+        outputs, found = results[: spec.num_leaves], results[spec.num_leaves :]
+        return tree_unflatten(list(outputs), spec), tree_unflatten(list(found), spec)
+
+
+def _state(found: Capture, model: nn.Module) -> Iterator[Any]:
+    """The live parameters and buffers, in the order of the graph's placeholders."""
+    for entry in found.state:
+        yield functools.reduce(getattr, entry.name.split("."), model)
+
+
+class LabelGraphs:
+    """The label graphs of one model; a call finds its own here, or has it made.
+
+    ``made`` has them by number, in the order in which they were made.
+    """
+
+    def __init__(
+        self, model: nn.Module, registry: Registry, channel_dim: int, ablation: Ablation
+    ) -> None:
+        self.model = model
+        self.registry = registry
+        self.channel_dim = channel_dim
+        self.ablation = ablation
+        self.made: dict[int, LabelGraph] = {}
+        self._numbers: dict[tuple[Any, ...], tuple[int, ...]] = {}
+
+    def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LabelGraph:
+        """The graph that serves a call; the errors are those of :meth:`number`."""
+        return self.made[self.number(args, kwargs)]
+
+    def number(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        """The number of the graph that serves a call; it is made if there is none.
+
+        Raises:
+            CaptureError: the model cannot be captured on these inputs.
+            UnknownOperatorError: operators without a rule.
+            LayoutError: positions cannot be followed.
+        """
+        key, batch = self._key(args, kwargs)
+        known = self._numbers.get(key, ())
+        for number in known:
+            if self.made[number].capture.holds_for(batch):
+                return number
+        number = len(self.made)
+        self.made[number] = self._make(args, kwargs)
+        self._numbers[key] = (*known, number)
+        return number
+
+    def numbers(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+        """The numbers of the graphs that have been made for such a call with any batch."""
+        key, _ = self._key(args, kwargs)
+        return self._numbers.get(key, ())
+
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, int]:
+        _, image = first_tensor(args, kwargs)
+        batch = image.shape[0]
+        return (call_settings(args, kwargs, batch), settings_of(self.model)), batch
+
+    def _make(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LabelGraph:
+        functions = self.registry.functions
+        found = capture(self.model, args, kwargs, channel_dim=self.channel_dim, whole=functions)
+        trace = ablated(trace_graph(found, self.registry), self.ablation)
+        return LabelGraph(found, trace, generate(trace), tuple(self.model.modules()))
+
+    def unmade(self) -> LabelGraphs:
+        """The same for a model of which no graph has been made."""
+        return LabelGraphs(self.model, self.registry, self.channel_dim, self.ablation)
+
+    def label_code(self) -> str:
+        """The label half of the last module that was made.
+
+        Raises:
+            LabelError: none has been made yet.
+        """
+        if not self.made:
+            raise LabelError(
+                "no label graph yet: call the module with labels once, or pass an example to align"
+            )
+        return self.made[len(self.made) - 1].generated.label_code

@@ -1,0 +1,56 @@
+"""Where weights are the outcome of a softmax over what they mix, Norm leaves them as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch.fx import Node
+
+from labeltrace.flow import Mix, Step
+from labeltrace.reading import schema_arguments, storage_of, written_node
+from labeltrace.rewrites.cuts import Rows
+from labeltrace.rewrites.notation import read_mixing
+from labeltrace.rewrites.steps import Steps
+from labeltrace.tracing import Field, Replay
+
+_SOFTMAX: Final = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
+
+
+def leave_distributions(steps: Steps) -> Steps:
+    """Mark the mixing steps whose weights' rows are distributions already."""
+    overwritten: set[int | None] | None = None
+    left: dict[Field, Step] = {}
+    for field, step in steps.items():
+        left[field] = step
+        if not isinstance(step, Mix) or (node := _softmax(step.weights.tensor)) is None:
+            continue
+        if overwritten is None:
+            overwritten = _overwritten(node)
+        if storage_of(node) not in overwritten and _mixes_what_sums_to_one(step, node):
+            left[field] = replace(step, normal=True)
+    return left
+
+
+def _softmax(source: object) -> Node | None:
+    """The softmax whose outcome, or some of its rows, the weights are."""
+    while isinstance(source, Rows):
+        source = source.tensor
+    node = source.node if isinstance(source, Replay) else source
+    return node if isinstance(node, Node) and node.target in _SOFTMAX else None
+
+
+def _overwritten(node: Node) -> set[int | None]:
+    """The memory that some node of the graph writes to: what it held is gone."""
+    written = (written_node(other) for other in node.graph.nodes)
+    return {storage_of(other) for other in written if other is not None}
+
+
+def _mixes_what_sums_to_one(step: Mix, softmax: Node) -> bool:
+    weights, labels, result = read_mixing(step.notation)
+    dim: Any = schema_arguments(softmax)["dim"]
+    columns = {name for name in labels if name not in result}
+    inside = set(weights[dim % len(weights)])
+    mixed = {name for axis in weights for name in axis if name in columns}
+    return mixed == columns and columns <= inside and inside.isdisjoint(result)

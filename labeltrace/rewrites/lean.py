@@ -1,0 +1,18 @@
+"""All rewrites of a trace's label steps, in their order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from labeltrace.rewrites.distributions import leave_distributions
+from labeltrace.rewrites.relayouts import fold_relayouts
+from labeltrace.rewrites.rows import narrow
+from labeltrace.tracing import Trace
+
+
+def lean(trace: Trace) -> Trace:
+    """The trace with label steps that give the same labels of its outputs for less work."""
+    outputs = frozenset(value.field for value in trace.outputs if value and value.field)
+    steps = fold_relayouts(trace.steps)
+    steps = fold_relayouts(narrow(steps, outputs))
+    return replace(trace, steps=leave_distributions(steps))

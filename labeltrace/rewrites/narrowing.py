@@ -1,0 +1,157 @@
+"""One label step narrowed to some of its rows, where each row comes from rows of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from labeltrace.flow import (
+    Aggregate,
+    Attend,
+    Average,
+    Flip,
+    Join,
+    Labels,
+    LinearMix,
+    Mix,
+    Pad,
+    Rearrange,
+    Recur,
+    Repeat,
+    Roll,
+    Select,
+    Single,
+    Slice,
+    Step,
+    Take,
+)
+from labeltrace.rewrites.cuts import Cut, rows_of
+from labeltrace.rewrites.notation import read_axes, read_mixing
+
+CutLabels = Callable[[Labels, Cut], Labels]
+"""Has some rows of labels made, in the arrangement that the step asked for."""
+
+
+def narrowed(step: Step, cut: Cut, cut_labels: CutLabels) -> Step | None:
+    """The step computing the ``cut`` alone; None where it mixes along that dimension."""
+    found = _narrowed(step, cut, cut_labels)
+    return found and replace(found, stored=cut.of(step.field_sizes))
+
+
+def _narrowed(step: Step, cut: Cut, cut_labels: CutLabels) -> Step | None:
+    match step:
+        case Average():
+            sources = [_cut_unless_broadcast(s, cut, cut_labels) for s in step.sources]
+            return replace(step, sources=tuple(sources))
+        case Mix():
+            return _mix(step, cut, cut_labels)
+        case Attend():
+            return _attend(step, cut, cut_labels)
+        case LinearMix():
+            return _mix_linear(step, cut, cut_labels)
+        case Join():
+            return _join(step, cut, cut_labels)
+        case Slice() if cut.dim == step.dim:
+            return _slice_of_slice(step, cut)
+        case Select():
+            outer = cut.along(cut.dim + (cut.dim >= step.dim))
+            return replace(step, source=cut_labels(step.source, outer))
+        case Single() if _leaves_alone(step, cut.dim):
+            return replace(step, source=cut_labels(step.source, cut))
+    return None
+
+
+def _leaves_alone(step: Single, dim: int) -> bool:
+    """Whether each index of the dimension comes from the same index of the source's."""
+    match step:
+        case Aggregate():
+            return True  # those that it averages come last, and are gone
+        case Slice() | Take() | Recur():
+            return dim != step.dim
+        case Roll() | Flip():
+            return dim not in step.dims
+        case Repeat():
+            return step.counts[dim] == 1
+        case Pad():
+            beside = step.mode != "prior" or dim != step.batch_dim
+            return step.widths[dim] == (0, 0) and beside
+    return False
+
+
+def _cut_unless_broadcast(labels: Labels, cut: Cut, cut_labels: CutLabels) -> Labels:
+    return labels if labels.arrangement.shape[cut.dim] == 1 else cut_labels(labels, cut)
+
+
+def _mix(step: Mix, cut: Cut, cut_labels: CutLabels) -> Step | None:
+    weights, labels, result = read_mixing(step.notation)
+    name = result[cut.dim]
+    operand, source = step.weights, step.source
+    if any(name in axis for axis in weights):
+        if (name,) not in weights:
+            return None  # one of several factors of an axis
+        operand = rows_of(operand, cut.along(weights.index((name,))))
+    if name in labels:
+        source = cut_labels(source, cut.along(labels.index(name)))
+    return replace(step, weights=operand, source=source)
+
+
+def _attend(step: Attend, cut: Cut, cut_labels: CutLabels) -> Step | None:
+    scores, labels, result = read_mixing(step.notation)
+    name = result[cut.dim]
+    if not any(name in axis for axis in scores):
+        return replace(step, source=cut_labels(step.source, cut.along(labels.index(name))))
+    first_rows = cut.start == 0 and cut.step == 1  # those of a causal mask stay where they are
+    if scores[-2] != (name,) or (step.is_causal and not first_rows):
+        return None
+    query = rows_of(step.query, cut.along(len(step.query.shape) - 2))
+    mask = step.mask
+    if mask is not None and len(mask.shape) > 1:
+        mask = rows_of(mask, cut.along(len(mask.shape) - 2))
+    return replace(step, query=query, mask=mask)
+
+
+def _mix_linear(step: LinearMix, cut: Cut, cut_labels: CutLabels) -> Step | None:
+    inputs, result = step.notation.split("->")
+    query, key, labels = (read_axes(text) for text in inputs.split(","))
+    name = "".join(result.split())[cut.dim]
+    in_query, in_key = (any(name in axis for axis in axes) for axes in (query, key))
+    if in_key or (in_query and (name,) not in query):
+        return None
+    if not in_query:
+        return replace(step, source=cut_labels(step.source, cut.along(labels.index((name,)))))
+    if (name,) in labels:
+        return None
+    return replace(step, query=rows_of(step.query, cut.along(query.index((name,)))))
+
+
+def _join(step: Join, cut: Cut, cut_labels: CutLabels) -> Step | None:
+    if cut.dim != step.dim:
+        if None in step.pieces and cut.dim == step.batch_dim:
+            return None
+        whole = [p and _cut_unless_broadcast(p, cut, cut_labels) for p in step.pieces]
+        return replace(step, pieces=tuple(whole))
+    if cut.step != 1 or -1 in step.sizes:
+        return None
+    kept: list[tuple[Labels | None, int]] = []
+    start = 0
+    for piece, size in zip(step.pieces, step.sizes, strict=True):
+        low, high = max(cut.start - start, 0), min(cut.stop - start, size)
+        start += size
+        if low >= high:
+            continue
+        if piece is not None and (low, high) != (0, size):
+            piece = _cut_unless_broadcast(piece, Cut(cut.dim, low, high), cut_labels)
+        kept.append((piece, high - low))
+    pieces, sizes = zip(*kept, strict=True)
+    if len(pieces) == 1 and pieces[0] and pieces[0].arrangement.shape == cut.of(step.field_sizes):
+        return Rearrange(layout=step.layout, source=pieces[0])
+    if all(piece is None for piece in pieces):
+        return None  # the prior alone does not say how many positions there are
+    return replace(step, pieces=pieces, sizes=sizes)
+
+
+def _slice_of_slice(step: Slice, cut: Cut) -> Step:
+    size = step.source.arrangement.shape[step.dim]
+    whole = range(*slice(step.start, step.end, step.step).indices(size))
+    indices = whole[cut.start : cut.stop : cut.step]
+    return replace(step, start=indices.start, end=indices.stop, step=indices.step)

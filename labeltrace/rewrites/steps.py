@@ -1,0 +1,53 @@
+"""Label steps by their fields, as all rewrites take and return them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from labeltrace.flow import Average, Join, Labels, Single, Step
+from labeltrace.layout import Arrangement
+from labeltrace.tracing import Field
+
+Steps = Mapping[Field, Step]
+"""Label steps by the field that each computes, producers first."""
+
+
+def field_of(labels: Labels) -> Field:
+    """The field that a step reads."""
+    field = labels.operand.field
+    assert isinstance(field, Field)
+    return field
+
+
+def needed_fields(steps: Steps, outputs: frozenset[Field]) -> frozenset[Field]:
+    """The fields that the outputs depend on, the input's included."""
+    needed: set[Field] = set()
+    waiting = list(outputs)
+    while waiting:
+        field = waiting.pop()
+        if field in needed:
+            continue
+        needed.add(field)
+        if field in steps:
+            waiting += [field_of(labels) for labels in steps[field].labels]
+    return frozenset(needed)
+
+
+def with_labels(step: Step, change: Callable[[Labels], Labels]) -> Step:
+    """The step reading other labels."""
+    match step:
+        case Average():
+            return replace(step, sources=tuple(map(change, step.sources)))
+        case Join():
+            pieces = tuple(piece and change(piece) for piece in step.pieces)
+            return replace(step, pieces=pieces)
+        case Single():
+            return replace(step, source=change(step.source))
+    raise TypeError(f"{type(step).__name__} reads labels in a way that no rewrite knows")
+
+
+def as_stored(labels: Labels, field: Field, sizes: tuple[int, ...]) -> Labels:
+    """The labels of another field, which stands as the step needs it."""
+    groups = tuple((dim,) for dim in range(len(sizes)))
+    return Labels(replace(labels.operand, field=field), Arrangement(sizes, groups))

@@ -1,0 +1,175 @@
+"""`torch.compile(aligned)`: one graph for all sizes of the batch, and eager's labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import labeltrace
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+class Small(nn.Module):
+    """What could break a graph: statistics, dropout, attention, a class token, nested outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 2, 2)
+        self.norm = nn.BatchNorm2d(6)
+        self.mixing = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.dropout = nn.Dropout(0.3)
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.queries = nn.Linear(6, 12)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, images: Tensor, *, scale: float = 1.0) -> dict[str, Any]:
+        maps = self.norm(self.stem(images))
+        maps = maps + self.mixing(maps)
+        tokens = torch.cat([self.token.expand(images.shape[0], -1, -1), maps.flatten(2).mT], 1)
+        query, key = self.queries(tokens).unflatten(-1, (2, 2, 3)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(
+            query, key, tokens.unflatten(-1, (2, 3)).mT.mT.movedim(2, 1)
+        )
+        tokens = tokens + self.dropout(mixed.movedim(1, 2).flatten(2))
+        return {"logits": self.head(tokens[:, 0]) * scale, "maps": [maps]}
+
+
+def small() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Small()
+
+
+def inputs(batch: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(batch)
+    labels = torch.rand(batch, 3, 6, 10, generator=generator).square()
+    return torch.randn(batch, 3, 6, 10, generator=generator), labels / labels.sum(1, keepdim=True)
+
+
+def graphs() -> int:
+    """How many graphs were compiled; none may have been broken off."""
+    assert not torch._dynamo.utils.counters["graph_break"]
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def step(forward: Callable[..., Any], model: nn.Module, batch: int) -> dict[str, Tensor]:
+    """All that a training step leaves behind, from one random state."""
+    model.zero_grad()
+    torch.manual_seed(0)
+    outputs, labels = forward(*inputs(batch))
+    outputs["logits"].square().sum().backward()
+    found = {f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    found |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+    found |= {"logits": outputs["logits"], "labels": labels["logits"], "of maps": labels["maps"][0]}
+    assert not labels["logits"].requires_grad
+    return {name: value.detach() for name, value in found.items()}
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_training_steps_of_any_batch_share_two_graphs() -> None:
+    model, plain = small(), small()
+    eager = labeltrace.align(plain)
+    compiled = torch.compile(labeltrace.align(model), fullgraph=True, backend="aot_eager")
+    for batch in (3, 5, 2, 7, 11):
+        same(step(compiled, model, batch), step(eager, plain, batch))
+    assert graphs() == 2
+
+
+def test_changes_of_the_model_are_followed() -> None:
+    model = small()
+    aligned = labeltrace.align(model)
+    compiled = torch.compile(aligned, fullgraph=True, backend="eager")
+
+    def both(expected_graphs: int) -> None:
+        reference = labeltrace.align(copy.deepcopy(model))
+        same(step(compiled, model, 3), step(reference, reference.module, 3))
+        assert graphs() == expected_graphs
+
+    both(1)
+    model.eval()
+    both(2)
+    model.train()
+    both(2)
+    model.norm.eval()
+    both(3)
+    model.dropout.p = 0.7
+    both(4)
+    model.mixing = nn.Identity()
+    both(5)
+    both(5)
+
+
+def test_arguments_and_sizes_that_a_model_treats_apart() -> None:
+    class Apart(nn.Module):
+        def forward(self, x: Tensor, factor: Tensor, *, flip: bool = False) -> Tensor:
+            x = F.avg_pool2d(x, 2) * factor
+            return x.flip(-1) if flip or x.shape[0] > 4 else x
+
+    aligned = labeltrace.align(Apart())
+    compiled = torch.compile(aligned, fullgraph=True, backend="eager")
+    for batch in (2, 3, 5, 1, 6):
+        for flip in (False, True):
+            images, labels = inputs(batch)
+            given = (images, labels, torch.tensor(2.0))
+            for found, expected in zip(
+                compiled(*given, flip=flip), aligned(*given, flip=flip), strict=True
+            ):
+                assert torch.equal(found, expected)
+    graphs()
+
+
+def test_regions_under_other_modes() -> None:
+    class Regions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                x = self.layer(x)
+            with torch.no_grad():
+                shift = x.float().mean()
+            return (x.float() - shift).mean((2, 3))
+
+    aligned = labeltrace.align(Regions())
+    compiled = torch.compile(aligned, fullgraph=True, backend="eager")
+    for found, expected in zip(compiled(*inputs(3)), aligned(*inputs(3)), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert graphs() == 1
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_unsound_labels_are_refused() -> None:
+    compiled = torch.compile(labeltrace.align(small()), fullgraph=True, backend="eager")
+    images, labels = inputs(3)
+    with pytest.raises(RuntimeError, match="sum to one"):
+        compiled(images, labels * 2)
+
+
+def test_inductor() -> None:
+    model, plain = small().eval(), small().eval()
+    compiled = torch.compile(labeltrace.align(model), fullgraph=True)
+    same(step(compiled, model, 3), step(labeltrace.align(plain), plain, 3))
+    assert graphs() == 1
