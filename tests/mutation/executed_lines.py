@@ -1,19 +1,19 @@
-"""Which tests execute which lines, and how long each takes: recorded once, in one run of all."""
+"""Which tests execute which lines, and how long each takes: recorded once, new tests later on."""
 
 from __future__ import annotations
 
 import ast
 import json
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import coverage
 import pytest
 
 from tests.mutation.fork_server import Outcome, fork, run_pytest
-from tests.mutation.mutants import FILES, ROOT, sources_digest
+from tests.mutation.mutants import FILES, ROOT, digest
 
 TEST_FILES = tuple(
     f"tests/test_{name}.py"
@@ -38,27 +38,41 @@ TEST_FILES = tuple(
 )
 """Those that prove labels and errors, the nearest ones to the code first."""
 
-RECORDING_LIMIT = 3600.0  # seconds
+HERE = Path(__file__).parent
+
+RECORDING_LIMIT = 7200.0  # seconds
+
+
+IMPORT = ""
+"""Stands for the test that executes what runs on import."""
 
 
 @dataclass(frozen=True)
 class ExecutedLines:
-    """seconds: of each test. tests: the tests of each line of each file, by their index."""
+    """What tests do.
+
+    seconds: how long each takes.
+    tests: the tests that execute a line, by file and line; line 0 has those that execute some line.
+    """
 
     seconds: dict[str, float]
-    tests: dict[str, dict[int, list[str]]]
+    tests: dict[str, dict[int, set[str]]]
 
     def tests_of(self, file: str, line: int) -> list[str]:
         """The tests of a line's statement, quick ones first, the test files in turns.
 
-        What runs on import has the tests of the whole file.
+        What runs on import has the tests of the whole file, and those that execute no line at all.
         """
         lines = self.tests.get(file, {})
         found = {test for n in statement_lines(file, line) for test in lines.get(n, ())}
-        if "" in found:
+        if IMPORT in found or 0 in lines:
+            busy = {
+                test for lines in self.tests.values() for tests in lines.values() for test in tests
+            }
             found = {test for tests in lines.values() for test in tests}
+            found |= set(self.seconds) - busy  # such as look at classes and tables alone
         by_file: dict[str, list[str]] = defaultdict(list)
-        for test in sorted(found - {""}, key=lambda test: (self.seconds[test], test)):
+        for test in sorted(found - {IMPORT}, key=lambda test: (self.seconds[test], test)):
             by_file[test.split("::")[0]].append(test)
         turns = [
             (rank, TEST_FILES.index(name), test)
@@ -67,9 +81,10 @@ class ExecutedLines:
         ]
         return [test for _, _, test in sorted(turns)]
 
-    def within(self, tests: list[str], seconds: float) -> list[str]:
-        """As many tests as take so long together, one at least."""
-        chosen, total = [], 0.0
+    def within(self, tests: Sequence[str], seconds: float) -> list[str]:
+        """As many of the first tests as take so long together, one at least."""
+        chosen: list[str] = []
+        total = 0.0
         for test in tests:
             total += self.seconds[test]
             if chosen and total > seconds:
@@ -80,63 +95,100 @@ class ExecutedLines:
 
 def statement_lines(file: str, line: int) -> range:
     """The lines of the smallest statement around a line, without the body that it may have."""
-    best = range(line, line + 1)
+    smallest = range(line, line + 1)
     for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
-        if not isinstance(node, (ast.stmt, ast.match_case)):
-            continue
-        body = getattr(node, "body", None)
-        first = node.pattern.lineno if isinstance(node, ast.match_case) else node.lineno
-        decorators = getattr(node, "decorator_list", [])
-        first = min([first, *(decorator.lineno for decorator in decorators)])
-        end = getattr(node, "end_lineno", None) or body[-1].end_lineno
-        last = max(body[0].lineno - 1, first) if body else end
-        if first <= line <= last:
-            best = range(first, last + 1)  # walk goes from the outer to the inner ones
-    return best
+        if isinstance(node, (ast.stmt, ast.match_case)) and line in (lines := _own_lines(node)):
+            smallest = lines  # walk goes from the outer to the inner ones
+    return smallest
+
+
+def _own_lines(node: ast.stmt | ast.match_case) -> range:
+    body: list[ast.stmt] = getattr(node, "body", [])
+    place = node.pattern if isinstance(node, ast.match_case) else node
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    first = min(part.lineno for part in (place, *decorators))
+    last = max(body[0].lineno - 1, first) if body else place.end_lineno or first
+    return range(first, last + 1)
 
 
 def executed_lines(folder: Path) -> ExecutedLines:
-    """What was recorded in the folder, or a new recording if the code has changed since."""
+    """What was recorded in the folder, and of tests that are new since.
+
+    The lines of a file that has changed since are not told apart any more: all tests that execute
+    any of them may execute each. Remove the folder to record everything afresh.
+    """
     path = folder / "executed_lines.json"
-    digest = sources_digest(_all_sources())
-    if path.exists():
-        kept = json.loads(path.read_text())
-        if kept["digest"] == digest:
-            return _read(kept)
-    print(f"recording which of {len(TEST_FILES)} files' tests execute which lines", flush=True)
-    found = fork(_record, limit=RECORDING_LIMIT)
-    found.process.join(0)
-    found.connection.poll(RECORDING_LIMIT)
-    recorded = found.result()
-    if isinstance(recorded, Outcome):
-        raise SystemExit(f"the tests fail without a mutant: {recorded.failed}\n{recorded.reason}")
-    path.write_text(json.dumps({"digest": digest, **recorded}))
-    return _read(json.loads(path.read_text()))
+    known = Recorded(**json.loads(path.read_text())) if path.exists() else Recorded()
+    known.forget_changed_lines()
+    for name in TEST_FILES:
+        if known.tests.get(name) == _test_digest(name):
+            continue
+        print(f"recording which lines {name} executes", flush=True)
+        new = fork(_record, known, name, limit=RECORDING_LIMIT).wait()
+        if isinstance(new, Outcome):
+            raise SystemExit(f"a test fails without a mutant: {new.failed}\n{new.reason}")
+        known = new
+        path.write_text(json.dumps(asdict(known)))
+    return known.executed_lines()
 
 
-def _all_sources() -> Iterator[Path]:
-    for folder in ("labeltrace", "rules", "tests"):
-        found = sorted((ROOT / folder).rglob("*.py"))
-        yield from (path for path in found if path.parent != Path(__file__).parent)
+def _test_digest(name: str) -> str:
+    """A digest of a test file and of all that test files may import."""
+    helpers = [path for path in sorted(ROOT.glob("tests/**/*.py")) if path.parent != HERE]
+    used = [path for path in helpers if not path.name.startswith("test_")]
+    return digest(*(path.read_text(encoding="utf-8") for path in (ROOT / name, *used)))
 
 
-def _read(recorded: dict[str, dict[str, dict[str, list[int]]]]) -> ExecutedLines:
-    seconds: dict[str, float] = recorded["seconds"]  # type: ignore[assignment]
-    names = ["", *seconds]
-    lines = {
-        file: {int(line): [names[index] for index in tests] for line, tests in found.items()}
-        for file, found in recorded["lines"].items()
-    }
-    return ExecutedLines(seconds, lines)
+@dataclass
+class Recorded:
+    """What is known of tests, as a file holds it.
+
+    seconds: how long each takes; the first entry stands for what runs on import.
+    lines: the tests that execute a line, by file and line, as places in ``seconds``.
+    sources, tests: digests of the files of both kinds.
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: {IMPORT: 0.0})
+    lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, str] = field(default_factory=dict)
+
+    def forget_changed_lines(self) -> None:
+        for file, lines in self.lines.items():
+            now = digest((ROOT / file).read_text(encoding="utf-8"))
+            if self.sources.get(file, now) != now:
+                self.lines[file] = {
+                    "0": sorted({test for tests in lines.values() for test in tests})
+                }
+            self.sources[file] = now
+
+    def add(self, file: str, line: int, tests: Iterable[str]) -> None:
+        """More tests of a line; those that were not run by themselves do not count."""
+        places = {test: place for place, test in enumerate(self.seconds)}
+        found = self.lines.setdefault(file, {})
+        key = str(line)
+        new = {places[test] for test in tests if test in places}
+        found[key] = sorted(new.union(found.get(key, ())))
+
+    def executed_lines(self) -> ExecutedLines:
+        names = list(self.seconds)
+        by_line = {
+            file: {int(line): {names[place] for place in places} for line, places in lines.items()}
+            for file, lines in self.lines.items()
+        }
+        return ExecutedLines(self.seconds, by_line)
 
 
 @dataclass
 class Recorder:
-    """A pytest plugin that gives each test a context of its own."""
+    """A pytest plugin that runs the tests that are not known yet, each in a context of its own."""
 
     coverage: coverage.Coverage
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    known: Recorded
     outcome: Outcome | None = None
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self.known.seconds]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -144,28 +196,25 @@ class Recorder:
         return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration
+        seconds = self.known.seconds
+        seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
         if report.failed and self.outcome is None:
             self.outcome = Outcome(report.nodeid, report.longreprtext)
 
 
-def _record() -> object:
+def _record(known: Recorded, test_file: str) -> Recorded | Outcome:
     files = {str((ROOT / file).resolve()): file for file in FILES}
     measured = coverage.Coverage(data_file=None, include=list(files), config_file=False)
-    recorder = Recorder(measured)
+    recorder = Recorder(measured, known)
     measured.start()
-    code = run_pytest(TEST_FILES, recorder)
+    code = run_pytest([test_file], recorder)
     measured.stop()
-    if code:
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return recorder.outcome or Outcome("(pytest)", f"pytest ended with {code}")
-    index = {name: number for number, name in enumerate(["", *recorder.seconds])}
     data = measured.get_data()
-    lines = {
-        files[path]: {
-            line: sorted(index[context] for context in contexts if context in index)
-            for line, contexts in data.contexts_by_lineno(path).items()
-        }
-        for path in data.measured_files()
-        if path in files
-    }
-    return {"seconds": dict(recorder.seconds), "lines": lines}
+    for path in data.measured_files():
+        for line, tests in data.contexts_by_lineno(path).items():
+            known.add(files[path], line, tests)
+    known.forget_changed_lines()  # notes what the files are now
+    known.tests[test_file] = _test_digest(test_file)
+    return known

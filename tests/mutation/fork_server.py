@@ -61,6 +61,11 @@ class Fork:
     connection: Connection
     deadline: float
 
+    def wait(self) -> Any:
+        """Its result, once it is there or the time is over."""
+        self.connection.poll(max(self.deadline - time.monotonic(), 0))
+        return self.result()
+
     def result(self) -> Any:
         """What the fork sent; an `Outcome` that says so if it died or was out of time."""
         try:
