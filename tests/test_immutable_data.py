@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import re
+import sys
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
 
-import labeltrace
-from labeltrace import flow, rules
+from labeltrace import flow
 
 # What caches what it has computed has a dictionary to keep it in.
 CACHING = {"Trace"}
@@ -18,21 +17,24 @@ CACHING = {"Trace"}
 IDENTITIES = {"Replay"}
 
 
+ROOMS = (
+    "call|flow|label_ops|layout|mixing_plan|node|pending|reading|regions|registry|rules|sides"
+    "|tracing"
+)
+
+
 def data_classes() -> dict[str, Any]:
-    names = [info.name for info in pkgutil.iter_modules(labeltrace.__path__, "labeltrace.")]
-    names += [info.name for info in pkgutil.iter_modules(rules.__path__, "labeltrace.rules.")]
-    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
-    found = [value for module in modules for value in vars(module).values() if is_dataclass(value)]
-    return {value.__name__: value for value in found if isinstance(value, type)}
+    """The data classes of these rooms, all of which importing labeltrace imports."""
+    modules = [
+        module
+        for name, module in sys.modules.items()
+        if re.match(rf"labeltrace\.({ROOMS})\b", name)
+    ]
+    found = (value for module in modules for value in vars(module).values())
+    return {kind.__name__: kind for kind in found if isinstance(kind, type) and is_dataclass(kind)}
 
 
-DATA = {
-    name: kind
-    for name, kind in data_classes().items()
-    if kind.__module__.removeprefix("labeltrace.").split(".")[0]
-    in {"call", "flow", "layout", "node", "pending", "reading", "regions", "registry", "rules"}
-    | {"mixing_plan", "sides", "tracing"}
-}
+DATA = data_classes()
 
 
 @pytest.mark.parametrize("name", DATA)

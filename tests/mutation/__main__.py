@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -89,17 +89,16 @@ def test_all(
             )
 
 
-def tests_for(mutation: MutationSpec, lines: ExecutedLines, seconds: float) -> list[str]:
+def tests_for(mutation: MutationSpec, lines: ExecutedLines, seconds: float) -> dict[str, list[str]]:
     found = lines.tests_of(str(mutation.module_path), mutation.start_pos[0])
     return lines.within(found, seconds)
 
 
-def start(mutation: MutationSpec, tests: Sequence[str], lines: ExecutedLines) -> Fork:
+def start(mutation: MutationSpec, tests: Mapping[str, Sequence[str]], lines: ExecutedLines) -> Fork:
     """Test a mutant; it has much more time than its tests need without it."""
-    limit = 60 + 4 * sum(lines.seconds[test] for test in tests)
-    if not tests:
-        return fork(Outcome, limit=limit)  # no test executes it
-    return fork(test_mutant, ROOT / mutation.module_path, mutated(mutation), tests, limit=limit)
+    limit = 60 + 4 * sum(map(lines.sum_of, tests.values()))
+    file = ROOT / mutation.module_path
+    return fork(test_mutant, file, mutated(mutation), tests, limit=limit)
 
 
 def result_of(mutation: MutationSpec, outcome: Outcome) -> WorkResult:

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import coverage
@@ -18,6 +19,7 @@ from tests.mutation.mutants import FILES, ROOT, digest
 TEST_FILES = tuple(
     f"tests/test_{name}.py"
     for name in (
+        "immutable_data",
         "layout",
         "label_ops",
         "contraction",
@@ -66,11 +68,7 @@ class ExecutedLines:
         lines = self.tests.get(file, {})
         found = {test for n in statement_lines(file, line) for test in lines.get(n, ())}
         if IMPORT in found or 0 in lines:
-            busy = {
-                test for lines in self.tests.values() for tests in lines.values() for test in tests
-            }
-            found = {test for tests in lines.values() for test in tests}
-            found |= set(self.seconds) - busy  # such as look at classes and tables alone
+            found = {test for tests in lines.values() for test in tests} | self.idle
         by_file: dict[str, list[str]] = defaultdict(list)
         for test in sorted(found - {IMPORT}, key=lambda test: (self.seconds[test], test)):
             by_file[test.split("::")[0]].append(test)
@@ -81,16 +79,25 @@ class ExecutedLines:
         ]
         return [test for _, _, test in sorted(turns)]
 
-    def within(self, tests: Sequence[str], seconds: float) -> list[str]:
-        """As many of the first tests as take so long together, one at least."""
-        chosen: list[str] = []
+    @cached_property
+    def idle(self) -> set[str]:
+        """The tests that execute no line, such as those that look at classes and tables alone."""
+        busy = {t for lines in self.tests.values() for tests in lines.values() for t in tests}
+        return set(self.seconds) - busy
+
+    def within(self, tests: Sequence[str], seconds: float) -> dict[str, list[str]]:
+        """As many of the first tests as take so long together, by file, the quickest file first."""
+        chosen: dict[str, list[str]] = defaultdict(list)
         total = 0.0
         for test in tests:
-            total += self.seconds[test]
-            if chosen and total > seconds:
-                break
-            chosen.append(test)
-        return chosen
+            if total + self.seconds[test] <= seconds or not chosen:
+                chosen[test.split("::")[0]].append(test)
+                total += self.seconds[test]
+        return dict(sorted(chosen.items(), key=lambda item: self.sum_of(item[1])))
+
+    def sum_of(self, tests: Iterable[str]) -> float:
+        """How long tests take together."""
+        return sum(self.seconds[test] for test in tests)
 
 
 def statement_lines(file: str, line: int) -> range:

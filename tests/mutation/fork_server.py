@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -35,6 +35,7 @@ def import_what_stays() -> None:
     import torchvision  # noqa: F401
     from torch.export import Dim, export
 
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     torch.set_num_threads(1)
     layer, x = torch.nn.Conv2d(2, 3, 2), torch.zeros(5, 2, 7, 7)
     export(layer, (x,), strict=False, dynamic_shapes=({0: Dim.DYNAMIC},))
@@ -135,11 +136,14 @@ def run_pytest(arguments: Sequence[str], plugin: object) -> int:
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments], plugins=[plugin]))
 
 
-def test_mutant(file: Path, source: str, tests: Sequence[str]) -> Outcome:
-    """Run tests, by their names, on a changed source: to be called in a fork of its own."""
+def test_mutant(file: Path, source: str, tests: Mapping[str, Sequence[str]]) -> Outcome:
+    """Run tests, by file and name, on a changed source: to be called in a fork of its own."""
     use_source(file, source)
-    chosen = Chosen(tests)
-    code = run_pytest(list(dict.fromkeys(test.split("::")[0] for test in tests)), chosen)
-    if code and chosen.outcome.failed is None and code != pytest.ExitCode.NO_TESTS_COLLECTED:
-        return Outcome("(pytest)", f"pytest ended with {code}")
-    return chosen.outcome
+    for test_file, names in tests.items():
+        chosen = Chosen(names)
+        code = run_pytest([test_file], chosen)
+        if chosen.outcome.failed is not None:
+            return chosen.outcome
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            return Outcome("(pytest)", f"pytest ended with {code}")
+    return Outcome()
