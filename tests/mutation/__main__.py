@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import wait
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 from tests.mutation.executed_lines import ExecutedLines, executed_lines
-from tests.mutation.fork_server import Fork, Outcome, fork, import_what_stays, test_mutant
+from tests.mutation.fork_server import (
+    Fork,
+    Outcome,
+    fork,
+    import_what_stays,
+    test_mutant,
+    wait_for_one,
+)
 from tests.mutation.mutants import ROOT, all_mutants, mutated, sampled
 from tests.mutation.report import report
 
@@ -60,45 +66,38 @@ def test_all(
     seconds: float,
 ) -> None:
     """Keep so many forks busy; every result is in the session as soon as it is known."""
-    waiting, running = iter(pending), dict[str, tuple[WorkItem, Fork]]()
+    waiting = iter(pending)
+    running: dict[str, tuple[MutationSpec, Fork]] = {}
     done = 0
     while True:
-        while len(running) < workers and (mutant := next(waiting, None)):
-            tests = tests_for(mutant.mutations[0], lines, seconds)
-            running[mutant.job_id] = mutant, start(mutant.mutations[0], tests, lines)
+        for mutant in itertools.islice(waiting, workers - len(running)):
+            (mutation,) = mutant.mutations
+            running[mutant.job_id] = mutation, start(mutation, lines, seconds)
         if not running:
             return
-        forks = [fork for _, fork in running.values()]
-        patience = min(fork.deadline for fork in forks) - time.monotonic()
-        wait([fork.connection for fork in forks], timeout=max(patience, 0))
-        for name, (mutant, under_way) in list(running.items()):
-            late = time.monotonic() >= under_way.deadline
-            if not (late or under_way.connection.poll(0) or not under_way.process.is_alive()):
-                continue
-            result = result_of(mutant.mutations[0], under_way.result())
+        wait_for_one([under_way for _, under_way in running.values()])
+        for name in [name for name, (_, one) in running.items() if one.is_over]:
+            mutation, ended = running.pop(name)
+            result = result_of(mutation, ended.result())
             session.set_result(name, result)
-            del running[name]
             done += 1
-            if not result.is_killed:
-                print(result.diff, flush=True)
-            place = mutant.mutations[0]
-            print(
-                f"{done}/{len(pending)} {place.module_path}:{place.start_pos[0]}"
-                f" {place.operator_name} {result.test_outcome.value}: {result.output}",
-                flush=True,
-            )
+            print(f"{done}/{len(pending)} {told(mutation, result)}", flush=True)
 
 
-def tests_for(mutation: MutationSpec, lines: ExecutedLines, seconds: float) -> dict[str, list[str]]:
-    found = lines.tests_of(str(mutation.module_path), mutation.start_pos[0])
-    return lines.within(found, seconds)
+def told(mutation: MutationSpec, result: WorkResult) -> str:
+    """One line; for a survivor the difference as well."""
+    assert result.test_outcome is not None
+    place = f"{mutation.module_path}:{mutation.start_pos[0]} {mutation.operator_name}"
+    line = f"{place} {result.test_outcome.value}: {result.output}"
+    return line if result.is_killed else f"{line}\n{result.diff}"
 
 
-def start(mutation: MutationSpec, tests: Mapping[str, Sequence[str]], lines: ExecutedLines) -> Fork:
+def start(mutation: MutationSpec, lines: ExecutedLines, seconds: float) -> Fork:
     """Test a mutant; it has much more time than its tests need without it."""
+    file = str(mutation.module_path)
+    tests = lines.within(lines.tests_of(file, mutation.start_pos[0]), seconds)
     limit = 60 + 4 * sum(map(lines.sum_of, tests.values()))
-    file = ROOT / mutation.module_path
-    return fork(test_mutant, file, mutated(mutation), tests, limit=limit)
+    return fork(test_mutant, ROOT / file, mutated(mutation), tests, limit=limit)
 
 
 def result_of(mutation: MutationSpec, outcome: Outcome) -> WorkResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 import coverage
 import pytest
 
-from tests.mutation.fork_server import Outcome, fork, run_pytest
+from tests.mutation.fork_server import Outcome, fork, run_pytest, wait_for_one
 from tests.mutation.mutants import FILES, ROOT, digest
 
 TEST_FILES = tuple(
@@ -134,7 +135,9 @@ def executed_lines(folder: Path) -> ExecutedLines:
         if known.tests.get(name) == _test_digest(name):
             continue
         print(f"recording which lines {name} executes", flush=True)
-        new = fork(_record, known, name, limit=RECORDING_LIMIT).wait()
+        recording = fork(_record, known, name, limit=RECORDING_LIMIT)
+        wait_for_one([recording])
+        new = recording.result()
         if isinstance(new, Outcome):
             raise SystemExit(f"a test fails without a mutant: {new.failed}\n{new.reason}")
         known = new
@@ -203,11 +206,13 @@ class Recorder:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self.coverage.switch_context(item.nodeid)
-        return (yield)
+        start = time.process_time()  # the clock would tell how busy the machine is
+        try:
+            return (yield)
+        finally:
+            self.known.seconds[item.nodeid] = time.process_time() - start
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        seconds = self.known.seconds
-        seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
         if report.failed and self.outcome is None:
             self.outcome = Outcome(report.nodeid, report.longreprtext)
 

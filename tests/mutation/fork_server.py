@@ -7,13 +7,15 @@ place. So the working tree is untouched, and a mutant costs its tests instead of
 from __future__ import annotations
 
 import importlib.machinery
+import math
 import multiprocessing
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import CodeType
@@ -56,16 +58,17 @@ class Outcome:
 
 @dataclass
 class Fork:
-    """A fork under way, and when its time is over."""
+    """A fork under way, and when it is given up, should it hang."""
 
     process: ForkProcess
     connection: Connection
     deadline: float
 
-    def wait(self) -> Any:
-        """Its result, once it is there or the time is over."""
-        self.connection.poll(max(self.deadline - time.monotonic(), 0))
-        return self.result()
+    @property
+    def is_over(self) -> bool:
+        """Whether it has sent its result, died or run out of time."""
+        late = time.monotonic() >= self.deadline
+        return late or self.connection.poll(0) or not self.process.is_alive()
 
     def result(self) -> Any:
         """What the fork sent; an `Outcome` that says so if it died or was out of time."""
@@ -81,16 +84,32 @@ class Fork:
             self.connection.close()
 
 
+def wait_for_one(forks: Sequence[Fork]) -> None:
+    """Return once one of them is over."""
+    patience = min(fork.deadline for fork in forks) - time.monotonic()
+    wait([fork.connection for fork in forks], timeout=max(patience, 0))
+
+
 def fork(function: Callable[..., object], *arguments: object, limit: float) -> Fork:
-    """Call a function in a fork; what it returns comes back through `Fork.result`."""
+    """Call a function in a fork; what it returns comes back through `Fork.result`.
+
+    It dies after ``limit`` seconds of its own processor time, however busy the machine is.
+    """
     receiver, sender = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_send, args=(sender, function, arguments))
+    process = CONTEXT.Process(target=_send, args=(sender, function, arguments, limit))
     process.start()
     sender.close()
-    return Fork(process, receiver, time.monotonic() + limit)
+    return Fork(process, receiver, time.monotonic() + PATIENCE * limit)
 
 
-def _send(sender: Connection, function: Callable[..., object], arguments: Sequence[object]) -> None:
+PATIENCE = 20
+"""A fork that takes so many times its limit on the clock is hanging."""
+
+
+def _send(
+    sender: Connection, function: Callable[..., object], arguments: Sequence[object], limit: float
+) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit)))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
