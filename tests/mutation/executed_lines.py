@@ -42,7 +42,7 @@ TEST_FILES = tuple(
         "random_architectures",
     )
 )
-"""Those that prove labels and errors, the nearest ones to the code first."""
+"""Those that prove labels and errors."""
 
 HERE = Path(__file__).parent
 
@@ -76,12 +76,8 @@ class ExecutedLines:
         by_file: dict[str, list[str]] = defaultdict(list)
         for test in sorted(found - {IMPORT}, key=lambda test: (self.seconds[test], test)):
             by_file[test.split("::")[0]].append(test)
-        turns = [
-            (rank, TEST_FILES.index(name), test)
-            for name, tests in by_file.items()
-            for rank, test in enumerate(tests)
-        ]
-        return [test for _, _, test in sorted(turns)]
+        turns = [(rank, test) for tests in by_file.values() for rank, test in enumerate(tests)]
+        return [test for _, test in sorted(turns)]
 
     @cached_property
     def idle(self) -> set[str]:
