@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo fuzz validate sweep lint types format clean
+.PHONY: help demo test zoo fuzz validate mutate sweep lint types format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ fuzz: $(VENV)/.installed ## align EXAMPLES random architectures against the cont
 
 validate: $(VENV)/.installed ## check every rule against brute force, over argument variations
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.validate_rules
+
+MUTANTS ?=
+
+mutate: $(VENV)/.installed-mutate ## break the code on purpose, MUTANTS times or all: which tests notice?
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --workers $(WORKERS) \
+	    $(if $(MUTANTS),--mutants $(MUTANTS)) $(ARGS)
 
 sweep: $(VENV)/.installed ## check every model of the zoo, write docs/coverage.md (ARGS=--resume)
 	$(BIN)/labeltrace zoo sweep --all --numeric --jobs $(WORKERS) $(ARGS)
@@ -65,6 +71,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-mutate: $(VENV)/.installed
+	@$(INSTALL) --editable '.[mutate]'
 	@touch $@
 
 $(BIN)/python:

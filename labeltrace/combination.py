@@ -78,10 +78,10 @@ def combine(
         Labels(operand, alignment.arrangement(index)) for index, operand in enumerate(operands)
     )
     if len({(labels.operand.field, labels.arrangement) for labels in sources}) == 1:
-        layout = expand(operands[0].positions, output)
+        source = min(operands, key=lambda operand: operand.bounded)  # a gate if all are
         return over(
-            operands[0],
-            layout,
+            source,
+            expand(source.positions, output),
             operation=operation,
             bounded=bounded,
             approximation=approximation,

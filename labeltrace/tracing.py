@@ -26,7 +26,6 @@ from labeltrace.flow import (
     Carry,
     Constant,
     Flow,
-    Join,
     Labels,
     LinearMix,
     Mix,
@@ -688,8 +687,6 @@ def _least(flow: Flow) -> float:
         return -inf
     if isinstance(flow, Carry):
         return flow.source.least
-    if isinstance(flow, Join) and None in flow.pieces:
-        return -inf  # constants, whose values nobody knows
     return min((labels.operand.least for labels in flow.labels), default=-inf)
 
 

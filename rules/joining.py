@@ -74,6 +74,11 @@ def replication(call: Call) -> Flow:
 
 
 def _joined(pieces: list[Operand], dim: int, output: Shape) -> Flow:
+    flow = _side_by_side(pieces, dim, output)
+    return replace(flow, least=min(piece.least for piece in pieces))
+
+
+def _side_by_side(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     traced = [piece for piece in pieces if piece.traced]
     if any(piece.is_weights for piece in traced):
         layout = traced[0].positions

@@ -184,8 +184,6 @@ def without_positions(
 
 def resized(axis: Axis, size: int) -> Axis:
     """An axis without positions, with another size."""
-    if size == 1 and not has_channels(axis):
-        return ()
     repeated = any(factor.kind is Kind.REPEATED for factor in axis) or not axis
     kind = Kind.REPEATED if repeated and not has_channels(axis) else Kind.CHANNEL
     return (Factor(size, kind),)

@@ -31,6 +31,8 @@ def _scaled(call: Call) -> float:
     source, other = call["self"], call["other"]
     if not isinstance(source, Operand) or not isinstance(other, (int, float)) or other <= 0:
         return -inf
+    if call.get("rounding_mode") is not None:
+        return -inf
     if call.operator == "aten.mul":
         return source.least * other
     return source.least / other if call.operator in ("aten.div", "aten.true_divide") else -inf
@@ -39,4 +41,6 @@ def _scaled(call: Call) -> float:
 @rule("aten.glu")
 def gated_half(call: Call) -> Flow:
     """One half of the channels times the sigmoid of the other."""
-    return narrowed(call["self"], call["dim"], 0, call.output[call["dim"]])
+    source: Operand = call["self"]
+    flow = narrowed(source, call["dim"], 0, call.output[call["dim"]])
+    return replace(flow, least=min(source.least, 0.0))

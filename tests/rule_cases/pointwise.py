@@ -408,11 +408,3 @@ REFUSED = (
         "several tensors",
     ),
 )
-
-UNREACHABLE = {
-    "aten.float": "no operator of ATen: x.float() is aten.to",
-    "aten.half": "no operator of ATen: x.half() is aten.to",
-    "aten.bfloat16": "no operator of ATen: x.bfloat16() is aten.to",
-    "aten.double": "no operator of ATen: x.double() is aten.to",
-    "aten.softsign": "no operator of ATen: F.softsign is written out as x / (1 + |x|)",
-}
