@@ -250,7 +250,8 @@ class Convolve(Single):
 
     Where the input's channel axis has positions (those of a space-to-depth stem), they are the
     first dimension of space, and ``blocks`` says of which factors that axis is made: the size of
-    each, and whether it is a position.
+    each, and whether it is a position.  ``own`` is not zero where each sample has a kernel of its
+    own, which stand one after the other: how many output channels each of them has.
     """
 
     weights: Operand
@@ -258,6 +259,7 @@ class Convolve(Single):
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     blocks: tuple[tuple[int, bool], ...] = ()
+    own: int = 0
     operation: Operation = Operation.SPATIAL_MIXING
 
 

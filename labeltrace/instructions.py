@@ -80,7 +80,9 @@ def instruction(flow: Step) -> Instruction | Labels:
             padding = [list(pair) for pair in flow.padding]
             sliding = (list(flow.stride), padding, list(flow.dilation))
             blocks = [list(factor) for factor in flow.blocks]
-            kernel = Instruction(label_ops.kernel, (flow.weights,), _given(blocks=blocks))
+            kernel = Instruction(
+                label_ops.kernel, (flow.weights,), _given(blocks=blocks, own=flow.own)
+            )
             return Instruction(label_ops.convolve, (flow.source, kernel, *sliding))
         case ConvolveTransposed():
             window = (flow.stride, flow.padding, flow.output_padding, flow.dilation)

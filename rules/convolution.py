@@ -1,6 +1,7 @@
 """Convolutions: channel mixing, spatial mixing or spatial aggregation, by the kernel."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from labeltrace.call import Call
@@ -17,6 +18,8 @@ from labeltrace.flow import (
     Weights,
 )
 from labeltrace.layout import (
+    Axis,
+    Kind,
     Layout,
     axis_size,
     channel,
@@ -40,7 +43,7 @@ def convolution(call: Call) -> Flow:
             f"{call.operator} without a batch axis: {source.layout}; keep the batch first"
         )
     if weight.traced:
-        raise LayoutError(f"{call.operator} with a kernel computed from the image: {weight.layout}")
+        return _own_kernels(call, source, weight)
     kernel = weight.shape[2:]
     stride = spread(call.get("stride", 1), count)
     dilation = spread(call.get("dilation", 1), count)
@@ -79,6 +82,48 @@ def transposed_convolution(call: Call) -> Flow:
         dilation=spread(call.get("dilation", 1), count),
         groups=groups,
     )
+
+
+def _own_kernels(call: Call, source: Operand, weight: Operand) -> Flow:
+    """A kernel for each sample, computed from the image: the batch stands among the channels.
+
+    Kernels say how positions are mixed and have no positions of their own: their labels are those
+    of gates, and ignored (contract, points 8 and 9).  Used by Yang et al., *CondConv: Conditionally
+    Parameterized Convolutions for Efficient Inference*, arXiv:1904.04971.
+    """
+    first, inner, *space = source.positions.axes
+    outer, *taps = weight.positions.axes
+    channels, outputs = _behind_batch(inner), _behind_batch(outer)
+    groups = call.get("groups", 1)
+    samples = inner[0].size if inner else 0
+    if channels is None or outputs is None or any(map(has_positions, (first, *taps))):
+        samples = 0
+    if not samples or groups % samples:
+        raise LayoutError(
+            f"{call.operator} with a kernel computed from the image, {weight.layout}, slides over "
+            f"{source.layout}; it can be followed where the batch stands first among the channels "
+            "of both, so that each sample has a kernel of its own"
+        )
+    own = axis_size(outputs or ())
+    arguments = {
+        **call.arguments,
+        "input": with_axes(source, Layout((inner[:1], channels or channel(1), *space))),
+        "weight": replace(weight, shape=(own, *weight.shape[1:]), layout=None, field=None),
+        "groups": groups // samples,
+    }
+    output = (samples, own, *call.output[2:])
+    flow = convolution(replace(call, arguments=arguments, outputs=(output,)))
+    assert flow.layout is not None
+    batch, kept, *space = flow.layout.axes
+    flow = replace(flow, layout=Layout(((), (*batch, *kept), *space)))
+    return replace(flow, own=own) if isinstance(flow, Convolve) else flow
+
+
+def _behind_batch(axis: Axis) -> Axis | None:
+    """The channels behind the batch, where it stands first in an axis; else None."""
+    if not axis or axis[0].kind is not Kind.BATCH or has_positions(axis[1:]):
+        return None
+    return axis[1:]
 
 
 def _padding(

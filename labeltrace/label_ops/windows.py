@@ -16,17 +16,19 @@ _SMALLEST_TAP = 1e-30
 
 
 @label_arithmetic
-def kernel(weights: Tensor, blocks: Sequence[tuple[int, bool]] = ()) -> Tensor:
+def kernel(weights: Tensor, blocks: Sequence[tuple[int, bool]] = (), own: int = 0) -> Tensor:
     """The taps' weights of a convolution, (1, 1, *kernel): contract point 4.
 
     Args:
         weights: the convolution's weight (out, in / groups, *kernel), any floating dtype.
         blocks: where the weight's axis of inputs has positions, its factors: the size of each, and
             whether it is a position; those positions become the first dimension of the kernel.
+        own: where each of N samples has a kernel of its own, how many output channels it has: the
+            weight is (N * own, in / groups, *kernel), the result (N, 1, *kernel).
 
     They are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``.
     """
-    return _taps(_blocks_as_space(weights, blocks) if blocks else weights)
+    return _taps(_blocks_as_space(weights, blocks) if blocks else weights, own)
 
 
 @label_arithmetic
@@ -41,7 +43,8 @@ def convolve(
 
     Args:
         labels: (N, *space, K), float32.
-        kernel: (1, 1, *kernel), with an entry for each dimension of space, as the settings have.
+        kernel: (1, 1, *kernel), or (N, 1, *kernel) where each sample has its own, with an entry for
+            each dimension of space, as the settings have.
         padding: (before, after) a dimension of space; padding carries nothing.
 
     A window that lies outside altogether takes the mean of all positions.
@@ -90,14 +93,15 @@ def convolve_transposed(
     return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
 
 
-def _taps(weights: Tensor) -> Tensor:
-    """The taps' weights (1, 1, *kernel) of a convolution (out, in / groups, *kernel)."""
-    out, inside = weights.shape[:2]
-    magnitudes = weights.detach().to(torch.float32).flatten(1).abs()  # a copy
-    largest = magnitudes.amax(1, keepdim=True)  # of each output channel: so its sum is finite
+def _taps(weights: Tensor, own: int = 0) -> Tensor:
+    """The taps' weights (kernels, 1, *kernel) of convolutions (kernels * own, in, *kernel)."""
+    weights = weights.unflatten(0, (-1, own or weights.shape[0]))
+    inside, sizes = weights.shape[2], weights.shape[3:]
+    magnitudes = weights.detach().to(torch.float32).flatten(2).abs()  # a copy
+    largest = magnitudes.amax(2, keepdim=True)  # of each output channel: so its sum is finite
     magnitudes = magnitudes.div_(torch.where(largest > 0, largest, 1))
-    taps = normalised(magnitudes.reshape(out, inside, -1).sum(1)).mean(0)
-    return taps.reshape(1, 1, *weights.shape[2:]).clamp_min(_SMALLEST_TAP)
+    taps = normalised(magnitudes.unflatten(2, (inside, -1)).sum(2)).mean(1)
+    return taps.reshape(-1, 1, *sizes).clamp_min(_SMALLEST_TAP)
 
 
 def slide(
@@ -107,37 +111,45 @@ def slide(
     padding: Sequence[tuple[int, int]],
     dilation: Sequence[int],
 ) -> Tensor:
-    """Slide one kernel (1, 1, *kernel) over (N, *space, K) and renormalise inside the image.
+    """Slide kernels (1 or N, 1, *kernel) over (N, *space, K) and renormalise inside the image.
 
     A window that lies outside altogether takes the mean of all positions.
     """
     images = labels.movedim(-1, 1)
+    batch, sources, *space = images.shape
+    maps = images.reshape(-1, *space)
     settings = (tuple(stride), tuple(dilation))
+    kernels = taps.shape[0]
+    of_maps = taps.repeat_interleave(sources, 0) if kernels > 1 else taps
     if any(before or after for before, after in padding):
         widths = [width for pair in reversed(padding) for width in pair]
-        inside = F.pad(images.new_ones(1, 1, *images.shape[2:]), widths)
-        mixed = _slide_over_maps(F.pad(images, widths), taps, *settings)
-        mixed = renormalised(mixed, _slide_over_maps(inside, taps, *settings), images)
+        # One map more for each kernel: what is inside.
+        with_inside = torch.cat((maps, maps.new_ones(kernels, *space)))
+        all_taps = torch.cat((of_maps, taps)) if kernels > 1 else taps
+        mixed = _slide_over_maps(F.pad(with_inside, widths), all_taps, *settings)
+        mixed, inside = mixed[:-kernels, None], mixed[-kernels:, None]
+        inside = inside.repeat_interleave(sources, 0) if kernels > 1 else inside
+        mixed = renormalised(mixed, inside, maps[:, None])
     else:
-        mixed = _slide_over_maps(images, taps / taps.sum(), *settings)
-    return mixed.movedim(1, -1)
+        whole = of_maps.sum(tuple(range(1, of_maps.dim())), keepdim=True)
+        mixed = _slide_over_maps(maps, of_maps / whole, *settings)
+    return mixed.reshape(batch, sources, *mixed.shape[-len(space) :]).movedim(1, -1)
 
 
 def _slide_over_maps(
-    images: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
+    maps: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> Tensor:
-    """Slide one kernel over each map of (N, maps, *space).
+    """Slide one kernel, or one for each map, over (maps, *space).
 
-    As channels of one image all maps go much faster on a processor than image by image.  A number
-    of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
+    As channels of one image they go much faster on a processor than as images of one channel.  A
+    number of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
     """
     convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
-    batch = images.shape[0]
-    together = images if torch.compiler.is_compiling() else images.reshape(1, -1, *images.shape[2:])
-    count = together.shape[1]
+    if torch.compiler.is_compiling() and taps.shape[0] == 1:
+        return convolution(maps[:, None], taps, None, stride, 0, dilation)[:, 0]
+    count = maps.shape[0]
     kernels = taps.expand(count, *taps.shape[1:])
-    mixed = convolution(together, kernels, None, stride, 0, dilation, count)
-    return mixed.reshape(batch, -1, *mixed.shape[2:])
+    return convolution(maps[None], kernels, None, stride, 0, dilation, count)[0]
 
 
 def renormalised(mixed: Tensor, reached: Tensor, images: Tensor) -> Tensor:

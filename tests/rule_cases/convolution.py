@@ -458,7 +458,43 @@ ELSEWHERE = (
         for text, weight in (("", values(5, 1, 1, 1)), (", padding=1", values(5, 1, 3, 3)))
     ),
 )
-CASES = (*SLIDING, *GROUPED, *ONE_TAP, *ZEROS, *TRANSPOSED, *ELSEWHERE)
+
+
+def own_kernels(
+    out: int, inside: int, kernel: Shape, groups: int = 1, **settings: object
+) -> RuleCase:
+    """A kernel for each image, computed from its mean colour; the batch among the channels."""
+    count = len(kernel)
+    experts = values(3, out * inside * prod(kernel))
+
+    def truth(case: RuleCase) -> list[Tensor | None]:
+        colours = case.images().double().flatten(2).mean(2)
+        found = []
+        for image, weight in enumerate(colours @ case.parts["experts"].double()):
+            parts = {**case.parts, "weight": weight.view(out, inside, *kernel)}
+            (rows,) = sliding(settings)(replace(case, parts=parts))
+            assert rows is not None
+            found.append(rows[image])
+        return [torch.stack(found)]
+
+    weights = f"(x.flatten(2).mean(2) @ self.experts).view({(-1, inside, *kernel)})"
+    given = "".join(f", {name}={value}" for name, value in settings.items())
+    images = "x.flatten(0, 1)[None]"
+    call = f"F.conv{count}d({images}, {weights}{given}, groups={groups} * x.shape[0])"
+    code = f"{call}[0].unflatten(0, (x.shape[0], -1))"
+    return RuleCase(f"aten.conv{count}d", code, truth, {"experts": experts}, SHAPES[count])
+
+
+OWN_KERNELS = (
+    own_kernels(5, 3, (3, 2)),
+    own_kernels(5, 3, (3, 3), padding=1),
+    own_kernels(6, 1, (2, 3), groups=3, stride=(2, 1), padding=(0, 2), dilation=(1, 2)),
+    own_kernels(3, 1, (5,), groups=3, padding=2),
+    own_kernels(5, 3, (2, 2), stride=(2, 2)),
+    own_kernels(5, 3, (1, 1)),
+)
+
+CASES = (*SLIDING, *GROUPED, *ONE_TAP, *ZEROS, *TRANSPOSED, *ELSEWHERE, *OWN_KERNELS)
 
 POSITIONS_AS_CHANNELS = "positions in its channel axis"
 REFUSED = (
@@ -504,6 +540,10 @@ REFUSED = (
     ),
     Refusal("F.conv2d(x[0], self.weight)", "without a batch axis", KERNEL),
     Refusal("F.conv2d(x, x[:, :, :2, :2])", "a kernel computed from the image"),
+    Refusal(
+        "F.conv2d(x, x.mean((0, 2, 3)).view(1, 3, 1, 1).expand(-1, -1, 2, 2))",
+        "a kernel computed from the image",
+    ),
     Refusal(
         "F.conv_transpose2d(x, x.transpose(0, 1)[:, :, :2, :2])",
         "a constant kernel",
