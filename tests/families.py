@@ -572,6 +572,40 @@ every_family = pytest.mark.parametrize(
 )
 
 
+Mode = tuple[bool, bool]
+"""Whether a model trains, and whether it runs under autocast."""
+
+MODES: tuple[Mode, ...] = ((False, False), (True, True), (False, True), (True, False))
+IN_ALL_MODES = frozenset(
+    {
+        "vit",
+        "deit_distilled",
+        "swin",
+        "swin_v2",
+        "pvt_v2",
+        "twins_svt",
+        "mlp_mixer",
+        "resmlp",
+        "gmlp",
+        "convnext",
+        "convnext_v2",
+        "convmixer",
+        "poolformer",
+        "resnet",
+        "tnt",
+        "efficientvit_mit",
+    }
+)
+
+
+def modes_of(family: Family) -> tuple[Mode, ...]:
+    """All modes for the architectures of the paper and some others, two opposite ones for the rest.
+
+    Each mode costs a capture, which takes most of a test's time.
+    """
+    return MODES if family.name in IN_ALL_MODES else MODES[:2]
+
+
 @functools.cache
 def aligned_family(family: Family) -> AlignedModule:
     """The family's model, aligned; shared, so that each mode is captured once a process."""

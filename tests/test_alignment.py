@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import labeltrace
-from tests.families import Family, every_family, example, fresh
+from tests.families import Family, every_family, example, fresh, modes_of
 from tests.replicas import vision_transformer
 from tests.replicas.models import CASES, ReplicaCase, example_inputs
 from tests.test_replicas import official
@@ -86,21 +87,17 @@ def test_replicas_written_by_hand(case: ReplicaCase) -> None:
 
 
 @every_family
-@pytest.mark.parametrize("sources", [2, 3, 49])
-@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_labels_are_distributions(
-    family: Family, training: bool, autocast: bool, sources: int
-) -> None:
-    images, label_image = example(family, sources=sources)
-    aligned = fresh(family, training)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        outputs, labels = aligned(images.requires_grad_(), label_image.requires_grad_())
-    assert outputs.requires_grad
-    distribution(labels, (2, sources))
-    # Labels moved, by more than rounding: they are neither the prior nor the same for both images.
-    assert (labels - label_image.mean((2, 3))).abs().max() > 1e-6
-    assert (labels[0] - labels[1]).abs().max() > 1e-6
+def test_labels_are_distributions(family: Family) -> None:
+    for (training, autocast), sources in product(modes_of(family), (2, 3, 49)):
+        images, label_image = example(family, sources=sources)
+        aligned = fresh(family, training)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs, labels = aligned(images.requires_grad_(), label_image.requires_grad_())
+        assert outputs.requires_grad
+        distribution(labels, (2, sources))
+        # Labels moved, by more than rounding: they are not the prior, nor the same for both images.
+        assert (labels - label_image.mean((2, 3))).abs().max() > 1e-6
+        assert (labels[0] - labels[1]).abs().max() > 1e-6
 
 
 @every_family

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace import AlignedModule
-from tests.families import Family, every_family, example, fresh
+from tests.families import Family, every_family, example, fresh, modes_of
 
 torch.set_num_threads(1)
 
@@ -60,10 +60,13 @@ def same(found: Step, expected: Step) -> None:
 
 
 @every_family
-@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_forward_is_the_plain_models(family: Family, training: bool, autocast: bool) -> None:
+def test_forward_is_the_plain_models(family: Family) -> None:
     """Outputs, gradients, statistics of batch norms and random state."""
+    for training, autocast in modes_of(family):
+        check_forward(family, training, autocast)
+
+
+def check_forward(family: Family, training: bool, autocast: bool) -> None:
     images, label_image = example(family, batch=3)
     plain, aligned = family.build().train(training), fresh(family, training)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
