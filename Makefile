@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz validate sweep lint types format clean
+.PHONY: help demo test zoo fuzz validate sweep lint types format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ demo: $(VENV)/.installed ## align two CutMix-ed photographs through four models,
 # One thread for each process: together they already use every core.
 test: $(VENV)/.installed ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+zoo: $(VENV)/.installed ## trace the smallest model of each family, check the numbers of a dozen
+	OMP_NUM_THREADS=1 $(BIN)/labeltrace zoo sweep --numeric-of 12 --jobs $(WORKERS) \
+	    --results build/zoo_sweep.jsonl --page build/coverage.md $(ARGS)
 
 EXAMPLES ?= 10000
 

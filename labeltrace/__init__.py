@@ -16,6 +16,7 @@ from labeltrace.errors import (
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix, provenance_of
 from labeltrace.registry import rule, using_rules
+from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
 from labeltrace.tracing import Trace
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "Trace",
     "UnknownOperatorError",
     "align",
+    "follow_maxima",
     "provenance_of",
     "rule",
     "soft_cross_entropy",

@@ -304,6 +304,11 @@ def simplify(layout: Layout) -> Layout:
     return _number(_merged(axis) for axis in layout.axes)
 
 
+def kinds(layout: Layout) -> tuple[tuple[tuple[int, Kind], ...], ...]:
+    """The factors of each axis, fields and factors of size one aside: all that weights have."""
+    return tuple(tuple((f.size, f.kind) for f in axis if f.size != 1) for axis in layout.axes)
+
+
 def permute(layout: Layout, dims: Sequence[int]) -> Layout:
     """The axes in another order."""
     return Layout(tuple(layout.axes[dim] for dim in dims))

@@ -13,13 +13,14 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from labeltrace.call import Rule
 
 Function = Callable[..., Any]
+AnyRule = TypeVar("AnyRule", bound=Rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ _filed = Registry()
 _nearby: ContextVar[tuple[Mapping[Any, Rule], ...]] = ContextVar("labeltrace_rules", default=())
 
 
-def rule(*targets: Any, override: bool = False) -> Callable[[Rule], Rule]:
+def rule(*targets: Any, override: bool = False) -> Callable[[AnyRule], AnyRule]:
     """File a rule for good: ``@labeltrace.rule(torch.ops.mine.blur)``.
 
     Args:
@@ -84,7 +85,7 @@ def rule(*targets: Any, override: bool = False) -> Callable[[Rule], Rule]:
         TypeError: a target is none of these.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: AnyRule) -> AnyRule:
         global _filed
         for target in targets:
             present = _filed.get(target)

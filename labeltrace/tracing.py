@@ -35,7 +35,7 @@ from labeltrace.flow import (
     Step,
     Weights,
 )
-from labeltrace.layout import Layout, has_positions, image, shape_text, simplify
+from labeltrace.layout import Layout, has_positions, image, kinds, shape_text, simplify
 from labeltrace.node import TracedNode
 from labeltrace.problems import Problem, Steps, Unknown, problems_error
 from labeltrace.reading import (
@@ -698,6 +698,8 @@ def _same_label(before: Value | None, after: Value | None) -> bool:
     """Whether a write leaves the label as it was; weights are read from memory as they stand."""
     if before is None or after is None:
         return before is after
+    if before.field is None and after.field is None:
+        return kinds(before.layout) == kinds(after.layout)
     return (before.field, before.layout) == (after.field, after.layout)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import shlex
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,10 @@ def sweep(
     numeric: Annotated[
         bool, typer.Option("--numeric", help="Check numbers too, on each family's smallest model.")
     ] = False,
+    numeric_of: Annotated[
+        int | None,
+        typer.Option(min=1, help="Numbers of so many families only, the next ones each day."),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Models checked at once.")] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what passed in the results, do the rest.")
@@ -77,7 +82,9 @@ def sweep(
 ) -> None:
     """Check the models of the zoo, each in a process of its own, and write the coverage page."""
     with errors_told():
-        tasks = expected.plan(_chosen(family), all_members=all_members, numeric=numeric)
+        families = _chosen(family)
+        with_numbers = _with_numbers(families, numeric, numeric_of)
+        tasks = expected.plan(families, all_members=all_members, numeric=with_numbers)
         done = _done_before(results, tasks, resume)
         limits = workers.Limits(seconds, gibibytes)
         for outcome in _with_progress(records.to_do(tasks, done), len(tasks), jobs, limits):
@@ -89,7 +96,7 @@ def sweep(
     page = page or (None if family else PAGE)
     if page:
         page.parent.mkdir(parents=True, exist_ok=True)
-        command = _command(family, all_members, numeric)
+        command = _command(family, all_members, numeric, numeric_of)
         page.write_text(coverage.page(_in_order(tasks, done), command), encoding="utf-8")
     _tell(done, results, page)
     if not all(outcome.passed for outcome in done):
@@ -105,6 +112,15 @@ def _chosen(names: Sequence[str] | None) -> tuple[models_zoo.Family, ...]:
                 f"there is no family {name!r}; close to it: {close}; all: labeltrace zoo families"
             )
     return tuple(known[name] for name in dict.fromkeys(names)) if names else models_zoo.families()
+
+
+def _with_numbers(
+    families: Sequence[models_zoo.Family], numeric: bool, count: int | None
+) -> Sequence[models_zoo.Family]:
+    """The families whose numbers are checked."""
+    if count is not None:
+        return expected.rotating(families, count, datetime.date.today().toordinal())
+    return families if numeric else ()
 
 
 def _done_before(file: Path, tasks: Sequence[Task], resume: bool) -> list[Outcome]:
@@ -140,9 +156,12 @@ def _with_progress(
             yield outcome
 
 
-def _command(family: Sequence[str] | None, all_members: bool, numeric: bool) -> str:
+def _command(
+    family: Sequence[str] | None, all_members: bool, numeric: bool, numeric_of: int | None
+) -> str:
     chosen = [part for name in family or () for part in ("--family", name)]
     flags = ["--all"] * all_members + ["--numeric"] * numeric
+    flags += ["--numeric-of", str(numeric_of)] if numeric_of is not None else []
     return shlex.join(["labeltrace", "zoo", "sweep", *chosen, *flags])
 
 

@@ -82,9 +82,15 @@ def _joined(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     axes = [piece.positions.axes[dim] for piece in traced]
     if any(has_channels(axis) for axis in axes):
         return _joined_channels(traced, axes, dim, output)
-    if any(has_positions(axis) for axis in axes) or not _one_label(traced, dim, output):
+    kind = _kind_of(traced, dim, output[dim])
+    beside_constants = len(traced) < len(pieces) and kind.kind is Kind.REPEATED
+    if (
+        beside_constants
+        or any(has_positions(axis) for axis in axes)
+        or not _one_label(traced, dim, output)
+    ):
         return _joined_positions(pieces, dim, output)
-    layout = replace_axis(traced[0].positions, dim, (_kind_of(traced, dim, output[dim]),))
+    layout = replace_axis(traced[0].positions, dim, (kind,))
     return over(traced[0], layout, operation=Operation.RELAYOUT)
 
 

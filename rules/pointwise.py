@@ -216,7 +216,7 @@ def overwritten_by_number(call: Call) -> Flow:
 def dropout(call: Call) -> Flow:
     """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""
     source: Operand = call.operands[0]  # `input`, or `self` of the in-place twin
-    if source.is_weights:
+    if source.is_weights and call["train"] and call["p"] > 0:
         return Weights(
             layout=source.positions, least=source.least, before=source, pending=source.pending
         )

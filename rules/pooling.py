@@ -74,10 +74,10 @@ def _with_index(flow: Flow) -> tuple[Flow, ...]:
 
 def _pool(call: Call, approximation: str) -> Flow:
     source: Operand = call["self"]
-    kernel = spread(call["kernel_size"], _space(call))
-    field = spatial_field(source, _space(call), call.output)
+    kernel = spread(call["kernel_size"], space_count(call))
+    field = spatial_field(source, space_count(call), call.output)
     if not field.varies:
-        return without_positions(source, _space(call), call.output)
+        return without_positions(source, space_count(call), call.output)
     if source.is_weights:
         return Weights(layout=natural(field.axes), approximation=approximation)
     return Pool(
@@ -95,7 +95,7 @@ def _pool(call: Call, approximation: str) -> Flow:
 
 def _adaptive(call: Call, approximation: str) -> Flow:
     source: Operand = call["self"]
-    count = _space(call)
+    count = space_count(call)
     field = spatial_field(source, count, call.output)
     if not field.varies:
         return without_positions(source, count, call.output)
@@ -110,7 +110,7 @@ def _adaptive(call: Call, approximation: str) -> Flow:
     )
 
 
-def _space(call: Call) -> int:
+def space_count(call: Call) -> int:
     """The number of dimensions of space, by the operator's name."""
     return next(int(character) for character in call.operator if character.isdigit())
 

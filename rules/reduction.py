@@ -38,7 +38,7 @@ def _weighted(call: Call) -> Flow | None:
         return None
     stream, weights = source.factors
     rank = len(source.shape)
-    gone = _dims(call.get("dim"), rank)
+    gone = dims_of(call.get("dim"), rank)
     one, two = (_LETTERS[rank - len(factor.shape) : rank] for factor in source.factors)
     axes = dict(zip(two, weights.positions.axes, strict=True))
     varying = [dim for dim in gone if has_positions(axes.get(_LETTERS[dim], ()))]
@@ -108,7 +108,7 @@ def extreme_of_all(call: Call) -> Flow:
 def _reduce(call: Call, selecting: str, bounded: bool | None = None) -> Flow:
     source: Operand = call["self"]
     layout = source.positions
-    dims = _dims(call.get("dim"), len(layout.axes))
+    dims = dims_of(call.get("dim"), len(layout.axes))
     keep = call.get("keepdim", False)
     gone = [axis for dim, axis in enumerate(layout.axes) if dim in dims]
     axes: list[Axis] = []
@@ -131,7 +131,8 @@ def reduced(axis: Axis) -> Axis:
     return channel(1) if has_channels(axis) else ()
 
 
-def _dims(dim: int | list[int] | None, rank: int) -> set[int]:
+def dims_of(dim: int | list[int] | None, rank: int) -> set[int]:
+    """The axes that a reduction goes over: without any they are all."""
     if dim is None or dim == []:
         return set(range(rank))
     return {d % rank for d in ([dim] if isinstance(dim, int) else dim)}

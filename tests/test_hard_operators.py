@@ -167,3 +167,27 @@ def test_a_sum_over_other_positions_than_those_of_the_weights_is_their_mean() ->
     both = Code(lambda self, x: (x * x.mean(3, keepdim=True).softmax(2)).sum((2, 3)))
     (node,) = labeltrace.trace(both, images).approximate
     assert "not applied" in node.approximation
+
+
+# Writes in place. --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [2, 5])
+def test_relative_positions_may_be_written_into_scores(tokens: int) -> None:
+    """One token's window of scores (MViT v2 on a tiny image) has no axis of positions left."""
+
+    def scores(self: Any, x: Tensor) -> Tensor:
+        t = x.flatten(2).mT  # (B, N, C)
+        found, rest = t @ t.mT, t.shape[1] - 1
+        relative = torch.einsum("bqhc,khc->bqhk", t[:, 1:, None], self.relative[:rest])
+        window = found[:, 1:, 1:].view(-1, rest, 1, rest) + relative
+        found[:, 1:, 1:] = window.view(-1, rest, rest)
+        return found.softmax(-1)
+
+    model = Code(lambda self, x: scores(self, x) @ x.flatten(2).mT, relative=random(4, 1, 3))
+    images = random(2, 3, 1, tokens)
+    with torch.no_grad():
+        expected = scores(model, images)
+    identity = torch.eye(tokens).reshape(1, -1, 1, tokens).expand(2, -1, -1, -1)
+    labels = labeltrace.align(model)(images, identity)[1]
+    torch.testing.assert_close(labels, expected)

@@ -10,10 +10,8 @@ from labeltrace.rules import BUILT_IN
 from tests.architectures import Code
 from tests.rule_cases import (
     CASES,
-    KNOWN_FAULTS,
     REFUSED,
     UNREACHABLE,
-    KnownFault,
     Refusal,
     RuleCase,
     fault_of,
@@ -53,16 +51,3 @@ def test_what_cannot_be_followed_is_refused(refusal: Refusal) -> None:
     model(images)  # the code itself is fine
     with pytest.raises(labeltrace.LayoutError, match=refusal.says):
         labeltrace.align(model, channel_dim=refusal.channel_dim).trace(images)
-
-
-@pytest.mark.parametrize(
-    "known",
-    [
-        pytest.param(fault, marks=pytest.mark.xfail(reason=fault.reason, strict=True))
-        for fault in KNOWN_FAULTS
-    ],
-    ids=str,
-)
-def test_known_faults(known: KnownFault) -> None:
-    fault = fault_of(known.case)
-    assert fault is None, fault.message

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 import labeltrace
 from labeltrace import AlignedModule, cli, models_zoo, zoo_commands
+from labeltrace.models_zoo import Family
 from labeltrace.registry import current
 from labeltrace.zoo_sweep import checks, coverage, expected, records, workers
 from labeltrace.zoo_sweep.records import Check, Outcome, Status, Task
@@ -86,6 +87,7 @@ def test_structural_check_says_what_the_trace_says() -> None:
     assert found["counts"] == trace.counts()
     assert found["nodes"] == len(trace.nodes)
     assert found["approximations"] == {trace.approximate[0].approximation: 1}
+    assert found["approximations_following_maxima"] == {}
     assert found["batch"] == [2, None]
     assert found["parameters"] == sum(parameter.numel() for parameter in Pooled().parameters())
     assert set(found["seconds"]) == {"build", "capture", "trace", "generate"}
@@ -240,6 +242,8 @@ def finished(
     findings: dict[str, Any] = {"seconds": SECONDS}
     if each.check is Check.STRUCTURAL:
         findings |= {"counts": {"constant": 5}, "approximations": dict(approximations or {})}
+        left = {reason: n for reason, n in (approximations or {}).items() if reason != "maximum"}
+        findings |= {"approximations_following_maxima": left}
         findings |= {"fixed_batch_reason": fixed, "nodes": 5}
     return Outcome(each, Status.PASSED, "", findings, NOW)
 
@@ -262,11 +266,8 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_interrupted_sweep_goes_on_where_it_stopped(runs: Runs, tmp_path: Path) -> None:
-    tasks = expected.plan(
-        [f for f in models_zoo.families() if f.name in ("vgg", "volo")],
-        all_members=True,
-        numeric=True,
-    )
+    families = [f for f in models_zoo.families() if f.name in ("vgg", "volo")]
+    tasks = expected.plan(families, all_members=True, numeric=families)
     assert len(tasks) == 8 + 11 + 2
     runs.interrupted_after, runs.failing = 12, {"vgg13"}
     assert sweep(tmp_path, *TWO).exit_code != 0
@@ -292,6 +293,22 @@ def test_failures_are_told_and_end_in_exit_code_one(runs: Runs, tmp_path: Path) 
     assert result.exit_code == 1
     assert "volo: volo_d1_224 (structural): failed: no rule for aten.nothing" in result.stderr
     assert "0 of 1 checks passed" in result.stdout
+
+
+def test_numbers_of_a_few_families_take_turns(runs: Runs, tmp_path: Path) -> None:
+    families = models_zoo.families()
+    days = [expected.rotating(families, 12, day) for day in range(7, 7 + len(families))]
+    assert all(len(set(names(day))) == 12 for day in days)
+    assert set(names([family for day in days[:11] for family in day])) == set(names(families))
+    assert not set(names(days[0])) & set(names(days[1]))
+    sweep(tmp_path, "--numeric-of", "5", "--record")
+    checked = [each.family for each in runs.calls[0] if each.check is Check.NUMERIC]
+    assert len(checked) == 5
+    assert len(runs.calls[0]) == len(families) + 5
+
+
+def names(families: Iterable[Family]) -> list[str]:
+    return [family.name for family in families]
 
 
 def test_without_names_it_is_the_smallest_of_each_family(runs: Runs, tmp_path: Path) -> None:
@@ -373,6 +390,17 @@ def test_page_in_the_docs_has_every_family() -> None:
     assert [row[:2] for row in rows(page, "## Families")] == [[f.name, f.source] for f in families]
 
 
+def test_families_may_be_exact_where_maxima_are_followed() -> None:
+    pooled = finished(Task("vgg", "vgg11"), approximations={"maximum": 3})
+    (family,) = coverage.by_family([pooled])
+    assert not family.is_exact and family.is_exact_following_maxima
+    (family,) = coverage.by_family([pooled, finished(Task("vgg", "vgg13"), failed=True)])
+    assert not family.is_exact_following_maxima
+    older = {name: pooled.findings[name] for name in ("approximations", "seconds")}
+    (family,) = coverage.by_family([replace(pooled, findings=older)])
+    assert not family.is_exact_following_maxima  # nobody has looked
+
+
 def test_page_tells_what_the_results_say() -> None:
     """One family exact, one with two kinds of approximation and a fixed batch, one that fails."""
     results = [
@@ -396,6 +424,7 @@ def test_page_tells_what_the_results_say() -> None:
     assert summary["families with every model traced"] == "2 of 3 (66.7%)"
     assert summary["models exact"] == "3 of 6 (50.0%)"
     assert summary["families exact"] == "1 of 3 (33.3%)"
+    assert summary["families exact with `rules=labeltrace.follow_maxima`"] == "1 of 3 (33.3%)"
     assert summary["models with a dynamic batch"] == "5 of 6 (83.3%)"
     assert summary["families with correct numbers"] == "1 of 2 (50.0%)"
     assert summary["processor seconds, capture; trace and label graph"] == "18; 2"

@@ -9,6 +9,7 @@ from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, fold, pool
 from labeltrace.label_ops.custom import checked
 from labeltrace.label_ops.ends import prior, read_image, write_output
+from labeltrace.label_ops.maxima import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.label_ops.mixing import attend, mix, mix_linear
 from labeltrace.label_ops.positions import (
     cut,
@@ -38,6 +39,9 @@ __all__ = [
     "final_states",
     "flip",
     "fold",
+    "follow_adaptive_pool",
+    "follow_extreme",
+    "follow_pool",
     "join",
     "label_arithmetic",
     "mix",

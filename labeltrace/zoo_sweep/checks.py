@@ -52,8 +52,9 @@ def structural(task: Task) -> dict[str, Any]:
 
     Returns:
         Input size, number of parameters and nodes, nodes by operation, approximate nodes by their
-        reason, the smallest and largest batch (None for any), why it is fixed (or nothing), and
-        processor seconds: building, capturing (``torch.export``, mostly), tracing and generating.
+        reason, those that remain so where maxima are followed, the smallest and largest batch (None
+        for any), why it is fixed (or nothing), and processor seconds: building, capturing
+        (``torch.export``, mostly), tracing and generating.
 
     Raises:
         LabelTraceError: the model cannot be built, captured or traced.
@@ -68,17 +69,25 @@ def structural(task: Task) -> dict[str, Any]:
         trace = trace_graph(captured, registry)
     with watch("generate"):
         generate(trace)
+    followed = trace_graph(captured, registry.overlaid(labeltrace.follow_maxima))
+    generate(followed)
     smallest, largest = captured.batch_range
     return {
         "input_size": list(loaded.input_size),
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "nodes": len(trace.nodes),
         "counts": trace.counts(),
-        "approximations": dict(Counter(node.approximation for node in trace.approximate)),
+        "approximations": _reasons(trace),
+        "approximations_following_maxima": _reasons(followed),
         "batch": [smallest, None if math.isinf(largest) else int(largest)],
         "fixed_batch_reason": captured.fixed_batch_reason,
         "seconds": watch.seconds,
     }
+
+
+def _reasons(trace: labeltrace.Trace) -> dict[str, int]:
+    """How many nodes are approximate, by their reason."""
+    return dict(Counter(node.approximation for node in trace.approximate))
 
 
 def numeric(task: Task) -> dict[str, Any]:
@@ -96,6 +105,8 @@ def numeric(task: Task) -> dict[str, Any]:
     torch.manual_seed(0)
     with watch("build"):
         loaded = load(task.model, image_size=task.image_size)
+        with torch.no_grad():  # models that keep tables for an image size make them now
+            loaded.model.eval()(loaded.example())
     aligned = labeltrace.align(loaded.model)
     farthest = 0.0
     one_trace: dict[str, bool] = {}

@@ -12,6 +12,7 @@ from labeltrace.zoo_sweep.records import Check, Outcome
 
 MAX_NAMES = 8
 MAX_REASON = 300
+FOLLOWING_MAXIMA = "approximations_following_maxima"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class FamilyCoverage:
     def is_exact(self) -> bool:
         """Whether every member in the sweep was traced, and no node is approximate."""
         return len(self.exact) == len(self.structural) > 0
+
+    @property
+    def is_exact_following_maxima(self) -> bool:
+        """As :attr:`is_exact`, with the rules of ``labeltrace.follow_maxima``."""
+        known = (outcome.findings.get(FOLLOWING_MAXIMA) for outcome in self.traced)
+        exact = sum(reasons == {} for reasons in known)  # results of older sweeps do not say
+        return exact == len(self.structural) > 0
 
     @property
     def fixed(self) -> tuple[Outcome, ...]:
@@ -111,6 +119,10 @@ def _summary(families: Sequence[FamilyCoverage]) -> str:
         ),
         ("models exact", _share(len(exact), len(traced))),
         ("families exact", _share(sum(each.is_exact for each in measured), len(measured))),
+        (
+            "families exact with `rules=labeltrace.follow_maxima`",
+            _share(sum(each.is_exact_following_maxima for each in measured), len(measured)),
+        ),
         ("models with a dynamic batch", _share(len(traced) - len(fixed), len(traced))),
         ("families with correct numbers", _share(sum(o.passed for o in numeric), len(numeric))),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,31 @@ from labeltrace.zoo_sweep.records import (
 EXPECTED = ("counts", "approximations")
 
 
-def plan(families: Iterable[Family], *, all_members: bool, numeric: bool) -> list[Task]:
+def plan(
+    families: Iterable[Family], *, all_members: bool, numeric: Collection[Family]
+) -> list[Task]:
     """The tasks of a sweep: the smallest member of each family, or all of them.
 
-    Numbers are checked on the smallest member alone, with the smallest images that it takes.
+    Numbers are checked for the families ``numeric``, on the smallest member alone, with the
+    smallest images that it takes.
     """
     tasks: list[Task] = []
     for family in families:
         members = family.members if all_members else (family.smallest,)
         tasks.extend(Task(family.name, member) for member in members)
-        if numeric:
+        if family in numeric:
             size = family.sizes.smallest
             tasks.append(Task(family.name, family.smallest, Check.NUMERIC, size))
     return tasks
+
+
+def rotating(families: Sequence[Family], count: int, day: int) -> tuple[Family, ...]:
+    """``count`` of the families, the next ones each day: within a few days it is the turn of all.
+
+    ``day`` is the number of any day, such as :meth:`datetime.date.toordinal`.
+    """
+    first = day * count % len(families)
+    return (*families[first:], *families[:first])[:count]
 
 
 def judged(outcome: Outcome) -> Outcome:

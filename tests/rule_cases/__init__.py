@@ -1,8 +1,8 @@
 """A slow, obvious computation of the labels of every operator that has a built-in rule.
 
 Each file is named as the file of ``rules/`` whose operators it calls. It has `CASES`, and may have
-`REFUSED`, code that cannot be followed, `KNOWN_FAULTS`, cases that fail, and `UNREACHABLE`, names
-that no capture brings, each with the reason.
+`REFUSED`, code that cannot be followed, and `UNREACHABLE`, names that no capture brings, each with
+the reason.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from tests.rule_cases import (
     selection,
     view,
 )
-from tests.rule_cases.case import Fault, KnownFault, Refusal, RuleCase, fault_of
+from tests.rule_cases.case import Fault, Refusal, RuleCase, fault_of
 
 FILES = (
     attention,
@@ -50,20 +50,15 @@ CASES: tuple[RuleCase, ...] = tuple(case for file in FILES for case in file.CASE
 REFUSED: tuple[Refusal, ...] = tuple(
     refusal for file in FILES for refusal in getattr(file, "REFUSED", ())
 )
-KNOWN_FAULTS: tuple[KnownFault, ...] = tuple(
-    fault for file in FILES for fault in getattr(file, "KNOWN_FAULTS", ())
-)
 UNREACHABLE: Mapping[str, str] = {
     name: reason for file in FILES for name, reason in getattr(file, "UNREACHABLE", {}).items()
 }
 
 __all__ = [
     "CASES",
-    "KNOWN_FAULTS",
     "REFUSED",
     "UNREACHABLE",
     "Fault",
-    "KnownFault",
     "Refusal",
     "RuleCase",
     "fault_of",

@@ -104,17 +104,6 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class KnownFault:
-    """A case that is right and fails, and why."""
-
-    case: RuleCase
-    reason: str
-
-    def __str__(self) -> str:
-        return str(self.case)
-
-
-@dataclass(frozen=True)
 class Fault:
     """What is wrong with a case; ``missing`` if its operator was not even reached."""
 

@@ -5,7 +5,7 @@ Along channels the pieces are averaged by their share (contract, point 7).
 
 import torch
 
-from tests.rule_cases.case import KnownFault, Refusal, RuleCase, values
+from tests.rule_cases.case import Refusal, RuleCase, values
 from tests.rule_cases.truths import PADDED, averages, moves, spread
 
 ATEN = "torch.ops.aten."
@@ -50,6 +50,7 @@ WITH_CONSTANTS = {
     f"{ATEN}concat([self.c, x], 2)": ("aten.concat", (2, 3, 1, 7)),
     f"{ATEN}concatenate([x, self.c], -1)": ("aten.concatenate", (2, 3, 5, 1)),
     "torch.stack([x, self.c.expand_as(x), x.flip(2)], 4)": ("aten.stack", (3, 5, 7)),
+    "torch.stack([self.c.expand_as(x), x], 2)": ("aten.stack", (3, 5, 7)),
 }
 CHANNELS = (
     RuleCase(
@@ -171,15 +172,12 @@ CASES = (
         "aten.pad", "F.pad(x, (0, 0, 0, 0, 1, 2))", averages("x[:, :1].expand(-1, 6, -1, -1)")
     ),
     RuleCase("aten.stack", "torch.stack([x, x.flip(2)], 2).flatten(1, 2)", spread(moves, 1)),
-)
-
-KNOWN_FAULTS = (
-    KnownFault(
-        RuleCase(
-            "aten.stack", "torch.stack([self.c.expand_as(x), x], 2)", moves, {"c": filled(3, 5, 7)}
-        ),
-        "a constant stacked with one stream takes that stream's label along the new axis, not the "
-        "prior; with two different streams beside it the same constant gets the prior",
+    # Without channels elsewhere the new axis is theirs, and a constant among them carries nothing.
+    RuleCase(
+        "aten.stack",
+        "torch.stack([x[:, 1], self.c.expand_as(x[:, 1]), x[:, 0]], 1)",
+        averages("x"),
+        {"c": values(5, 7)},
     ),
 )
 

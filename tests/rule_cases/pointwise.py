@@ -7,6 +7,7 @@ whether it is a gate (contract, point 8).
 import re
 
 import torch
+import torch.nn.functional as F
 
 from tests.rule_cases.case import Refusal, RuleCase, values
 from tests.rule_cases.truths import (
@@ -15,6 +16,7 @@ from tests.rule_cases.truths import (
     each,
     follows,
     linear_attention,
+    mixes,
     no_label,
     on,
     stays,
@@ -311,6 +313,27 @@ def attention(name: str, call: str, exact: bool) -> RuleCase:
     return RuleCase(name, code, linear_attention(features), {}, SMALL, approximate=not exact)
 
 
+# Dropout of attention: labels mix with the probabilities before it (contract, point 4).  In place
+# these are overwritten, which is no loss where nothing is dropped.
+PROBABILITIES = "(x @ x.mT / 3**0.5).softmax(-1)"
+DROPPED = "F.dropout({}, {}, {}, inplace={})"
+NOTHING_DROPPED = (("0.3", "True", "False"), ("0.3", "False", "True"), ("0.0", "True", "True"))
+
+
+def dropped(rate: str, training: str, in_place: str) -> RuleCase:
+    """Attention through dropout."""
+    probabilities = DROPPED.format(PROBABILITIES, rate, training, in_place)
+    before = mixes(f"{PROBABILITIES}.detach() @ x", 2)
+    return RuleCase("aten.dropout", f"{probabilities} @ x", before, {}, (2, 7, 3), 2)
+
+
+def dropped_in_place(case: RuleCase) -> list[torch.Tensor | None]:
+    """With the probabilities as dropout, seeded as the case's own, has left them."""
+    torch.manual_seed(0)
+    left = F.dropout(torch.ones(2, 7, 7), 0.3)
+    return list(mixes(f"(self.left * {PROBABILITIES}).detach() @ x", 2, left=left)(case))
+
+
 CHOSEN = PARTS | {"mask": torch.arange(30).view(SMALL[1:]) % 3 == 0}
 CALLS = (*COPIES.items(), *GATES.items(), *FUNCTIONS.items())
 CASES = (
@@ -340,6 +363,16 @@ CASES = (
     *(RuleCase(name, code, stays, PARTS, SMALL) for code, name in CONVERTED.items()),
     *(attention(name, call, True) for name, call in NONNEGATIVE.items()),
     *(attention(name, call, False) for name, call in SIGNED.items()),
+    *(dropped(*settings) for settings in NOTHING_DROPPED),
+    RuleCase(
+        "aten.dropout",
+        f"{DROPPED.format(PROBABILITIES, '0.3', 'True', 'True')} @ x",
+        dropped_in_place,
+        {},
+        (2, 7, 3),
+        2,
+        approximate=True,
+    ),
     # Random draws: the label is as without them.
     RuleCase("aten.dropout", "F.dropout(x, 0.5, training=True)", by_contract, {}, SMALL),
     RuleCase("aten.feature_dropout", "F.dropout2d(x, 0.5, training=True)", by_contract, {}, SMALL),
