@@ -14,7 +14,16 @@ from labeltrace.errors import (
     UnknownOperatorError,
 )
 from labeltrace.losses import soft_cross_entropy
-from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix, provenance_of
+from labeltrace.mixing import (
+    BlockMix,
+    CutMix,
+    Mix,
+    MixedBatch,
+    MixedTargets,
+    MixUp,
+    PatchMix,
+    provenance_of,
+)
 from labeltrace.registry import rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
 from labeltrace.tracing import Trace
@@ -32,6 +41,7 @@ __all__ = [
     "Mix",
     "MixUp",
     "MixedBatch",
+    "MixedTargets",
     "PatchMix",
     "Trace",
     "UnknownOperatorError",

@@ -186,6 +186,13 @@ class AlignedModule(nn.Module):
         except AttributeError:
             return getattr(self.__dict__["module"], name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        model = self.__dict__.get("module")
+        if model is not None and name in vars(model) and name not in self.__dict__:
+            setattr(model, name, value)  # a plain setting of the model's, such as a drop rate
+        else:
+            super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         # Captures are made again where the copy is used: they belong to this model's parameters.
         return {**self.__dict__, "_captures": {}}
