@@ -60,11 +60,11 @@ class AlignedModule(nn.Module):
         self._parameters = model._parameters
         self._buffers = model._buffers
         self._modules = model._modules
-        self.training = model.training
         self.__dict__["module"] = model
         self.__dict__["_registry"] = registry
         self.__dict__["_channel_dim"] = channel_dim
         self.__dict__["_captures"] = {}
+        del self.__dict__["training"]  # the model's, whichever of the two it is set on
 
     # Calls.
 
@@ -165,7 +165,6 @@ class AlignedModule(nn.Module):
     def train(self, mode: bool = True) -> AlignedModule:
         """Set the model's mode, as :meth:`torch.nn.Module.train` does."""
         self.module.train(mode)
-        self.training = mode
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

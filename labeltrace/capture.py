@@ -23,6 +23,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.nn.utils import parametrize
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
 from labeltrace.checkpoint_calls import Settings, checkpoints_tagged
@@ -332,17 +333,23 @@ def _batch_range(program: ExportedProgram) -> tuple[int, float]:
 
 @contextlib.contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Put the random state and the modules' plain attributes back, whatever the export did."""
+    """Put the random state and the modules' plain attributes back, whatever the export did.
+
+    Parametrised weights are computed for the export alone: none of them gets into the cache of
+    :func:`torch.nn.utils.parametrize.cached`.
+    """
     plain = (bool, int, float, str)
     before = [
         (module, {name: value for name, value in vars(module).items() if type(value) in plain})
         for module in model.modules()
     ]
+    cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=[index for index in devices if index is not None]):
         try:
             yield
         finally:
+            parametrize._cache_enabled = cached
             for module, attributes in before:
                 vars(module).update(attributes)
 

@@ -102,8 +102,9 @@ def with_checkpoints(
             module.add_submodule(name, _region_module(module, region, label_nodes, calls))
             values = graph.call_module(name, tuple(copies[value] for value in region.inputs))
             for index, output in enumerate(region.outputs):
-                item = (operator.getitem, (values, index), {}, output.name)
-                copies[output] = graph.create_node("call_function", *item)
+                copies[output] = graph.create_node(
+                    "call_function", operator.getitem, (values, index), name=output.name
+                )
         elif node not in inside:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.lint()

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: an aligned model stores no more than the plain one, and computes the same."""
+"""Gradient checkpointing: an aligned model stores and computes what the plain one does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint as torch_checkpoint
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import (
@@ -23,6 +24,9 @@ from torch.utils.checkpoint import (
 )
 
 import labeltrace
+from labeltrace.checkpoint_calls import checkpoints_tagged
+from labeltrace.checkpoint_regions import CheckpointedRegion
+from labeltrace.generate import generate
 
 IMAGES = torch.rand(5, 3, 28, 28, generator=torch.Generator().manual_seed(1))
 LABELS = torch.rand(5, 2, 28, 28, generator=torch.Generator().manual_seed(2)).softmax(1)
@@ -186,17 +190,53 @@ def test_memory_stays_that_of_the_plain_model() -> None:
     assert peak_bytes(aligned, IMAGES, LABELS) < 1.05 * plain
 
 
-def test_label_steps_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    aligned = labeltrace.align(Mixed(CALLS["non-reentrant"]))
-    outputs, _ = aligned(IMAGES, LABELS)
-    monkeypatch.setattr(torch.Tensor, "softmax", None)
-    run: list[str] = []
+def test_label_steps_are_not_run_again() -> None:
+    trace = labeltrace.trace(Mixed(CALLS["non-reentrant"]), IMAGES)
+    module = generate(trace).module
+    regions = [part for part in module.modules() if isinstance(part, CheckpointedRegion)]
+    assert len(regions) == 3
+    for region in regions:
+        whole, again = targets(region.whole), targets(region.again)
+        labels = [target for target in whole if target.startswith("labeltrace.")]
+        assert "labeltrace.label_ops.mixing.mix" in labels
+        assert again == [target for target in whole if target not in labels]
 
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            run.append(str(func))
-            return func(*args, **(kwargs or {}))
 
-    with Watch():
-        aligned(IMAGES, LABELS)[0].sum().backward()
-    monkeypatch.undo()
+def targets(module: GraphModule) -> list[str]:
+    """The functions that a graph calls, in their order."""
+    called: list[Any] = [node.target for node in module.graph.nodes if node.op == "call_function"]
+    return [f"{target.__module__}.{target.__name__}" for target in called]
+
+
+def test_torch_still_checkpoints_by_the_names_that_are_tagged() -> None:
+    names = {"_checkpoint_without_reentrant_generator", "CheckpointFunction"}
+    assert names <= vars(torch_checkpoint).keys()
+    before = dict(vars(torch_checkpoint))
+    with checkpoints_tagged() as calls:
+        assert checkpoint(torch.sin, IMAGES, use_reentrant=True).equal(IMAGES.sin())
+        assert checkpoint(torch.sin, IMAGES, use_reentrant=False, debug=True).equal(IMAGES.sin())
+        with pytest.raises(ZeroDivisionError):
+            checkpoint(lambda: 1 / 0, use_reentrant=False)
+    assert vars(torch_checkpoint) == before
+    assert [call["preserve_rng_state"] for call in calls.values()] == [True] * 3
+    assert [call.get("debug") for call in calls.values()] == [None, True, False]
+
+
+def test_a_batch_norm_counts_as_in_the_plain_model() -> None:
+    """Its statistics move in both runs, as those of the plain model do."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(3, 4, 7, 7), nn.BatchNorm2d(4), nn.ReLU(True))
+            self.head = nn.Linear(4, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(checkpoint(self.inner, images, use_reentrant=False).mean((2, 3)))
+
+    plain, model = Block(), Block()
+    model.load_state_dict(plain.state_dict())
+    aligned = labeltrace.align(model)
+    for _ in range(2):
+        assert_equal(step(aligned, IMAGES, LABELS), step(plain, IMAGES))
+    assert aligned.inner[1].num_batches_tracked == plain.inner[1].num_batches_tracked

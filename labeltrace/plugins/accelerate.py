@@ -41,7 +41,7 @@ class MixedLoader:
         return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
-        """The loader's own: `set_epoch`, `dataset`, `skip_batches` …"""
+        """What else the loader has: `set_epoch`, `dataset`."""
         if name == "loader":  # asked for before it is set, by a copy that is being made
             raise AttributeError(name)
         return getattr(self.loader, name)

@@ -1,4 +1,4 @@
-"""Aligned training with Lightning: a module that mixes on the device and trains on aligned targets."""
+"""Aligned training with Lightning: a module that mixes on the device, with aligned targets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class AlignedClassifier(LightningModule):
     """A classifier with aligned targets; subclass it and give it `configure_optimizers`.
 
     Batches of the loaders are pairs of images (B, C, H, W) and class indices (B,).  Logs
-    ``train_loss``, ``val_loss`` and ``val_accuracy``.  Checkpoints hold the plain model's parameters
-    under ``model.``.
+    ``train_loss``, ``val_loss`` and ``val_accuracy``.  Checkpoints hold the plain model's
+    parameters under ``model.``.
 
     Args:
         model: the model to train; it is aligned where it is not yet.

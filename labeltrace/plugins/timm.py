@@ -1,8 +1,9 @@
 """Aligned training with timm: a task, and mixers for both places where timm's loop mixes.
 
 The loop of timm's `train.py` makes a loader, a mixer and a task; it then calls
-``task(input, target)`` and takes ``["loss"]``.  The mixers here hand it targets that know where each
-source went, and the task makes class targets of them when the model has said what became of them.
+``task(input, target)`` and takes ``["loss"]``.  The mixers here hand it targets that know where
+each source went, and the task makes class targets of them when the model has said what became of
+them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.data import FastCollateMixup
 from timm.data.loader import fast_collate
+from timm.data.mixup import FastCollateMixup
 from timm.task import ClassificationTask
 from torch import Tensor, nn
 

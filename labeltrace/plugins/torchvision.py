@@ -6,7 +6,7 @@ and works with every `DataLoader`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,9 @@ class MixedCollate:
     """
 
     mixer: BatchMixer
-    collate: Callable[[Sequence[Any]], tuple[Tensor, Tensor]] = default_collate
+    collate: Callable[[list[Any]], Any] = default_collate
 
-    def __call__(self, samples: Sequence[Any]) -> tuple[Tensor, MixedTargets]:
+    def __call__(self, samples: list[Any]) -> tuple[Tensor, MixedTargets]:
         """Collate and mix.
 
         Args:

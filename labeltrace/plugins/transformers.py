@@ -52,7 +52,8 @@ class AlignedTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._plain = aligned.module
         parameters = inspect.signature(self._plain.forward).parameters
-        self._signature_columns = [*parameters, *self.label_names, "label", "label_ids"]
+        columns: Any = [*parameters, *self.label_names, "label", "label_ids"]
+        self._signature_columns = columns  # else the trainer drops what `aligned.forward` lacks
 
     def compute_loss(
         self,
@@ -77,8 +78,7 @@ class AlignedTrainer(Trainer):
             LabelError: what the mixer refuses.
         """
         if not model.training:
-            with self.accelerator.autocast():
-                return super().compute_loss(self._plain, inputs, return_outputs)
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         rest = dict(inputs)
         images = rest.pop(getattr(self._plain, "main_input_name", "pixel_values"))
         batch = self.mixer(images, rest.pop("labels"))
@@ -89,7 +89,14 @@ class AlignedTrainer(Trainer):
         loss = soft_cross_entropy(logits, soft_targets)
         return (loss, outputs) if return_outputs else loss
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def prediction_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the plain model, which takes inputs under its own names."""
+        with self.accelerator.autocast():
+            return super().prediction_step(self._plain, *args, **kwargs)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         """Save the plain model, with its configuration."""
         aligned, self.model = self.model, self._plain
         try:
