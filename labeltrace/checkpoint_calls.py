@@ -18,7 +18,8 @@ from torch.fx import Node, traceback
 
 CHECKPOINT_TAG = "labeltrace_checkpoint"
 
-Settings = Mapping[str, Any]  # keyword arguments of torch.utils.checkpoint.checkpoint
+# Keyword arguments of torch.utils.checkpoint.checkpoint, where they are not its defaults.
+Settings = Mapping[str, Any]
 
 # The two ways in which `checkpoint`, its decorator and `checkpoint_sequential` all end.
 _GENERATORS = (
@@ -66,16 +67,17 @@ class _Calls:
         signature = inspect.signature(original)
 
         def tagging(*args: Any, **kwargs: Any) -> Generator[None, None, None]:
-            given = signature.bind(*args, **kwargs)
-            given.apply_defaults()
-            with self._tagged({name: given.arguments[name] for name in _SETTINGS}):
+            given = signature.bind(*args, **kwargs).arguments
+            settings = {name: given[name] for name in _SETTINGS if name in given}
+            defaults = signature.parameters
+            with self._tagged({k: v for k, v in settings.items() if v != defaults[k].default}):
                 yield
 
         return tagging
 
     def apply(self, function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
         """Run the function as the reentrant variant would, but for its gradient."""
-        with self._tagged({"preserve_rng_state": preserve_rng_state}):
+        with self._tagged({} if preserve_rng_state else {"preserve_rng_state": False}):
             return function(*args)
 
     @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from labeltrace.checkpoint_calls import Settings, checkpoint_tag
 
@@ -153,7 +153,7 @@ def _region_module(
     whole = _part(root, region.inputs, region.nodes, region.outputs)
     again = _part(root, (*region.activations, *region.state), forward, forward_outputs)
     settings = calls[region.tag]
-    if settings.get("context_fn", noop_context_fn) is not noop_context_fn:
+    if "context_fn" in settings:
         # Such a context sees every operator, and expects the same ones in both runs.
         return CheckpointedRegion(whole, whole, (len(region.inputs), 0), settings)
     return CheckpointedRegion(whole, again, (len(region.activations), len(region.state)), settings)
