@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.utils.checkpoint import checkpoint
 
 from labeltrace.checkpoint_calls import Settings, checkpoint_tag
+from labeltrace.flattening import MODE_SWITCHES
+from labeltrace.modes import modes_kept
 
 
 class CheckpointedRegion(nn.Module):
@@ -39,6 +42,7 @@ class CheckpointedRegion(nn.Module):
         self.again = again
         self.counts = counts
         self.settings = dict(settings)
+        self.switches_modes = any(node.target in MODE_SWITCHES for node in again.graph.nodes)
 
     def forward(self, *inputs: Any) -> Any:
         """Run ``whole`` now and ``again`` in the backward pass."""
@@ -52,10 +56,17 @@ class CheckpointedRegion(nn.Module):
         def run(*activations: Any) -> Any:
             if first_run:
                 return self.whole(*activations, *state, *first_run.pop())
-            return self.again(*activations, *state)
+            with self._modes_kept(*activations, *state):
+                return self.again(*activations, *state)
 
         activations = inputs[:end_of_activations]
         return checkpoint(run, *activations, use_reentrant=False, **self.settings)
+
+    def _modes_kept(self, *inputs: Any) -> AbstractContextManager[None]:
+        """The second run stops where nothing is left to compute, which may be under autocast."""
+        if not self.switches_modes:
+            return nullcontext()
+        return modes_kept(next(i.device.type for i in inputs if isinstance(i, Tensor)))
 
 
 @dataclass(frozen=True, slots=True)
