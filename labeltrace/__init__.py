@@ -18,7 +18,16 @@ from labeltrace.errors import (
     UnknownOperatorError,
 )
 from labeltrace.losses import soft_cross_entropy
-from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix, provenance_of
+from labeltrace.mixing import (
+    BlockMix,
+    CutMix,
+    Mix,
+    MixedBatch,
+    MixedTargets,
+    MixUp,
+    PatchMix,
+    provenance_of,
+)
 from labeltrace.observing import Observer, labels_at
 from labeltrace.place import places
 from labeltrace.registry import rule, using_rules
@@ -39,6 +48,7 @@ __all__ = [
     "Mix",
     "MixUp",
     "MixedBatch",
+    "MixedTargets",
     "Observer",
     "PatchMix",
     "Trace",

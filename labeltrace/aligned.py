@@ -52,9 +52,9 @@ class AlignedModule(nn.Module):
         self._parameters = model._parameters
         self._buffers = model._buffers
         self._modules = model._modules
-        self.training = model.training
         self.__dict__["module"] = model
         self.__dict__["_graphs"] = LabelGraphs(model, registry, channel_dim, ablation or Ablation())
+        del self.__dict__["training"]  # the model's, whichever of the two it is set on
 
     # Calls.
 
@@ -105,7 +105,6 @@ class AlignedModule(nn.Module):
     def train(self, mode: bool = True) -> AlignedModule:
         """Set the model's mode, as :meth:`torch.nn.Module.train` does."""
         self.module.train(mode)
-        self.training = mode
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -125,6 +124,13 @@ class AlignedModule(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self.__dict__["module"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        model = self.__dict__.get("module")
+        if model is not None and name in vars(model) and name not in self.__dict__:
+            setattr(model, name, value)  # a plain setting of the model's, such as a drop rate
+        else:
+            super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs are made again where the copy is used: they belong to this model's parameters.

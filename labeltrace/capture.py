@@ -23,8 +23,10 @@ import torch.fx
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.nn.utils import parametrize
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
+from labeltrace.checkpoint_calls import Settings, checkpoints_tagged
 from labeltrace.errors import CaptureError
 from labeltrace.flattening import flattened
 from labeltrace.whole_functions import Function, kept_whole
@@ -51,7 +53,8 @@ class Capture:
     ``batch_range`` has the smallest and largest batch for which the graph holds;
     ``fixed_batch_reason`` says why the batch is fixed, or is empty.  ``switches_modes`` says
     that it has regions under autocast or another gradient mode.  ``module_types`` has the class of
-    each submodule by its name, ``functions`` the functions kept whole by the tag of a call.
+    each submodule by its name, ``functions`` the functions kept whole by the tag of a call,
+    ``checkpoints`` the settings of each checkpointed call by its tag.
     """
 
     graph: torch.fx.Graph
@@ -67,6 +70,7 @@ class Capture:
     switches_modes: bool
     module_types: Mapping[str, type]
     functions: Mapping[str, Function]
+    checkpoints: Mapping[str, Settings]
 
     @property
     def dynamic_batch(self) -> bool:
@@ -114,7 +118,13 @@ def capture(
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
     channel_dim = checked_channel_dim(image, channel_dim)
-    with _progress(model), _quiet(), _untouched(model), kept_whole(whole) as functions:
+    with (
+        _progress(model),
+        _quiet(),
+        _untouched(model),
+        kept_whole(whole) as functions,
+        checkpoints_tagged() as checkpoints,
+    ):
         program, reason = _export(model, args, kwargs, image.shape[0])
         single = image.shape[0] == 1 and not reason
         if single:  # a dynamic batch starts at two: models may treat one sample in another way
@@ -132,6 +142,7 @@ def capture(
         captured,
         module_types=types,
         functions=functions,
+        checkpoints=checkpoints,
         batch_range=(1 if single else smallest, largest),
     )
 
@@ -295,6 +306,7 @@ def _capture(
         switches_modes=graph is not program.graph,
         module_types={},
         functions={},
+        checkpoints={},
     )
 
 
@@ -321,17 +333,23 @@ def _batch_range(program: ExportedProgram) -> tuple[int, float]:
 
 @contextlib.contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Put the random state and the modules' plain attributes back, whatever the export did."""
+    """Put the random state and the modules' plain attributes back, whatever the export did.
+
+    Parametrised weights are computed for the export alone: none of them gets into the cache of
+    :func:`torch.nn.utils.parametrize.cached`.
+    """
     plain = (bool, int, float, str)
     before = [
         (module, {name: value for name, value in vars(module).items() if type(value) in plain})
         for module in model.modules()
     ]
+    cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=[index for index in devices if index is not None]):
         try:
             yield
         finally:
+            parametrize._cache_enabled = cached
             for module, attributes in before:
                 vars(module).update(attributes)
 

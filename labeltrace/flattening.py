@@ -14,10 +14,13 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
+from labeltrace.checkpoint_calls import CHECKPOINT_TAG, checkpoint_tag
 from labeltrace.errors import CaptureError
 
 GRAD_MODE = "wrap_with_set_grad_enabled"
 AUTOCAST = "wrap_with_autocast"
+
+MODE_SWITCHES = (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_autocast)
 
 
 def flattened(graph: Graph, root: nn.Module) -> Graph:
@@ -59,7 +62,7 @@ def _inline(node: Node, flat: Graph, values: dict[Node, Any], root: nn.Module) -
     assert isinstance(reference, Node)
     inner = getattr(root, str(reference.target))
     assert isinstance(inner, GraphModule)
-    leave = _enter(flat, settings)
+    enter, leave = _enter(flat, settings)
     known: dict[Node, Any] = {}
     inputs = iter(_mapped(argument, values) for argument in arguments)
     results: Any = ()
@@ -70,19 +73,28 @@ def _inline(node: Node, flat: Graph, values: dict[Node, Any], root: nn.Module) -
             results = _mapped(member.args[0], known)
         else:
             _copy(member, flat, known, inner)
-    flat.call_function(*leave)
+    _join_call(inner, (enter, flat.call_function(*leave)))
     return results if isinstance(results, (tuple, list)) else (results,)  # type: ignore[return-value]
 
 
-def _enter(flat: Graph, settings: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """Enter the mode of a region; returns the call that leaves it."""
+def _join_call(inner: GraphModule, switches: tuple[Node, Node]) -> None:
+    """A mode that is switched within a checkpointed call is switched whenever that is run."""
+    tags = {checkpoint_tag(node) for node in inner.graph.nodes if node.op == "call_function"}
+    tag = tags.pop() if len(tags) == 1 else None
+    if tag is not None:
+        for switch in switches:
+            switch.meta["custom"] = {CHECKPOINT_TAG: tag}
+
+
+def _enter(flat: Graph, settings: tuple[Any, ...]) -> tuple[Node, tuple[Any, tuple[Any, ...]]]:
+    """Enter the mode of a region; returns the node, and the call that leaves the mode."""
     if len(settings) == 1:
-        flat.call_function(torch._C._set_grad_enabled, settings)
-        return torch._C._set_grad_enabled, (torch.is_grad_enabled(),)
+        entered = flat.call_function(torch._C._set_grad_enabled, settings)
+        return entered, (torch._C._set_grad_enabled, (torch.is_grad_enabled(),))
     device, dtype, enabled, cached = settings
     enter = torch.amp.autocast_mode._enter_autocast
     state = flat.call_function(enter, (device, dtype, enabled, cached))
-    return torch.amp.autocast_mode._exit_autocast, (state,)
+    return state, (torch.amp.autocast_mode._exit_autocast, (state,))
 
 
 def _mapped(value: Any, values: dict[Node, Any]) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from labeltrace import label_ops
+from labeltrace.checkpoint_regions import with_checkpoints
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Labels, Operand, Step
 from labeltrace.instructions import Instruction, Prior, instruction, reads_prior
@@ -89,7 +90,10 @@ class _Generator:
             self._label_steps(node)
         self._drop_unread()
         self.graph.lint()
-        module = GraphModule(self.trace.capture.root, self.graph, class_name="LabelledGraph")
+        found = self.trace.capture
+        flat = GraphModule(found.root, self.graph, class_name="LabelledGraph")
+        state = {entry.placeholder for entry in found.state}
+        module = with_checkpoints(flat, self.notes.keys(), state, found.checkpoints)
         return Generated(module, self._label_code())
 
     # Ends.
@@ -227,6 +231,7 @@ class _Generator:
             self.replays[source] = self.graph.node_copy(
                 source.node, lambda node: inputs[node] if node in inputs else self.copies[node]
             )
+            self.replays[source].meta.pop("custom", None)  # in no region of the original's
         return self.replays[source]
 
     def _rows(self, rows: Rows) -> Node:

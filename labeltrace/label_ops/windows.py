@@ -116,40 +116,35 @@ def slide(
     A window that lies outside altogether takes the mean of all positions.
     """
     images = labels.movedim(-1, 1)
-    batch, sources, *space = images.shape
-    maps = images.reshape(-1, *space)
     settings = (tuple(stride), tuple(dilation))
-    kernels = taps.shape[0]
-    of_maps = taps.repeat_interleave(sources, 0) if kernels > 1 else taps
     if any(before or after for before, after in padding):
         widths = [width for pair in reversed(padding) for width in pair]
-        # One map more for each kernel: what is inside.
-        with_inside = torch.cat((maps, maps.new_ones(kernels, *space)))
-        all_taps = torch.cat((of_maps, taps)) if kernels > 1 else taps
-        mixed = _slide_over_maps(F.pad(with_inside, widths), all_taps, *settings)
-        mixed, inside = mixed[:-kernels, None], mixed[-kernels:, None]
-        inside = inside.repeat_interleave(sources, 0) if kernels > 1 else inside
-        mixed = renormalised(mixed, inside, maps[:, None])
+        inside = F.pad(images.new_ones(taps.shape[0], 1, *images.shape[2:]), widths)
+        mixed = _slide_over_maps(F.pad(images, widths), taps, *settings)
+        mixed = renormalised(mixed, _slide_over_maps(inside, taps, *settings), images)
     else:
-        whole = of_maps.sum(tuple(range(1, of_maps.dim())), keepdim=True)
-        mixed = _slide_over_maps(maps, of_maps / whole, *settings)
-    return mixed.reshape(batch, sources, *mixed.shape[-len(space) :]).movedim(1, -1)
+        whole = taps.sum(tuple(range(1, taps.dim())), keepdim=True)
+        mixed = _slide_over_maps(images, taps / whole, *settings)
+    return mixed.movedim(1, -1)
 
 
 def _slide_over_maps(
-    maps: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
+    images: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> Tensor:
-    """Slide one kernel, or one for each map, over (maps, *space).
+    """Slide one kernel, or one for each image, over each map of (N, maps, *space).
 
-    As channels of one image they go much faster on a processor than as images of one channel.  A
-    number of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
+    As channels of one image all maps go much faster on a processor than image by image.  A number
+    of channels cannot be left open, though, when :func:`torch.compile` leaves the batch so.
     """
     convolution: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
-    if torch.compiler.is_compiling() and taps.shape[0] == 1:
-        return convolution(maps[:, None], taps, None, stride, 0, dilation)[:, 0]
-    count = maps.shape[0]
-    kernels = taps.expand(count, *taps.shape[1:])
-    return convolution(maps[None], kernels, None, stride, 0, dilation, count)[0]
+    batch, maps = images.shape[:2]
+    own = taps.shape[0] > 1
+    apart = torch.compiler.is_compiling() and not own
+    together = images if apart else images.reshape(1, -1, *images.shape[2:])
+    count = together.shape[1]
+    kernels = taps.repeat_interleave(maps, 0) if own else taps.expand(count, *taps.shape[1:])
+    mixed = convolution(together, kernels, None, stride, 0, dilation, count)
+    return mixed.reshape(batch, -1, *mixed.shape[2:])
 
 
 def renormalised(mixed: Tensor, reached: Tensor, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from labeltrace.mixing.choice import Mix
 from labeltrace.mixing.cutmix import CutMix
 from labeltrace.mixing.mixup import MixUp
 from labeltrace.mixing.patches import PatchMix
+from labeltrace.mixing.targets import MixedTargets
 from labeltrace.mixing.wrapping import provenance_of
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Mix",
     "MixUp",
     "MixedBatch",
+    "MixedTargets",
     "PatchMix",
     "provenance_of",
 ]
