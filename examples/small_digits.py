@@ -1,4 +1,4 @@
-"""What the examples train on: scikit-learn's digits, and a ViT that learns them in a minute."""
+"""What the examples train on: digits of scikit-learn, and a ViT small enough for them."""
 
 from __future__ import annotations
 
