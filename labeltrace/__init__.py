@@ -1,11 +1,15 @@
 """labeltrace follows labels through any vision model.
 
 ``align(model)`` gives a module that carries a label for every token beside the forward pass;
-``trace(model, example)`` says what the model does to tokens, node by node.
+``trace(model, example)`` says what the model does to tokens, node by node; ``labels_at`` and
+``provenance`` look inside, and ``labeltrace.analysis`` measures what the paper measures.
 """
 
+from labeltrace import analysis
 from labeltrace import rules as _rules  # files the built-in rules
+from labeltrace.ablation import Ablation
 from labeltrace.aligned import AlignedModule, align, trace
+from labeltrace.analysis import provenance
 from labeltrace.errors import (
     CaptureError,
     LabelError,
@@ -15,6 +19,8 @@ from labeltrace.errors import (
 )
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import BlockMix, CutMix, Mix, MixedBatch, MixUp, PatchMix, provenance_of
+from labeltrace.observing import Observer, labels_at
+from labeltrace.place import places
 from labeltrace.registry import rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
 from labeltrace.tracing import Trace
@@ -22,6 +28,7 @@ from labeltrace.tracing import Trace
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ablation",
     "AlignedModule",
     "BlockMix",
     "CaptureError",
@@ -32,11 +39,16 @@ __all__ = [
     "Mix",
     "MixUp",
     "MixedBatch",
+    "Observer",
     "PatchMix",
     "Trace",
     "UnknownOperatorError",
     "align",
+    "analysis",
     "follow_maxima",
+    "labels_at",
+    "places",
+    "provenance",
     "provenance_of",
     "rule",
     "soft_cross_entropy",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from labeltrace.ablation import Ablation, ablated
 from labeltrace.call import Rule
 from labeltrace.capture import Capture, capture, checked_channel_dim, first_tensor
 from labeltrace.errors import CaptureError, LabelError
@@ -54,7 +55,13 @@ class AlignedModule(nn.Module):
 
     module: nn.Module
 
-    def __init__(self, model: nn.Module, registry: Registry, channel_dim: int = 1) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        registry: Registry,
+        channel_dim: int = 1,
+        ablation: Ablation | None = None,
+    ) -> None:
         super().__init__()
         # The same dictionaries, not copies: whatever is registered in one is registered in both.
         self._parameters = model._parameters
@@ -64,6 +71,7 @@ class AlignedModule(nn.Module):
         self.__dict__["module"] = model
         self.__dict__["_registry"] = registry
         self.__dict__["_channel_dim"] = channel_dim
+        self.__dict__["_ablation"] = ablation or Ablation()
         self.__dict__["_captures"] = {}
 
     # Calls.
@@ -137,7 +145,7 @@ class AlignedModule(nn.Module):
                 channel_dim=self._channel_dim,
                 whole=self._registry.functions,
             )
-            trace = trace_graph(found, self._registry)
+            trace = ablated(trace_graph(found, self._registry), self._ablation)
             fresh = _Captured(found, trace, generate(trace), tuple(self.module.modules()))
         finally:
             if not known:
@@ -197,6 +205,7 @@ def align(
     *,
     rules: Mapping[Any, Rule] | None = None,
     channel_dim: int = 1,
+    ablation: Ablation | None = None,
 ) -> AlignedModule:
     """Let labels ride along with a model's forward pass (TL-Align, sections 3.3 and D).
 
@@ -207,6 +216,8 @@ def align(
         rules: rules of your own by operator (``torch.ops.aten.name`` or its name), module class or
             Python function; they win over those of ``using_rules`` and the filed ones.
         channel_dim: the axis of the labelled input that has channels; all others are positions.
+        ablation: which parts of the alignment to leave out, for studies such as the paper's
+            Table 8; nothing by default.
 
     Returns:
         A module over the same parameters; the model itself stays as it is.
@@ -215,10 +226,11 @@ def align(
         CaptureError: the example cannot be captured.
         UnknownOperatorError: the model has operators without a rule.
         LayoutError: the model's positions cannot be followed.
+        LabelError: the ablation names layers that the model does not have.
         TypeError: the model is no module, or the rules are not by operator.
     """
     _check_module(model)
-    aligned = AlignedModule(model, current().overlaid(rules), channel_dim)
+    aligned = AlignedModule(model, current().overlaid(rules), channel_dim, ablation)
     if example is not None:
         args = example if isinstance(example, tuple) else (example,)
         aligned._captured(args, {})
@@ -234,7 +246,7 @@ def trace(
 ) -> Trace:
     """What a model does to labels, node by node, in its present mode.
 
-    The arguments and errors are those of :func:`align`.
+    The arguments and errors are those of :func:`align`, but for the ablation.
     """
     _check_module(model)
     args = example if isinstance(example, tuple) else (example,)

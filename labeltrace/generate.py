@@ -231,7 +231,7 @@ class _Generator:
         width = min(max((len(code) for code, _ in lines), default=0), 92)
         text = [f"    {code:<{width}}  # {note}" if note else f"    {code}" for code, note in lines]
         output: Any = next(iter(reversed(self.graph.nodes))).args[0]
-        returned = ", ".join(str(leaf) for leaf in output[len(self.trace.outputs) :])
+        returned = ", ".join(str(leaf) for leaf in output[len(output) - len(self.trace.outputs) :])
         return "\n".join([f"def label_graph({LABELS_INPUT}):", *text, f"    return {returned}"])
 
 

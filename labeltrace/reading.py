@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -43,6 +44,23 @@ def location(node: Node) -> Location:
 def clean_path(path: str) -> str:
     """A module path without the marks that torch.export leaves in it."""
     return re.sub(r"@\d+$", "", path).removeprefix("L['self'].")
+
+
+def lies_in(path: str, module: str) -> bool:
+    """Whether a module path is that of ``module`` or of something inside it."""
+    return not module or path == module or path.startswith(f"{module}.")
+
+
+def is_named(path: str, pattern: str) -> bool:
+    """Whether a module path fits a pattern such as ``blocks.*``, name by name."""
+    names, parts = path.split("."), pattern.split(".")
+    return len(names) == len(parts) and all(map(fnmatchcase, names, parts))
+
+
+def lies_in_named(path: str, pattern: str) -> bool:
+    """Whether a module, or one of those that it lies in, fits a pattern."""
+    names = path.split(".")
+    return any(is_named(".".join(names[:end]), pattern) for end in range(1, len(names) + 1))
 
 
 def source_line(node: Node) -> str:

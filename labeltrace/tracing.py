@@ -107,6 +107,7 @@ class Trace:
         capture: the captured graph; ``capture.fixed_batch_reason`` says why the batch is fixed.
         steps: the label steps by the field that they compute.
         outputs: a value for each leaf of the model's output, None for constants.
+        labelled: what is known of every tensor that carries labels, by the name of its node.
         input_field: the label field of the input.
         input_layout: the layout of the input.
     """
@@ -115,6 +116,7 @@ class Trace:
     capture: Capture
     steps: Mapping[Field, Step] = field(repr=False)
     outputs: tuple[Value | None, ...] = field(repr=False)
+    labelled: Mapping[str, Value] = field(repr=False)
     input_field: Field = field(repr=False)
     input_layout: Layout = field(repr=False)
 
@@ -138,6 +140,16 @@ class Trace:
         for key in self.steps:
             found[key.node] = (*found.get(key.node, ()), key)
         return found
+
+    @cached_property
+    def module_paths(self) -> Mapping[str, str]:
+        """The module in which each node's call stands, by the node's name."""
+        return {node.name: location(node).module_path for node in self.capture.graph.nodes}
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """The place of each node in the graph, by its name."""
+        return {node.name: index for index, node in enumerate(self.capture.graph.nodes)}
 
     @property
     def approximate(self) -> tuple[TracedNode, ...]:
@@ -639,6 +651,12 @@ class _Walk:
             steps = Steps(self.capture.graph, self.capture.traced_input, merged)
             raise problems_error(self.problems, self.unknown, steps)
 
+    def _labelled(self) -> Iterator[tuple[Node, Value]]:
+        for node in self.positions:  # in the order of the graph
+            values = self.values.get(node)
+            if isinstance(values, tuple) and values and values[0] and values[0].field:
+                yield node, values[0]
+
     def trace(self) -> Trace:
         """The finished trace."""
         return Trace(
@@ -646,6 +664,7 @@ class _Walk:
             capture=self.capture,
             steps=self.steps,
             outputs=self.outputs,
+            labelled={node.name: value for node, value in self._labelled()},
             input_field=Field(self.capture.traced_input),
             input_layout=self.input_layout,
         )

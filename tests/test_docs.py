@@ -124,7 +124,9 @@ def room_of(file: Path) -> str:
 def rooms() -> dict[str, list[Path]]:
     """The files of each room."""
     found: dict[str, list[Path]] = {}
-    for folder in ("labeltrace", "labeltrace/label_ops", "labeltrace/zoo_sweep", *TOP_LEVEL):
+    packages = (file.parent for file in (ROOT / "labeltrace").glob("*/__init__.py"))
+    inner = (f"labeltrace/{folder.name}" for folder in packages if folder.name not in TOP_LEVEL)
+    for folder in ("labeltrace", *inner, *TOP_LEVEL):
         for file in sorted((ROOT / folder).glob("*.py")):
             if folder != "labeltrace" or file.stem != "__init__":
                 found.setdefault(room_of(file), []).append(file)

@@ -1,24 +1,15 @@
-"""Figures of label maps, in the manner of the paper's Figures 5 and 8.
-
-Figures are made without pyplot: no window, no global state, the same on a machine without a screen.
-"""
+"""Label maps before and after alignment, model by model: the paper's Figures 5 and 8."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from labeltrace.figures.style import SOURCE_COLOURS, frame, mean_and_reach, percent
 from labeltrace.photographs import Photograph
-
-COLOURS = "RdBu_r"
-"""Red is the first image, blue the second: readers with any colour vision tell the two apart."""
-
-SMALLEST_REACH = 1e-5
-"""Differences below this are rounding, and not stretched to full colour."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -72,25 +63,25 @@ def label_map_figure(
     shown = (
         (f"first image: {first}", photographs[0].pixels),
         (f"second image: {second}", photographs[1].pixels),
-        (f"CutMix: {_percent(before)} {first}", mixed),
+        (f"CutMix: {percent(before)} {first}", mixed),
     )
     for axes, (title, pixels) in zip(top.subplots(1, 3), shown, strict=True):
         axes.imshow(pixels.permute(1, 2, 0).numpy())
-        _frame(axes, title)
+        frame(axes, title)
 
     widths = [1.0] * len(models) + [0.07]
     grid = bottom.add_gridspec(3, len(models) + 1, width_ratios=widths)
     for column, model in enumerate(models):
         original, aligned, stretched = (bottom.add_subplot(grid[row, column]) for row in range(3))
-        shares = original.imshow(model.original.numpy(), cmap=COLOURS, vmin=0, vmax=1)
-        _frame(original, model.title, f"{_percent(model.ratio_before)} {first}")
-        aligned.imshow(model.aligned.numpy(), cmap=COLOURS, vmin=0, vmax=1)
-        _frame(aligned, "", f"output: {_percent(model.ratio_after)} {first}")
-        mean, reach = _mean_and_reach(model.aligned)
+        shares = original.imshow(model.original.numpy(), cmap=SOURCE_COLOURS, vmin=0, vmax=1)
+        frame(original, model.title, f"{percent(model.ratio_before)} {first}")
+        aligned.imshow(model.aligned.numpy(), cmap=SOURCE_COLOURS, vmin=0, vmax=1)
+        frame(aligned, "", f"output: {percent(model.ratio_after)} {first}")
+        mean, reach = mean_and_reach(model.aligned)
         around = stretched.imshow(
-            model.aligned.numpy(), cmap=COLOURS, vmin=mean - reach, vmax=mean + reach
+            model.aligned.numpy(), cmap=SOURCE_COLOURS, vmin=mean - reach, vmax=mean + reach
         )
-        _frame(stretched, "", f"{_percent(mean)} ± {100 * reach:.2g} points")
+        frame(stretched, "", f"{percent(mean)} ± {100 * reach:.2g} points")
         if column == 0:
             original.set_ylabel("original label", fontsize=11)
             aligned.set_ylabel("aligned label", fontsize=11)
@@ -103,21 +94,3 @@ def label_map_figure(
         [mean - reach, mean, mean + reach], labels=[f"more\n{second}", "mean", f"more\n{first}"]
     )
     return figure
-
-
-def _mean_and_reach(shares: Tensor) -> tuple[float, float]:
-    """The mean of a map, and how far its values lie from it at most."""
-    mean = shares.mean().item()
-    return mean, max((shares - mean).abs().max().item(), SMALLEST_REACH)
-
-
-def _frame(axes: Axes, title: str, below: str = "") -> None:
-    """A picture with words above and below, and no ticks."""
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel(below, fontsize=10)
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -1,0 +1,257 @@
+"""Ablations of the alignment (the paper's Table 8), as changes to a finished trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from labeltrace.errors import LabelError
+from labeltrace.flow import (
+    Attend,
+    Average,
+    Labels,
+    LinearMix,
+    Mix,
+    Operation,
+    Rearrange,
+    Step,
+)
+from labeltrace.layout import Arrangement
+from labeltrace.reading import lies_in, lies_in_named
+from labeltrace.tracing import Field, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """What the alignment leaves out; nothing by default (Table 8 of the paper).
+
+    ``Ablation(layers=["blocks.1", "blocks.3"])`` and ``Ablation(last_layer=True, residual=False)``
+    are the table's rows of chosen layers and of the last one, ``Ablation(residual=False)`` is
+    "normalization disabled".
+
+    Attributes:
+        layers: modules whose steps move labels, as paths or patterns (``"blocks.[2-5]"``); what
+            lies inside such a module belongs to it.  Everywhere else tokens keep their labels: a
+            residual connection keeps that of the stream, mixing that keeps the number of positions
+            is left out.  Patch embedding, merging and pooling, which change that number, stay.
+            None for all modules.
+        last_layer: the last layer alone (see :func:`layers_of`).  Without its residual connection
+            that is TransMix, with the class token's own share spread like the mixing ratio.
+        residual: whether residual connections average (eq. 11).  False gives the sum the label of
+            the branch alone, as if the layer had no residual connection.  To leave out Norm
+            literally would change nothing in a plain ViT: all labels would grow by one factor,
+            which a target that sums to one takes back.
+    """
+
+    layers: tuple[str, ...] | None = None
+    last_layer: bool = False
+    residual: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, str):
+            raise LabelError(f"layers is a list of module paths; write layers=[{self.layers!r}]")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(self.layers))
+        if self.layers is not None and self.last_layer:
+            raise LabelError("an ablation has either layers or last_layer, not both")
+
+
+def ablated(trace: Trace, ablation: Ablation) -> Trace:
+    """The trace of the same model with parts of the alignment left out.
+
+    Raises:
+        LabelError: a pattern matches no module that moves labels, or there is no last layer.
+    """
+    if ablation.last_layer:
+        trace = without_mixing(trace, _chosen_by(trace, _last_layer(trace)))
+    elif ablation.layers is not None:
+        trace = without_mixing(trace, _chosen_by(trace, ablation.layers))
+    return trace if ablation.residual else _branches_alone(trace)
+
+
+def layers_of(trace: Trace) -> tuple[str, ...]:
+    """The modules that hold a residual connection of labels, in order: a model's blocks.
+
+    The module is the innermost one in whose forward pass the addition stands.  A model without
+    residual connections has none.
+    """
+    residual = (field for field, step in trace.steps.items() if _is_residual(step))
+    return tuple(dict.fromkeys(trace.module_paths[field.node] for field in residual))
+
+
+def moves_labels(step: Step) -> bool:
+    """Whether a step mixes or aggregates positions."""
+    return step.operation in (Operation.SPATIAL_MIXING, Operation.SPATIAL_AGGREGATION)
+
+
+def without_mixing(trace: Trace, chosen: Callable[[Field], bool]) -> Trace:
+    """The trace in which all steps but those of the chosen fields leave labels where they are.
+
+    See :attr:`Ablation.layers` for what stays.
+    """
+    steps = {
+        field: _kept(trace, step, chosen) if _is_residual(step) or not chosen(field) else step
+        for field, step in trace.steps.items()
+    }
+    return replace(trace, steps=steps)
+
+
+def _kept(trace: Trace, step: Step, chosen: Callable[[Field], bool]) -> Step:
+    """A step as it is where tokens keep their labels."""
+    if not _is_residual(step):
+        return _unmixed(step) if moves_labels(step) else step
+    parts = _stream_and_branch(trace.steps, step)
+    if parts is None or any(map(chosen, parts.inside)):
+        return step
+    return _alone(step, (parts.stream,))
+
+
+# Layers.
+
+
+def _last_layer(trace: Trace) -> tuple[str]:
+    layers = layers_of(trace)
+    moving = [field for field, step in trace.steps.items() if moves_labels(step)]
+    for layer in reversed(layers):
+        if any(lies_in(trace.module_paths[field.node], layer) for field in moving):
+            return (layer,)
+    raise LabelError(
+        "the model has no residual connection around a step that mixes labels, so it has no last "
+        "layer; name one with layers="
+    )
+
+
+def _chosen_by(trace: Trace, patterns: tuple[str, ...]) -> Callable[[Field], bool]:
+    """Whether a field's step moves labels in a module that one of the patterns names."""
+    moving = {field for field, step in trace.steps.items() if moves_labels(step)}
+    paths = {field: trace.module_paths[field.node] for field in moving}
+    found = {p: {f for f in moving if lies_in_named(paths[f], p)} for p in patterns}
+    lost = [pattern for pattern, fields in found.items() if not fields]
+    if lost:
+        known = dict.fromkeys(paths[field] for field in trace.steps if field in moving)
+        raise LabelError(
+            f"no step that mixes labels lies in {', '.join(lost)}; such steps are in "
+            f"{', '.join(path or '(the model itself)' for path in known)}"
+        )
+    return set[Field]().union(*found.values()).__contains__
+
+
+# Residual connections.
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A residual connection taken apart; ``inside`` has the fields on the way of its branches."""
+
+    stream: Labels
+    branches: tuple[Labels, ...]
+    inside: frozenset[Field]
+
+
+def _is_residual(step: Step) -> bool:
+    return isinstance(step, Average) and step.operation is Operation.RESIDUAL
+
+
+def _stream_and_branch(steps: Mapping[Field, Step], step: Step) -> _Parts | None:
+    """Which summand all others are computed from; None where there is no such one."""
+    summands = _summands(steps, step)
+    for stream in summands:
+        branches = tuple(labels for labels in summands if labels != stream)
+        inside = _between(steps, stream, branches)
+        if branches and inside is not None:
+            return _Parts(stream, branches, inside)
+    return None
+
+
+def _summands(steps: Mapping[Field, Step], step: Step) -> list[Labels]:
+    """What a sum adds; a summand that counts for several is a sum itself, and is taken apart."""
+    assert isinstance(step, Average)
+    found: list[Labels] = []
+    for labels, share in zip(step.sources, step.shares, strict=True):
+        part = steps.get(_field(labels))
+        whole = part is not None and labels.arrangement.shape == part.field_sizes
+        found += _summands(steps, part) if share > 1 and part and whole else [labels]
+    return found
+
+
+def _between(
+    steps: Mapping[Field, Step], stream: Labels, branches: tuple[Labels, ...]
+) -> frozenset[Field] | None:
+    """The fields between a stream and its branches; None where these come from elsewhere too."""
+    inside: set[Field] = set()
+    queue = [_field(labels) for labels in branches]
+    while queue:
+        field = queue.pop()
+        if field == _field(stream) or field in inside:
+            continue
+        if field not in steps:
+            return None
+        inside.add(field)
+        queue += [_field(labels) for labels in steps[field].labels]
+    return frozenset(inside)
+
+
+def _field(labels: Labels) -> Field:
+    field = labels.operand.field
+    assert isinstance(field, Field)
+    return field
+
+
+def _branches_alone(trace: Trace) -> Trace:
+    """Residual connections give the label of their branches; see :attr:`Ablation.residual`."""
+    steps = dict(trace.steps)
+    for field, step in trace.steps.items():
+        parts = _stream_and_branch(trace.steps, step) if _is_residual(step) else None
+        if parts is not None:
+            steps[field] = _alone(step, parts.branches)
+    return replace(trace, steps=steps)
+
+
+def _alone(step: Step, sources: tuple[Labels, ...]) -> Step:
+    """A residual connection with some of its summands alone."""
+    assert isinstance(step, Average)
+    if len(sources) > 1:
+        return replace(step, sources=sources, shares=(1,) * len(sources))
+    (source,) = sources
+    if source.arrangement.shape != step.field_sizes:  # broadcast by the other summands
+        return step
+    return _carried(step, source)
+
+
+# Mixing.
+
+
+def _unmixed(step: Step) -> Step:
+    """The step as one that leaves labels where they are, if it keeps the number of positions."""
+    if len(step.labels) != 1:
+        return step
+    (source,) = step.labels
+    if isinstance(step, (Mix, Attend, LinearMix)):
+        source = _as_rows(source, step.notation)
+    if source.arrangement.shape != step.field_sizes:
+        return step
+    return _carried(step, source)
+
+
+def _as_rows(source: Labels, notation: str) -> Labels:
+    """The labels with the columns of a mixing matrix in the places of its rows."""
+    inputs, result = notation.split("->")
+    names = inputs.rsplit(",", 1)[1].split()
+    rows = [name for name in result.split() if name not in names]
+    columns = [name for name in names if name not in result.split()]
+    groups = source.arrangement.groups
+    if len(rows) != len(columns) or len(names) != len(groups):
+        return source
+    stands_for = dict(zip(rows, columns, strict=True))
+    order = (groups[names.index(stands_for.get(name, name))] for name in result.split())
+    return Labels(source.operand, Arrangement(source.arrangement.sizes, tuple(order)))
+
+
+def _carried(step: Step, source: Labels) -> Rearrange:
+    return Rearrange(
+        layout=step.layout,
+        stored=step.stored,
+        source=source,
+        bounded=step.bounded,
+        approximation=step.approximation,
+    )

@@ -1,0 +1,116 @@
+"""Mixing ratios layer by layer: Figure 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from labeltrace.analysis.similarity import layers_or_all, similarity_ratios
+from labeltrace.errors import LabelError
+from labeltrace.flow import Operation, Single
+from labeltrace.observing import Observer, observer_of
+from labeltrace.rerooting import rerooted, source_place, source_sizes
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RatioCurves:
+    """The share of the first image, as four methods have it.
+
+    Attributes:
+        layers: the names of the L layers.
+        cutmix: (B,), the share of pixels; the same at every layer (eq. 1).
+        transmix: (B,), pixels weighted by the last mixing step, the same at every layer (Chen et
+            al., "TransMix", 2022); None where that step reads tokens that form no map.
+        alignment: (L, B), the aligned labels after each layer.
+        similarity: (L, B), the "ground truth" of eq. 13 after each layer.
+    """
+
+    layers: tuple[str, ...]
+    cutmix: Tensor
+    transmix: Tensor | None
+    alignment: Tensor
+    similarity: Tensor
+
+
+def ratio_curves(
+    model: nn.Module | Observer,
+    mixed: Tensor,
+    labels: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    token: int | None = None,
+    layers: Sequence[str] | None = None,
+) -> RatioCurves:
+    """The mixing ratio of a token after each layer, by four methods: Figure 4.
+
+    Args:
+        model: the model, or an :class:`~labeltrace.observing.Observer` of it.
+        mixed: (B, C, H, W), mixed images.
+        labels: (B, 2, H, W), their label image: the shares of first and second images.
+        first: (B, C, H, W), the first image of each.
+        second: (B, C, H, W), the second.
+        token: which token to follow, 0 for the class token of a ViT as in the paper; None for the
+            mean of all.
+        layers: nodes, modules' paths or patterns of paths; None for the model's layers, see
+            :func:`labeltrace.ablation.layers_of`.
+
+    Raises:
+        LabelError: images or labels do not fit, or there is no such layer or token.
+    """
+    if labels.dim() != 4 or labels.shape[1] != 2:
+        raise LabelError(
+            f"labels have shape {tuple(labels.shape)}; (B, 2, H, W) says which of two images each "
+            "pixel comes from"
+        )
+    observer = observer_of(model, mixed)
+    names = layers_or_all(observer, layers)
+    aligned = observer.labels(mixed, labels, observer.named(names))
+    similar = similarity_ratios(observer, mixed, first, second, names)
+    return RatioCurves(
+        layers=tuple(aligned),
+        cutmix=labels[:, 0].mean((1, 2)),
+        transmix=_transmix(observer, mixed, labels, token),
+        alignment=torch.stack([_of(token, seen.labels[..., 0]) for seen in aligned.values()]),
+        similarity=torch.stack([_of(token, shares) for shares in similar.values()]),
+    )
+
+
+def _transmix(
+    observer: Observer, mixed: Tensor, labels: Tensor, token: int | None
+) -> Tensor | None:
+    """The label image, weighted by the row of the last mixing matrix without prefix tokens."""
+    trace = observer.trace
+    mixing = [
+        field
+        for field, step in trace.steps.items()
+        if step.operation is Operation.SPATIAL_MIXING and isinstance(step, Single)
+    ]
+    if not mixing:
+        return None
+    grid = observer.grids(mixed, {"source": source_place(trace, mixing[-1])})["source"]
+    if grid is None:
+        return None
+    sizes = source_sizes(trace, mixing[-1])
+    whole = labels.float().expand(-1, -1, *mixed.shape[2:])
+    patches = adaptive_avg_pool2d(whole, grid.shape).flatten(2)
+    sources = labels.new_zeros(len(mixed), 3, torch.Size(sizes).numel(), dtype=torch.float32)
+    sources[:, 2] = 1  # tokens without a place in the image, whose share is left out
+    sources[:, 2, grid.index.flatten()] = 0
+    sources[:, :2, grid.index.flatten()] = patches
+    (field,) = observer.run(rerooted(trace, mixing[-1:]), mixed, sources.unflatten(-1, sizes))
+    shares = _of(token, field[..., 0]), _of(token, field[..., 1])
+    return shares[0] / (shares[0] + shares[1])
+
+
+def _of(token: int | None, values: Tensor) -> Tensor:
+    """One token's value of (B, N), or the mean of all."""
+    if token is None:
+        return values.mean(1)
+    if not 0 <= token < values.shape[1]:
+        raise LabelError(f"there is no token {token}: a layer has {values.shape[1]} of them")
+    return values[:, token]

@@ -1,0 +1,141 @@
+"""Token presence and fluctuation: eq. 2 and 3 of the paper."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from labeltrace.analysis.chunks import chunks, one_hot_image
+from labeltrace.analysis.progress import tracked
+from labeltrace.errors import LabelError
+from labeltrace.flow import Operation, Single
+from labeltrace.observing import Observer, observer_of
+from labeltrace.place import Place, step_places
+from labeltrace.reading import lies_in_named
+from labeltrace.rerooting import rerooted, source_place, source_sizes
+from labeltrace.token_grid import TokenGrid
+from labeltrace.tracing import Field
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Presence:
+    """How much of each token is left after one mixing step.
+
+    Attributes:
+        place: the step.
+        values: (B, N) float32, eq. 2: how many tokens' worth of output each of the N input tokens
+            makes up.  They sum to the number of output tokens.
+        even: what each would be if all tokens counted alike: output tokens by input tokens, 1
+            where their number stays (eq. 3).
+        grid: where the input tokens lie in the image; None where they form no map.
+    """
+
+    place: Place
+    values: Tensor
+    even: float
+    grid: TokenGrid | None
+
+    @property
+    def fluctuation(self) -> Tensor:
+        """How far tokens are from counting alike: (B,), the RMS of ``values / even - 1``.
+
+        Zero where eq. 3 holds for every token.
+        """
+        return (self.values / self.even - 1).square().mean(1).sqrt()
+
+
+def presence(
+    model: nn.Module | Observer, images: Tensor, modules: Sequence[str] | None = None
+) -> dict[str, Presence]:
+    """Token presence in every spatial mixing step, eq. 2: ``p(z_i) = sum_j |w_ij| / sum_k |w_kj|``.
+
+    Weights are as the alignment has them: several matrices (heads, channels of a kernel) are
+    normalised one by one and averaged, and a convolution's weights are those inside the image, so
+    that tokens whose windows all lie inside have a presence of 1 (eq. 3).
+
+    Args:
+        model: the model, or an :class:`~labeltrace.observing.Observer` of it.
+        images: (B, C, H, W).
+        modules: paths or patterns of the modules to look at (``"blocks.*"``); None for all.
+
+    Returns:
+        In the order of the model, by the module's path; where a module has several steps, by its
+        path and the node.
+
+    Raises:
+        LabelError: there is no such step.
+        LayoutError: a step mixes images of the batch.
+    """
+    observer = observer_of(model, images)
+    observer.check(images)
+    fields = _mixing_fields(observer, modules)
+    sources = {field.node: source_place(observer.trace, field) for field in fields}
+    grids = observer.grids(images, sources)
+    groups: dict[tuple[int, ...], list[Field]] = {}
+    for field in fields:
+        groups.setdefault(source_sizes(observer.trace, field), []).append(field)
+    values: dict[Field, tuple[Tensor, int]] = {}
+    for sizes, group in tracked(groups.items(), "token presence", len(groups)):
+        values |= _column_sums(observer, images, sizes, group)
+    places = {field: place for field in fields for place in step_places(observer.trace, [field])}
+    return {
+        name: Presence(
+            place=places[field],
+            values=values[field][0],
+            even=values[field][1] / values[field][0].shape[1],
+            grid=grids[field.node],
+        )
+        for name, field in zip(_names(list(places.values())), fields, strict=True)
+    }
+
+
+def _mixing_fields(observer: Observer, modules: Sequence[str] | None) -> list[Field]:
+    trace = observer.trace
+    mixing = [
+        field
+        for field, step in trace.steps.items()
+        if step.operation is Operation.SPATIAL_MIXING and isinstance(step, Single)
+    ]
+    chosen = [
+        field
+        for field in mixing
+        if modules is None or any(lies_in_named(trace.module_paths[field.node], m) for m in modules)
+    ]
+    if not chosen:
+        paths = dict.fromkeys(trace.module_paths[field.node] for field in mixing)
+        known = ", ".join(path or "(the model itself)" for path in paths) or "no module"
+        raise LabelError(f"no step mixes positions there; such steps are in {known}")
+    return chosen
+
+
+def _column_sums(
+    observer: Observer, images: Tensor, sizes: tuple[int, ...], fields: list[Field]
+) -> dict[Field, tuple[Tensor, int]]:
+    """For steps that read fields of equal sizes: presence (B, N), and the number of outputs."""
+    batch, count = len(images), prod(sizes)
+    program = observer.program(rerooted(observer.trace, fields))
+    source_of = torch.arange(count, device=images.device).reshape(sizes)
+    sums: list[list[Tensor]] = [[] for _ in fields]
+    outputs = [0] * len(fields)
+    for run in chunks(batch, (*sizes, len(fields)), count):
+        image = one_hot_image(source_of, run, batch)
+        for index, labels in enumerate(observer.run_program(program, images, image)):
+            sums[index].append(labels.sum(1)[:, :-1])
+            outputs[index] = labels.shape[1]
+    return {
+        field: (torch.cat(parts, 1), number)
+        for field, parts, number in zip(fields, sums, outputs, strict=True)
+    }
+
+
+def _names(places: list[Place]) -> list[str]:
+    often = Counter(place.module_path for place in places)
+    return [
+        f"{place.module_path} ({place.node})" if often[place.module_path] > 1 else place.module_path
+        for place in places
+    ]
