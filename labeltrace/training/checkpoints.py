@@ -18,7 +18,7 @@ from labeltrace.training.sampling import Position
 from labeltrace.training.sharding import whole
 
 FORMAT = 1
-WITHOUT_EFFECT = ("data.workers", "data.folder")  # on the numbers of a run
+WITHOUT_EFFECT = ("data.workers", "data.folder", "accumulation")  # the fingerprint has the rest
 
 
 @dataclass(frozen=True)

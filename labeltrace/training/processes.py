@@ -61,7 +61,7 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     own = _device(device, int(os.environ["LOCAL_RANK"]))
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    with _deaths_told():
+    with deaths_told():
         dist.init_process_group(None if own.type == "cuda" else "gloo")
         yield Processes(dist.get_rank(), count, own)
         dist.destroy_process_group()  # not after an error: there it could wait for the dead
@@ -84,7 +84,8 @@ def _device(device: str | None, local_index: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def _deaths_told() -> Iterator[None]:
+def deaths_told() -> Iterator[None]:
+    """Within this context, say what it means that another process does not answer."""
     try:
         yield
     except RuntimeError as error:

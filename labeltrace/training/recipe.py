@@ -206,12 +206,13 @@ class Recipe:
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with some settings changed, by dotted name: `{"schedule.epochs": 3}`."""
-    top: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {}
+    """The recipe with some settings changed, one after the other, by dotted name.
+
+    `{"batch": 64, "schedule.epochs": 3}`; also a whole part, such as `{"mixing": …}`.
+    """
     for name, value in changes.items():
         part, _, setting = name.rpartition(".")
-        (parts.setdefault(part, {}) if part else top)[setting] = value
-    for part, settings in parts.items():
-        top[part] = dataclasses.replace(getattr(recipe, part), **settings)
-    return dataclasses.replace(recipe, **top)
+        if part:
+            value = dataclasses.replace(getattr(recipe, part), **{setting: value})
+        recipe = dataclasses.replace(recipe, **{part or setting: value})
+    return recipe

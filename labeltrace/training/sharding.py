@@ -34,7 +34,7 @@ def spread(
         return aligned
     if engine == "ddp":
         devices = [processes.device] if processes.device.type == "cuda" else None
-        return DistributedDataParallel(aligned, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(aligned, device_ids=devices)
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     for module in (aligned, average.module) if average else (aligned,):
         fully_shard(module, mesh=mesh)
