@@ -1,7 +1,7 @@
 """A tiny run that tests train, and a program that two processes train it with.
 
-`torchrun -m tests.training_runs FOLDER` trains with
-DDP from the start, goes on with FSDP2 from the state of a killed run, and then loses a process.
+`torchrun -m tests.training_runs FOLDER` trains with DDP from the start, goes on with FSDP2 from the
+state of a killed run, and then loses a process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -79,6 +80,7 @@ def _die_in_the_second_update() -> None:
 
 def main(folder: Path) -> None:
     data = folder / "data"
+    dist.init_process_group("gloo")
     shared = tiny(data, accumulation=2)
     train(shared, folder / "ddp", engine="ddp", device="cpu")
     train(shared, folder / "fsdp2", engine="fsdp2", device="cpu", resume=True)

@@ -47,6 +47,8 @@ class Processes:
 def joined(device: str | None = None) -> Iterator[Processes]:
     """Join the processes that torchrun started; without torchrun be the only one.
 
+    A process group that there is already is used and left.
+
     Args:
         device: such as `cpu` or `cuda`; None for an accelerator where there is one.
 
@@ -62,9 +64,12 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     if own.type == "cuda":
         torch.cuda.set_device(own)
     with deaths_told():
-        dist.init_process_group(None if own.type == "cuda" else "gloo")
+        starts = not dist.is_initialized()
+        if starts:
+            dist.init_process_group(None if own.type == "cuda" else "gloo")
         yield Processes(dist.get_rank(), count, own)
-        dist.destroy_process_group()  # not after an error: there it could wait for the dead
+        if starts:
+            dist.destroy_process_group()  # not after an error: there it could wait for the dead
 
 
 def _device(device: str | None, local_index: int) -> torch.device:
