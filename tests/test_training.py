@@ -248,7 +248,7 @@ def test_two_processes_learn_what_one_learns_and_survive_a_death(
         found = state(tmp_path / engine)
         assert found["position"] == (2, 0)
         for part in ("state", "epochs", "fingerprint"):
-            check_alike(found[part], expected[part], rtol=1e-5, atol=1e-6)
+            check_alike(found[part], expected[part], rtol=1e-4, atol=2e-5)
     assert state(tmp_path / "lost")["position"] == (0, 1)  # of the update before the death
 
 
