@@ -1,4 +1,4 @@
-"""The command line: ``labeltrace explain MODEL``, ``labeltrace demo`` and ``labeltrace zoo``."""
+"""The command line: ``labeltrace explain``, ``demo``, ``train`` and ``zoo``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from labeltrace.model_loading import load_model
 from labeltrace.node import TracedNode
 from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.tracing import Trace
+from labeltrace.train_commands import train_command
 from labeltrace.zoo_commands import app as zoo
 
 WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(zoo, name="zoo")
+app.command("train")(train_command)
 
 
 def main() -> None:

@@ -1,0 +1,31 @@
+"""The mixer of a recipe."""
+
+from __future__ import annotations
+
+from labeltrace.mixing import BlockMix, CutMix, Mix, MixUp, PatchMix
+from labeltrace.mixing.mixer import Mixer
+from labeltrace.training.recipe import MixingSettings
+
+
+def mixer_of(settings: MixingSettings) -> Mixer | Mix | None:
+    """The mixer; None where images are not mixed.
+
+    Raises:
+        LabelError: a setting outside of its range.
+    """
+    mode, partner, alpha = settings.mode, settings.partner, settings.alpha
+    match settings.strategy:
+        case "none":
+            return None
+        case "cutmix":
+            return CutMix(alpha=alpha, mode=mode, partner=partner)
+        case "mixup":
+            return MixUp(alpha=alpha, mode=mode, partner=partner)
+        case "patch":
+            return PatchMix(alpha=alpha, patch=settings.patch, mode=mode, partner=partner)
+        case "block":
+            return BlockMix(alpha=alpha, patch=settings.patch, mode=mode, partner=partner)
+        case "mix":
+            cutmix = CutMix(alpha=alpha, mode=mode, partner=partner)
+            mixup = MixUp(alpha=settings.mixup_alpha, mode=mode, partner=partner)
+            return Mix((cutmix, mixup), (settings.switch, 1 - settings.switch))

@@ -1,0 +1,80 @@
+"""The loss of one part of a batch: mix, run the model, make the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from labeltrace.ablation import Ablation
+from labeltrace.aligned import AlignedModule, align
+from labeltrace.losses import soft_cross_entropy
+from labeltrace.mixing import Mix
+from labeltrace.mixing.mixer import Mixer
+from labeltrace.training.failures import TrainingError
+from labeltrace.training.recipe import Alignment
+
+Network = Callable[..., Any]
+
+LAST_LAYER = Ablation(last_layer=True, residual=False)  # TransMix, as Table 8 compares it
+
+
+def aligned_as(model: nn.Module, alignment: Alignment) -> AlignedModule:
+    """The model with its labels; without labels it is the plain model."""
+    return align(model, ablation=LAST_LAYER if alignment == "last" else None)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How images and classes become a loss.
+
+    Attributes:
+        mixer: mixes a part of a batch within itself; None leaves images as they are.
+        moves_labels: whether targets follow the labels through the model; else they are the mixing
+            ratio.
+        num_classes: number of classes.
+        smoothing: label smoothing.
+    """
+
+    mixer: Mixer | Mix | None
+    moves_labels: bool
+    num_classes: int
+    smoothing: float
+
+    def __call__(self, network: Network, images: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss over a part of a batch, a scalar.
+
+        Args:
+            network: `AlignedModule`, or a wrapper around one.
+            images: (B, C, H, W).
+            targets: (B,) int64.
+
+        Raises:
+            TrainingError: the model's output is no (B, classes).
+        """
+        if self.mixer is None:
+            logits = checked_logits(network(images), len(images), self.num_classes)
+            return F.cross_entropy(logits.float(), targets, label_smoothing=self.smoothing)
+        batch = self.mixer(images, targets)
+        if self.moves_labels:
+            logits, labels = network(batch.images, batch.labels)
+        else:
+            logits, labels = network(batch.images), batch.mixing_ratio
+        logits = checked_logits(logits, len(images), self.num_classes)
+        soft_targets = batch.soft_targets(labels, self.num_classes, self.smoothing)
+        return soft_cross_entropy(logits, soft_targets)
+
+
+def checked_logits(logits: object, batch: int, num_classes: int) -> Tensor:
+    """The model's output, if it is logits of these classes."""
+    if isinstance(logits, Tensor) and logits.shape == torch.Size((batch, num_classes)):
+        return logits
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    raise TrainingError(
+        f"the model must return logits of shape ({batch}, {num_classes}), for {num_classes} "
+        f"classes, got {found}; give it that many outputs with its options"
+    )
