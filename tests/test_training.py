@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
+from torchvision.transforms.functional import pil_to_tensor
 from typer.testing import CliRunner, Result
 
 from labeltrace import cli
@@ -126,8 +127,8 @@ def test_best_weights_are_a_plain_models_and_score_what_the_log_says(
     right = []
     for number, name in enumerate(("columns", "plain", "rows")):
         for file in sorted((data / "val" / name).iterdir()):
-            pixels = torch.tensor(list(Image.open(file).getdata())).reshape(1, 8, 8, 3) / 255
-            logits = model((pixels.permute(0, 3, 1, 2) - 0.5) / 0.5)
+            pixels = pil_to_tensor(Image.open(file))[None] / 255
+            logits = model((pixels - 0.5) / 0.5)
             right.append(logits.argmax().item() == number)
     assert len(right) == 21
     best = max(float(row["validation_accuracy"]) for row in rows)
