@@ -25,8 +25,9 @@ from labeltrace.flow import (
     Step,
     Take,
 )
+from labeltrace.label_ops.notation import parse_axes
 from labeltrace.rewrites.cuts import Cut, rows_of
-from labeltrace.rewrites.notation import read_axes, read_mixing
+from labeltrace.rewrites.notation import read_mixing
 
 CutLabels = Callable[[Labels, Cut], Labels]
 """Has some rows of labels made, in the arrangement that the step asked for."""
@@ -112,7 +113,7 @@ def _attend(step: Attend, cut: Cut, cut_labels: CutLabels) -> Step | None:
 
 def _mix_linear(step: LinearMix, cut: Cut, cut_labels: CutLabels) -> Step | None:
     inputs, result = step.notation.split("->")
-    query, key, labels = (read_axes(text) for text in inputs.split(","))
+    query, key, labels = (parse_axes(text) for text in inputs.split(","))
     name = "".join(result.split())[cut.dim]
     in_query, in_key = (any(name in axis for axis in axes) for axes in (query, key))
     if in_key or (in_query and (name,) not in query):
