@@ -167,8 +167,8 @@ class Observer:
         if not captured.holds_for(len(images)):
             smallest, largest = captured.batch_range
             raise LabelError(
-                f"a batch of {len(images)}, but the model was captured for {smallest} to {largest} "
-                f"images {captured.fixed_batch_reason}; make another Observer with such a batch"
+                f"a batch of {len(images)}, but the model was captured for {smallest} to "
+                f"{largest:g} images; make another Observer with such a batch ({captured.fixed_batch_reason})"
             )
 
 

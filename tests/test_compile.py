@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
+from labeltrace import compiling
 
 torch.set_num_threads(1)
 
@@ -166,6 +167,16 @@ def test_unsound_labels_are_refused() -> None:
     images, labels = inputs(3)
     with pytest.raises(RuntimeError, match="sum to one"):
         compiled(images, labels * 2)
+
+
+def test_a_model_that_changes_while_it_is_traced_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = small()
+    first, *others = compiling._present_settings(model)
+    monkeypatch.setattr(compiling, "_present_settings", lambda _: ((0, *first[1:]), *others))
+    with pytest.raises(RuntimeError, match=r"the model was changed while torch\.compile traced it"):
+        compiling._guard_settings(model)
 
 
 def test_inductor() -> None:

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import labeltrace
-from labeltrace import LabelError, Observer, labels_at
+from labeltrace import LabelError, LayoutError, Observer, labels_at, layout
 from labeltrace.ablation import layers_of
+from labeltrace.flow import Average, Single
+from labeltrace.place import field_layout
+from labeltrace.rerooting import rerooted
 from tests.small_models import SIZE, attention_maps, observed_model, small_swin, small_vit
 
 generator = torch.Generator().manual_seed(11)
@@ -129,7 +132,7 @@ def test_names_that_lead_nowhere_say_what_is_near() -> None:
     images, observer = images_of(2, *SIZE), observed_model(small_vit)
     with pytest.raises(LabelError, match=r"no node or module 'block\.1'.*close to it: blocks\.1"):
         observer.named(["block.1"])
-    with pytest.raises(LabelError, match=r"write \['blocks\.1'\]"):
+    with pytest.raises(LabelError, match=r"given as a list of names; write \['blocks\.1'\]"):
         observer.named("blocks.1")
     weights = next(
         node.name
@@ -142,8 +145,43 @@ def test_names_that_lead_nowhere_say_what_is_near() -> None:
         observer.check(images[:, :, 1:])
     with pytest.raises(LabelError, match="images must be a tensor"):
         Observer(observer.model, None)
-    with pytest.raises(LabelError, match="images must be floating point"):
+    with pytest.raises(LabelError, match=r"images must be floating point .* and not empty"):
         Observer(observer.model, images.long())
     assert [place.node for place in observer.places()] == [
         place.node for place in labeltrace.places(observer.trace)
     ]
+
+
+class OfTwo(nn.Module):
+    """A model of two images at a time."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.reshape(2, -1, 6).mean(1)
+
+
+class Blind(nn.Module):
+    """A model that does not look."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_ones(len(images), 5) * images.shape[2]
+
+
+def test_what_cannot_be_observed_is_said() -> None:
+    observer = Observer(OfTwo(), images_of(2, 6, 6))
+    with pytest.raises(LabelError, match=r"but the model was captured for 2 to 2 images"):
+        observer.check(images_of(3, 6, 6))
+    with pytest.raises(LabelError, match="no output of the model comes from the image"):
+        labels_at(Blind(), images_of(2, 6, 6), label_image(2, 3, 6, 6), ["output"])
+    rows = layout.natural([(layout.Factor(7, layout.Kind.POSITION),), layout.channel(3)])
+    with pytest.raises(LayoutError, match="the batch is not the first of these positions"):
+        field_layout(rows)
+
+
+def test_steps_by_themselves_read_one_tensor_and_are_of_one_size() -> None:
+    trace = observed_model(small_vit).trace
+    single = [field for field, step in trace.steps.items() if isinstance(step, Single)]
+    residual = [field for field, step in trace.steps.items() if isinstance(step, Average)]
+    with pytest.raises(LayoutError, match="joins the labels of several tensors; it mixes none"):
+        rerooted(trace, residual[:1])
+    with pytest.raises(LayoutError, match=r"these steps read fields of . sizes; take them one by"):
+        rerooted(trace, single)

@@ -362,3 +362,17 @@ def test_death_of_a_worker_is_told(
     recipe: Recipe = changed(tiny(data), {"data.workers": 1, "mixing": MixingSettings(align="off")})
     with pytest.raises(TrainingError, match="a process that reads images died"):
         train(recipe, tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--model-option", "depth"), "is no option: write --model-option name=value"),
+        (("--preset", "deit"), "there is no preset 'deit'; there are digits"),
+        (("--preset", "deit-small"), "the preset deit-small needs images: give a folder"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], says: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.replace("│", " ").split())
