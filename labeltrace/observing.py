@@ -168,7 +168,8 @@ class Observer:
             smallest, largest = captured.batch_range
             raise LabelError(
                 f"a batch of {len(images)}, but the model was captured for {smallest} to "
-                f"{largest:g} images; make another Observer with such a batch ({captured.fixed_batch_reason})"
+                f"{largest:g} images; make another Observer with such a batch "
+                f"({captured.fixed_batch_reason})"
             )
 
 

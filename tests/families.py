@@ -606,6 +606,14 @@ def modes_of(family: Family) -> tuple[Mode, ...]:
     return MODES if family.name in IN_ALL_MODES else MODES[:2]
 
 
+family_in_all_modes = pytest.mark.parametrize(
+    "family",
+    [family for family in FAMILIES if family.name in IN_ALL_MODES],
+    ids=lambda family: family.name,
+    scope="session",
+)
+
+
 @functools.cache
 def aligned_family(family: Family) -> AlignedModule:
     """The family's model, aligned; shared, so that each mode is captured once a process."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import labeltrace
-from tests.families import Family, every_family, example, fresh, modes_of
+from tests.families import Family, every_family, example, family_in_all_modes, fresh, modes_of
 from tests.replicas import vision_transformer
 from tests.replicas.models import CASES, ReplicaCase, example_inputs
 from tests.test_replicas import official
@@ -139,7 +139,7 @@ def test_sources_are_assembled_from_a_basis(family: Family) -> None:
     close(shares @ of_region, labels, 1e-5)
 
 
-@every_family
+@family_in_all_modes
 def test_each_image_has_its_labels_alone(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches of any size and order, with one capture for all sizes but a first look at one."""
     images, label_image = example(family, batch=5)
