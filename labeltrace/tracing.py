@@ -551,7 +551,9 @@ class _Walk:
         for view in views:
             if view in (written, node):
                 continue
-            if any(self.positions[user] > self.positions[node] for user in view.users):
+            if _is_same_view(view, written):
+                self.values[view] = values
+            elif any(self.positions[user] > self.positions[node] for user in view.users):
                 raise LayoutError(
                     f"it writes in place to {written.name}, and {view.name}, a view of the same "
                     "memory, is read later; write to a fresh tensor instead"
@@ -708,6 +710,15 @@ def _signature(part: Any) -> Any:
 _NAMES = frozenset(
     {"operation", "approximation", "bounded", "least", "features", "alternative", "factors"}
 )
+
+
+def _is_same_view(one: Node, other: Node) -> bool:
+    """Whether two views of the same memory are of the same elements, in the same places."""
+    first, second = one.meta["val"], other.meta["val"]
+    return all(  # as text, since to compare dynamic sizes is to fix them
+        str(getattr(first, part)()) == str(getattr(second, part)())
+        for part in ("size", "stride", "storage_offset")
+    )
 
 
 def _same_label(before: Value | None, after: Value | None) -> bool:

@@ -191,3 +191,23 @@ def test_relative_positions_may_be_written_into_scores(tokens: int) -> None:
     identity = torch.eye(tokens).reshape(1, -1, 1, tokens).expand(2, -1, -1, -1)
     labels = labeltrace.align(model)(images, identity)[1]
     torch.testing.assert_close(labels, expected)
+
+
+def test_what_is_written_over_a_whole_tensor_is_that_tensor() -> None:
+    """One pooled query, whose scores are written in place through a slice that cuts nothing."""
+
+    def scores(self: Any, t: Tensor) -> Tensor:
+        query = t.mean(1, keepdim=True)
+        found = query @ t.mT
+        relative = torch.einsum("bqc,kc->bqk", query, self.relative)
+        found[:, 0:, 0:] = found[:, 0:, 0:] + relative
+        return found.softmax(-1)
+
+    def tokens(x: Tensor) -> Tensor:
+        return x.flatten(2).mT
+
+    model = Code(lambda self, x: scores(self, tokens(x)) @ tokens(x), relative=random(5, 3))
+    images = random(2, 3, 1, 5)
+    with torch.no_grad():
+        expected = scores(model, tokens(images))
+    torch.testing.assert_close(labels_of(model, images).flatten(), expected.flatten())
