@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labeltrace.call import Call, Rule
 from labeltrace.custom import custom_step
-from labeltrace.flow import Flow, Operand, Operation, Weights
+from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.label_ops import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.layout import has_channels, has_positions, pure_positions
 from labeltrace.rules.pooling import (
@@ -23,6 +23,7 @@ from labeltrace.rules.pooling import (
     maximum_pool_and_index,
     space_count,
     spread,
+    with_index,
 )
 from labeltrace.rules.reduction import dims_of, extreme, extreme_and_index
 
@@ -35,7 +36,7 @@ def followed_pool(call: Call) -> Flow:
 def followed_pool_and_index(call: Call) -> tuple[Flow, ...]:
     """The maximum over windows, and where it was found."""
     found = _windows(call)
-    return _with_index(found) if found else maximum_pool_and_index(call)
+    return with_index(found) if found else maximum_pool_and_index(call)
 
 
 def followed_adaptive_pool(call: Call) -> tuple[Flow, ...]:
@@ -43,7 +44,7 @@ def followed_adaptive_pool(call: Call) -> tuple[Flow, ...]:
     if not _slides_over_positions(call):
         return adaptive_maximum_pool(call)
     size = tuple(call.output[-space_count(call) :])
-    return _with_index(_pooled(call, partial(follow_adaptive_pool, output_size=size)))
+    return with_index(_pooled(call, partial(follow_adaptive_pool, output_size=size)))
 
 
 def followed_extreme(call: Call) -> Flow:
@@ -54,7 +55,7 @@ def followed_extreme(call: Call) -> Flow:
 def followed_extreme_and_index(call: Call) -> tuple[Flow, ...]:
     """The largest or smallest value over one axis, and where it was found."""
     found = _extreme(call)
-    return _with_index(found) if found else extreme_and_index(call)
+    return with_index(found) if found else extreme_and_index(call)
 
 
 def _windows(call: Call) -> Flow | None:
@@ -122,11 +123,6 @@ def _extreme(call: Call) -> Flow | None:
         tensors=[source],
         operation=Operation.SPATIAL_AGGREGATION,
     )
-
-
-def _with_index(flow: Flow) -> tuple[Flow, ...]:
-    assert flow.layout is not None
-    return (flow, Weights(layout=flow.layout))
 
 
 FOLLOW_MAXIMA: Mapping[str, Rule] = MappingProxyType(

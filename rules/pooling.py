@@ -46,7 +46,7 @@ def maximum_pool(call: Call) -> Flow:
 )
 def maximum_pool_and_index(call: Call) -> tuple[Flow, ...]:
     """The maximum over windows, and where it was found."""
-    return _with_index(_pool(call, MAXIMUM))
+    return with_index(_pool(call, MAXIMUM))
 
 
 @rule("aten.lp_pool2d")
@@ -64,10 +64,10 @@ def adaptive_average_pool(call: Call) -> Flow:
 @rule("aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d")
 def adaptive_maximum_pool(call: Call) -> tuple[Flow, ...]:
     """The maximum over windows that tile the image, and where it was found."""
-    return _with_index(_adaptive(call, MAXIMUM))
+    return with_index(_adaptive(call, MAXIMUM))
 
 
-def _with_index(flow: Flow) -> tuple[Flow, ...]:
+def with_index(flow: Flow) -> tuple[Flow, ...]:
     """An extreme value, and an index, which has positions and no content."""
     return (flow, flow if flow.layout is None else Weights(layout=flow.layout))
 

@@ -19,6 +19,7 @@ from labeltrace.layout import (
     unsqueeze,
 )
 from labeltrace.registry import rule
+from labeltrace.rules.pooling import with_index
 
 _LETTERS = ascii_lowercase
 SELECTING = "which position a value comes from depends on the values; their mean is taken"
@@ -87,9 +88,7 @@ def extreme(call: Call) -> Flow:
 @rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.mode")
 def extreme_and_index(call: Call) -> tuple[Flow, ...]:
     """An extreme value over one axis, and where it was found."""
-    flow = _reduce(call, SELECTING, bounded=False)
-    layout = flow.layout
-    return (flow, flow if layout is None else Weights(layout=layout))
+    return with_index(_reduce(call, SELECTING, bounded=False))
 
 
 @rule("aten.argmax", "aten.argmin")

@@ -155,26 +155,6 @@ def check_batch(architecture: Architecture, aligned: AlignedModule, order: list[
         torch.testing.assert_close(alone, together[image : image + 1], atol=1e-5, rtol=0)
 
 
-def jacobian_of(architecture: Architecture) -> Tensor:
-    """Whether an output position reads a pixel: (positions, pixels), float64, never negative.
-
-    A random combination of the output's channels is differentiated, so that only information that
-    flows nowhere gives zero.
-    """
-    model = copy.deepcopy(architecture.model).double().eval()
-    images = images_of(architecture, 1).double().requires_grad_()
-    outputs = model(images)
-    outputs = outputs.movedim(architecture.channel_dim, -1)
-    outputs = outputs.reshape(-1, outputs.shape[-1])
-    generator = torch.Generator().manual_seed(2)
-    channels = torch.randn(outputs.shape[1], generator=generator, dtype=torch.float64)
-    rows = []
-    for value in outputs @ channels:
-        (gradient,) = torch.autograd.grad(value, images, retain_graph=True)
-        rows.append(gradient.abs().sum((0, 1)).flatten())
-    return torch.stack(rows)
-
-
 def check_sources(architecture: Architecture, aligned: AlignedModule) -> None:
     """Soundness: a position has a source only if the Jacobian says that it can read it."""
     images, cells = images_of(architecture, 1), identity(architecture, 1)
