@@ -29,8 +29,13 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 from labeltrace.checkpoint_calls import Settings, checkpoints_tagged
 from labeltrace.errors import CaptureError
 from labeltrace.flattening import flattened
+from labeltrace.recorded_states import states_mended
 from labeltrace.whole_functions import Function, kept_whole
 
+Calls = tuple[tuple[Any, ...], ...]
+"""Operators with the plain values among their arguments; ``...`` stands for computed ones."""
+
+_ALONE = "the model treats a batch of one differently"
 _SECONDS_BEFORE_PROGRESS = 2.0
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 _PYTHON_FOLDER = os.path.dirname(os.__file__) + os.sep
@@ -54,7 +59,8 @@ class Capture:
     ``fixed_batch_reason`` says why the batch is fixed, or is empty.  ``switches_modes`` says
     that it has regions under autocast or another gradient mode.  ``module_types`` has the class of
     each submodule by its name, ``functions`` the functions kept whole by the tag of a call,
-    ``checkpoints`` the settings of each checkpointed call by its tag.
+    ``checkpoints`` the settings of each checkpointed call by its tag.  ``calls`` tells two graphs
+    of one model apart, whatever the batch.
     """
 
     graph: torch.fx.Graph
@@ -71,6 +77,7 @@ class Capture:
     module_types: Mapping[str, type]
     functions: Mapping[str, Function]
     checkpoints: Mapping[str, Settings]
+    calls: Calls
 
     @property
     def dynamic_batch(self) -> bool:
@@ -105,12 +112,15 @@ def capture(
     *,
     channel_dim: int = 1,
     whole: Iterable[Function] = (),
+    dynamic: Capture | None = None,
 ) -> Capture:
     """Capture ``model(*args, **kwargs)``.
 
     The first tensor among the arguments carries labels; its axis 0 is the batch, its axis
     ``channel_dim`` has channels.  Calls of the functions ``whole`` are kept apart.  The model, its
-    mode, its buffers and the random state stay as they are.
+    mode, its buffers and the random state stay as they are.  ``dynamic`` is the capture of such a
+    call with larger batches, if there is one: where a batch of one has the same graph, that one is
+    returned with a batch that starts at one.
 
     Raises:
         CaptureError: the model cannot be exported, or its inputs do not fit it.
@@ -125,16 +135,18 @@ def capture(
         kept_whole(whole) as functions,
         checkpoints_tagged() as checkpoints,
     ):
-        program, reason = _export(model, args, kwargs, image.shape[0])
-        single = image.shape[0] == 1 and not reason
-        if single:  # a dynamic batch starts at two: models may treat one sample in another way
-            alone = _export_fixed(model, args, kwargs)
-            if _operators(alone) != _operators(program):
-                program, reason, single = (
-                    alone,
-                    "the model treats a batch of one differently",
-                    False,
-                )
+        single = False
+        if dynamic is not None and image.shape[0] == 1 and dynamic.batch_range[0] == 2:
+            program, reason = _export_fixed(model, args, kwargs), _ALONE
+            if _same_calls(_calls(program), dynamic.calls):
+                return replace(dynamic, batch_range=(1, dynamic.batch_range[1]))
+        else:
+            program, reason = _export(model, args, kwargs, image.shape[0])
+            single = image.shape[0] == 1 and not reason
+            if single:  # a dynamic batch starts at two: models may treat one sample in another way
+                alone = _export_fixed(model, args, kwargs)
+                if not _same_calls(_calls(alone), _calls(program)):
+                    program, reason, single = alone, _ALONE, False
     captured = _capture(program, leaf, image, channel_dim, reason)
     types = {name: type(module) for name, module in model.named_modules()}
     smallest, largest = captured.batch_range
@@ -187,14 +199,33 @@ def _export_fixed(
         raise CaptureError(_explain(model, error, args, kwargs)) from error
 
 
-def _operators(program: ExportedProgram) -> list[str]:
-    """The operators of a graph in their order, but for those that read sizes or slice nothing off.
+def _calls(program: ExportedProgram) -> Calls:
+    """Every operator's call, but for those that read sizes or slice nothing off.
 
     With a batch of one, a slice of the whole batch is recorded or left out at torch's own choice.
     """
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
-    names = [str(node.target) for node in nodes if not _slices_nothing(node)]
-    return [name for name in names if not name.startswith(("aten.sym_", "<built-in"))]
+    calls = [
+        (str(node.target), *map(_plain, tree_flatten((node.args, node.kwargs))[0]))
+        for node in nodes
+        if not _slices_nothing(node)
+    ]
+    return tuple(call for call in calls if not call[0].startswith(("aten.sym_", "<built-in")))
+
+
+def _plain(argument: Any) -> Any:
+    return ... if isinstance(argument, torch.fx.Node) else argument
+
+
+def _same_calls(single: Calls, dynamic: Calls) -> bool:
+    """Whether a model does to one image what it does to several.
+
+    Numbers that the dynamic graph computes of the size of the batch are plain ones in the other.
+    """
+    return len(single) == len(dynamic) and all(
+        len(own) == len(other) and all(y is ... or x == y for x, y in zip(own, other, strict=True))
+        for own, other in zip(single, dynamic, strict=True)
+    )
 
 
 def _slices_nothing(node: torch.fx.Node) -> bool:
@@ -288,7 +319,9 @@ def _capture(
     smallest, largest = image.shape[0], float(image.shape[0])
     if not reason:
         smallest, largest = _batch_range(program)
+    calls = _calls(program)
     graph = flattened(program.graph, program.graph_module)
+    states_mended(graph)
     input_spec, output_spec = program.call_spec.in_spec, program.call_spec.out_spec
     assert input_spec is not None  # torch.export fills both in
     assert output_spec is not None
@@ -307,6 +340,7 @@ def _capture(
         module_types={},
         functions={},
         checkpoints={},
+        calls=calls,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ class LabelGraph:
     trace: Trace
     generated: Generated
     modules: tuple[nn.Module, ...]
+
+    def over(self, found: Capture) -> LabelGraph:
+        """The same graph for another range of the batch."""
+        return replace(self, capture=found, trace=replace(self.trace, capture=found))
 
     def run(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
@@ -86,8 +90,13 @@ class LabelGraphs:
         for number in known:
             if self.made[number].capture.holds_for(batch):
                 return number
+        dynamic = next((n for n in known if self.made[n].capture.dynamic_batch), None)
+        found = self._captured(args, kwargs, dynamic)
+        if dynamic is not None and found.graph is self.made[dynamic].capture.graph:
+            self.made[dynamic] = self.made[dynamic].over(found)
+            return dynamic
         number = len(self.made)
-        self.made[number] = self._make(args, kwargs)
+        self.made[number] = self._made(found)
         self._numbers[key] = (*known, number)
         return number
 
@@ -101,9 +110,20 @@ class LabelGraphs:
         batch = image.shape[0]
         return (call_settings(args, kwargs, batch), settings_of(self.model)), batch
 
-    def _make(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LabelGraph:
-        functions = self.registry.functions
-        found = capture(self.model, args, kwargs, channel_dim=self.channel_dim, whole=functions)
+    def _captured(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], dynamic: int | None
+    ) -> Capture:
+        """A capture for a call; ``dynamic`` has the graph for such calls with other batches."""
+        return capture(
+            self.model,
+            args,
+            kwargs,
+            channel_dim=self.channel_dim,
+            whole=self.registry.functions,
+            dynamic=None if dynamic is None else self.made[dynamic].capture,
+        )
+
+    def _made(self, found: Capture) -> LabelGraph:
         trace = ablated(trace_graph(found, self.registry), self.ablation)
         return LabelGraph(found, trace, generate(trace), tuple(self.model.modules()))
 

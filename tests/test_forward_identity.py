@@ -323,12 +323,24 @@ def test_hooks_after_aligning() -> None:
     assert torch.equal(aligned(IMAGES, LABELS)[0], aligned.module(IMAGES))
 
 
+@pytest.mark.parametrize("first", [1, 3])
+def test_a_batch_of_one_shares_the_graph_of_others(first: int) -> None:
+    images, labels = inputs(6, 10, batch=3)
+    aligned = labeltrace.align(Tiny().eval(), images[:first])
+    for size in (first, 4 - first):
+        outputs, _ = aligned(images[:size], labels[:size])
+        assert torch.equal(outputs, aligned.module(images[:size]))
+    (graph,) = aligned._graphs.made.values()
+    assert graph.capture.batch_range == graph.trace.capture.batch_range == (1, float("inf"))
+
+
 @pytest.mark.parametrize("first", [1, 3, 6])
-def test_sizes_of_the_batch_that_the_model_treats_apart(first: int) -> None:
+@pytest.mark.parametrize("alone", [2, 3])
+def test_sizes_of_the_batch_that_the_model_treats_apart(first: int, alone: float) -> None:
     def forward(x: Tensor) -> Tensor:
         if x.shape[0] == 1:
-            return halves(x) * 2
-        return halves(x).flip(-1) if x.shape[0] > 4 else halves(x)
+            return halves(x) * alone
+        return halves(x).flip(-1) if x.shape[0] > 4 else halves(x) * 3
 
     images, labels = inputs(6, 10, batch=6)
     aligned = labeltrace.align(Function(forward), images[:first])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace import LayoutError
+from labeltrace import CaptureError, LayoutError
+from labeltrace.recorded_states import states_mended
 
 BATCH, STEPS, WIDTH, HIDDEN = 2, 5, 3, 4
 KINDS = [nn.LSTM, nn.GRU, nn.RNN, lambda *args, **kw: nn.RNN(*args, **kw, nonlinearity="relu")]
@@ -126,3 +127,36 @@ class FirstState(nn.Module):
 def test_what_cannot_be_said_is_an_error(model: nn.Module, message: str) -> None:
     with pytest.raises(LayoutError, match=message):
         labeltrace.trace(model, torch.randn(BATCH, STEPS, WIDTH), channel_dim=-1)
+
+
+def recorded_as_by_torch_2_11(model: nn.Module) -> torch.fx.Graph:
+    """The graph of a bidirectional LSTM, with the shapes of its states as torch 2.11 has them."""
+    graph = torch.export.export(model, (torch.zeros(BATCH, STEPS, WIDTH),), strict=False).graph
+    (node,) = [node for node in graph.nodes if node.target is torch.ops.aten.lstm.input]
+    outputs, *states = node.meta["val"]
+    node.meta["val"] = (outputs, *(state.unflatten(0, (-1, 2)) for state in states))
+    for reader in node.users:
+        reader.meta["val"] = node.meta["val"][reader.args[1]]
+    return graph
+
+
+def test_states_have_the_shape_that_they_start_with() -> None:
+    layer = nn.LSTM(WIDTH, HIDDEN, num_layers=3, batch_first=True, bidirectional=True)
+    graph = recorded_as_by_torch_2_11(Recurrent(layer))
+    states_mended(graph)
+    (node,) = [node for node in graph.nodes if node.target is torch.ops.aten.lstm.input]
+    expected = ((BATCH, STEPS, 2 * HIDDEN), (6, BATCH, HIDDEN), (6, BATCH, HIDDEN))
+    assert tuple(tuple(value.shape) for value in node.meta["val"]) == expected
+    for reader in node.users:
+        assert tuple(reader.meta["val"].shape) == expected[reader.args[1]]
+
+
+def test_an_operator_on_a_state_of_a_wrongly_recorded_shape_is_an_error() -> None:
+    class Last(Recurrent):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"last": super().forward(x)["h"].sum(0)}
+
+    graph = recorded_as_by_torch_2_11(Last(nn.LSTM(WIDTH, HIDDEN, bidirectional=True)))
+    message = r"records the last states of aten.lstm.input with the shape \(1, 2, .*use a newer"
+    with pytest.raises(CaptureError, match=message):
+        states_mended(graph)
