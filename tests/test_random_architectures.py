@@ -21,7 +21,7 @@ from tests.architectures import IMAGE_CHANNELS, Architecture, Code, Promise, arc
 from tests.soundness import check_soundness
 
 FUZZ_EXAMPLES = int(os.environ.get("LABELTRACE_FUZZ_EXAMPLES", "0"))
-PARTS = 10 if FUZZ_EXAMPLES else 1
+PARTS = 40 if FUZZ_EXAMPLES else 1
 BATCH = 3
 
 

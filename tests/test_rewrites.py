@@ -166,6 +166,13 @@ READS = {
             "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normal=True)",
         ),
     ),
+    "probabilities behind a dropout that drops nothing": Reads(
+        tokens("(F.dropout((t @ t.mT).softmax(-1), 0.0, True) @ t)[:, 7]"),
+        (
+            "rows = cut(dropout, 1, 7, 8)",
+            "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normal=True)",
+        ),
+    ),
     "linear attention": Reads(
         tokens("(t.relu() @ (t.relu().mT @ t))[:, 7]"),
         (

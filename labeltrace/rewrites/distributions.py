@@ -38,7 +38,16 @@ def _softmax(source: object) -> Node | None:
     while isinstance(source, Rows):
         source = source.tensor
     node = source.node if isinstance(source, Replay) else source
+    while isinstance(node, Node) and _drops_nothing(node):
+        node = node.args[0]
     return node if isinstance(node, Node) and node.target in _SOFTMAX else None
+
+
+def _drops_nothing(node: Node) -> bool:
+    if node.target is not torch.ops.aten.dropout.default:
+        return False
+    arguments = schema_arguments(node)
+    return not arguments["train"] or arguments["p"] == 0
 
 
 def _overwritten(node: Node) -> set[int | None]:
