@@ -1041,7 +1041,7 @@ def _head(draw: Draw, state: State) -> tuple[nn.Module | None, int]:
     choice = _pick(draw, "none", "mean", "flatten", "first")
     if choice == "none":
         return None, dim
-    if choice == "flatten":
+    if choice == "flatten" and state.channels > 1:  # one channel's positions alone are tokens
         layer = nn.Linear(prod(state.space) * state.channels, 5)
         return Code("self.layer(x.flatten(1))", layer=layer), 1
     if state.is_map:
