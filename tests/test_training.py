@@ -19,12 +19,12 @@ import timm
 import torch
 from hypothesis import given, settings
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 from torchvision.transforms.functional import pil_to_tensor
 from typer.testing import CliRunner, Result
 
-from labeltrace import cli
+from labeltrace import AlignedModule, cli
 from labeltrace.mixing import CutMix, MixUp
 from labeltrace.training import PRESETS, MixingSettings, Recipe, TrainingError, changed, train
 from labeltrace.training import images as image_files
@@ -110,6 +110,25 @@ def test_killed_run_goes_on_to_the_same_bits(
     name = "blocks.0.attn.qkv.weight"
     for part in ("model", "average"):
         assert not torch.equal(before["state"][part][name], found["state"][part][name])
+
+
+def test_compiled_run_learns_the_same(
+    data: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the backend that runs the traced graph as it is: inductor's kernels take a minute."""
+    compiled: list[nn.Module] = []
+
+    def compile_traced(module: nn.Module) -> None:
+        compiled.append(module)
+        plainly(module, backend="aot_eager", fullgraph=True)
+
+    plainly = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", compile_traced)
+    recipe = changed(tiny(data), {"model.compile": True})
+    train(recipe, tmp_path, device="cpu")
+    assert [type(module) for module in compiled] == [AlignedModule]
+    found, expected = state(tmp_path)["state"]["model"], state(undisturbed)["state"]["model"]
+    check_alike(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_best_weights_are_a_plain_models_and_score_what_the_log_says(
