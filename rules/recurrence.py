@@ -87,8 +87,7 @@ def _final_states(
     steps, batch, features = axes
     count, _, width = shape
     if call["num_layers"] == 1 or not has_positions(steps):
-        states = channel(count) if count > 1 else ()
-        return _read(source, [states, batch, channel(width)], [steps, features])
+        return _read(source, [channel(count), batch, channel(width)], [steps, features])
     labels, dim = _labels(call, source, axes)
     return FinalStates(
         layout=natural([(Factor(count, Kind.POSITION),), batch, channel(width)]),
