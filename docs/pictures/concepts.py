@@ -165,7 +165,7 @@ def windows() -> Figure:
         img_size=32,
         window_size=4,
         embed_dim=24,
-        depths=(2, 2),
+        depths=(2, 1),
         num_heads=(2, 4),
     )
     places = ["layers.0.blocks.0", "layers.0.blocks.1", "layers.1.downsample"]
@@ -248,4 +248,3 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
-

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import timm
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 import labeltrace
 from labeltrace import analysis, figures
@@ -24,7 +25,7 @@ NAMES = ("china", "flower")
 BOX = (34, 76, 146, 190)  # top, left, bottom and right of the pasted box, of 224 pixels
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Subject:
     """A model to picture.
 
@@ -104,7 +105,7 @@ def mixed_images(subject: Subject = VIT) -> Figure:
 def layers(subject: Subject) -> Figure:
     """The labels of a CutMix-ed photograph, layer by layer (Figures 5 and 8)."""
     mixed, labels, _ = mixture(subject)
-    seen = labeltrace.labels_at(built(subject), batch(mixed), labels, subject.layers)
+    seen = labeltrace.labels_at(observer(subject), batch(mixed), labels, subject.layers)
     maps = {name: at.map()[0, 0] for name, at in seen.items()}
     return figures.layer_map_figure(mixed, maps, NAMES, stretched=True, title=subject.title)
 
@@ -112,16 +113,15 @@ def layers(subject: Subject) -> Figure:
 def presence(subject: Subject) -> Figure:
     """How much of each token is left after each spatial mixing step (eq. 2)."""
     _, _, (photograph, _) = mixture(subject)
-    found = analysis.presence(built(subject), batch(photograph), modules=subject.layers)
+    found = analysis.presence(observer(subject), batch(photograph), modules=subject.layers)
     return figures.presence_figure(photograph, found, title=subject.title)
 
 
 def ratios(subject: Subject) -> Figure:
     """The share of the first photograph in the class token, layer by layer (Figure 4)."""
     mixed, labels, sources = mixture(subject)
-    curves = analysis.ratio_curves(
-        built(subject), batch(mixed), labels, *map(batch, sources), token=0
-    )
+    images = (batch(pixels) for pixels in sources)
+    curves = analysis.ratio_curves(observer(subject), batch(mixed), labels, *images, token=0)
     return figures.ratio_figure(curves, first=NAMES[0])
 
 
@@ -129,7 +129,7 @@ def provenance(subject: Subject, point: tuple[float, float] = (0.42, 0.3)) -> Fi
     """Where the content of the token at one point of the image comes from, layer by layer."""
     _, _, (photograph, _) = mixture(subject)
     cells = (subject.cells, subject.cells)
-    found = labeltrace.provenance(built(subject), batch(photograph), cells, subject.layers)
+    found = labeltrace.provenance(observer(subject), batch(photograph), cells, subject.layers)
     token = {name: token_at(at, point) for name, at in found.items()}
     return figures.provenance_figure(photograph, found, token, title=subject.title)
 
@@ -141,8 +141,9 @@ def token_at(found: analysis.Provenance, point: tuple[float, float]) -> tuple[in
     return int(point[0] * rows), int(point[1] * columns)
 
 
-def built(subject: Subject) -> nn.Module:
-    """The model, with the same random weights each time."""
+@cache
+def observer(subject: Subject) -> labeltrace.Observer:
+    """The model with the same random weights each time, captured once for all its pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(subject.name, **subject.options)
@@ -150,7 +151,7 @@ def built(subject: Subject) -> nn.Module:
         if hasattr(module, "qkv"):
             queries_and_keys = module.qkv.weight.detach()[: module.qkv.out_features * 2 // 3]
             queries_and_keys.mul_(subject.sharpness)
-    return model
+    return labeltrace.Observer(model, torch.zeros(1, 3, subject.size, subject.size))
 
 
 def mixture(subject: Subject) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
