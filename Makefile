@@ -55,11 +55,12 @@ lint: $(VENV)/.installed-dev ## check style (ruff)
 types: $(VENV)/.installed-dev ## check types (mypy)
 	$(BIN)/mypy
 
-# The variable leaves out a note of Material's on another tool of its makers.
+# Not with --quiet, which counts no warnings. The variable leaves out a note of Material's on another
+# tool of its makers.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
 docs: $(VENV)/.installed-docs ## build the documentation site into build/site, strictly
-	$(MKDOCS) build --strict --quiet
+	$(MKDOCS) build --strict
 
 serve-docs: $(VENV)/.installed-docs ## show the site at http://127.0.0.1:8000, anew at each change
 	$(MKDOCS) serve --strict

@@ -35,8 +35,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links out of docs/ lead to those pages; they stand on pages of its first level alone."""
-    if page.parent is None:
-        page.meta["hide"] = ["navigation"]  # a menu of one page
     if "/" in page.file.src_uri:
         return markdown
     return OUT_OF_DOCS.sub(_link, markdown)

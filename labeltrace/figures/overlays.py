@@ -51,8 +51,7 @@ def provenance_figure(
 
     Raises:
         LabelError: a place has no such row and column.
-        ValueError: there is no place, or it has no token of that number.
-        KeyError: tokens are given by name, and one of the places has none.
+        ValueError: there is no place, it has no token of that number, or none is given for it.
     """
     if not provenances:
         raise ValueError("provenance_figure needs the provenance of at least one place, got none")
@@ -61,7 +60,9 @@ def provenance_figure(
     show_pixels(first, pixels)
     frame(first, "image", size=TEXT)
     for axes, (name, found) in zip(others, provenances.items(), strict=True):
-        chosen = token[name] if isinstance(token, Mapping) else token
+        chosen = token.get(name) if isinstance(token, Mapping) else token
+        if chosen is None:
+            raise ValueError(f"provenance_figure needs a token for {name}, and was given none")
         share = _shares(name, found, chosen)[image].detach().cpu()
         _show(axes, pixels, share)
         frame(axes, name, f"up to {share.max().item() * share.numel():.3g} × even", size=TEXT)
