@@ -5,6 +5,8 @@ The layers are small and have random weights; nothing here is drawn by hand but 
 
 from __future__ import annotations
 
+from functools import partial
+
 import timm
 import torch
 from matplotlib.figure import Figure
@@ -21,7 +23,6 @@ from docs.pictures.drawing import (
     box_labels,
     cells,
     figure_of,
-    hatched,
     outline,
     square,
 )
@@ -148,12 +149,10 @@ def convolution() -> Figure:
         limits=(-reach, reach),
         numbers=".2f",
     )
-    look = {"colours": WEIGHTS, "limits": (0, corner.max().item()), "numbers": ".0%"}
-    cells(kernel, inside[1:4, 1:4], "its label kernel", "magnitudes, all channels", **look)
-    edge = functional.pad(corner[:2, :2], (1, 0, 1, 0), value=float("nan"))
-    cells(at_corner, edge, "in the corner of an image", "the taps that lie inside", **look)
-    for row, column in ((0, 0), (0, 1), (0, 2), (1, 0), (2, 0)):
-        hatched(at_corner, row, column)
+    shares = partial(cells, colours=WEIGHTS, limits=(0, corner.max().item()), numbers=".0%")
+    shares(kernel, inside[1:4, 1:4], "its label kernel", "magnitudes, all channels")
+    edge = functional.pad(corner[:2, :2], (1, 0, 1, 0), value=float("nan"))  # what is outside
+    shares(at_corner, edge, "in the corner of an image", "the taps that lie inside")
     return figure
 
 
@@ -170,20 +169,16 @@ def windows() -> Figure:
     )
     places = ["layers.0.blocks.0", "layers.0.blocks.1", "layers.1.downsample"]
     found = labeltrace.provenance(model, torch.randn(1, 3, 32, 32), grid=(8, 8), at=places)
-    token = (3, 2)
-    shown = {
-        "block 1: windows": (places[0], token, 0),
-        "block 2: shifted windows": (places[1], token, 2),
-        "patch merging": (places[2], (token[0] // 2, token[1] // 2), None),
-    }
+    titles = ["block 1: windows", "block 2: shifted windows", "patch merging"]
+    borders = [[0, 4, 8], [0, 2, 6, 8], [0, 2, 4, 6, 8]]
+    sizes = [1, 1, 2]  # of a token, in cells
     figure, axes = figure_of(3, height=2.75)
-    for each, (title, (place, (row, column), shift)) in zip(axes, shown.items(), strict=True):
+    for each, place, title, lines, size in zip(axes, places, titles, borders, sizes, strict=True):
+        row, column = 3 // size, 2 // size
         shares = found[place].token(row, column)[0]
-        size = 8 // (found[place].grid.shape[0])
         below = f"cells that token ({row}, {column}) holds: {(shares > 1e-4).sum().item()}"
         cells(each, shares ** (1 / 3), title, below, colours=WEIGHTS, limits=(0, 0.9))
-        borders = [0, 8, *range(shift, 8, 4)] if shift is not None else range(0, 9, 2)
-        for line in borders:
+        for line in lines:
             each.plot([0, 8], [line, line], [line, line], [0, 8], color="#D55E00", lw=1.3)
         outline(each, row * size, column * size, size, size)
     return figure

@@ -22,6 +22,8 @@ SOURCES = ListedColormap(colormaps[SOURCE_COLOURS](numpy.linspace(0.12, 0.88, 25
 WEIGHTS = ListedColormap(colormaps["Purples"](numpy.linspace(0, 0.85, 256)), "weights")
 """White is no weight."""
 
+HALF_BRIGHT = 1.5  # red, green and blue together
+
 
 def figure_of(
     columns: int, rows: int = 1, *, height: float, width: float = PAGE_WIDTH
@@ -45,7 +47,7 @@ def cells(
 
     Args:
         axes: where to draw it.
-        values: what to colour the cells by; NaN leaves a cell hatched.
+        values: what to colour the cells by; cells that are NaN are hatched.
         title: words above.
         below: words below.
         colours: a colour map, or the name of one of Matplotlib's.
@@ -63,14 +65,13 @@ def cells(
         linewidth=line,
         antialiased=True,
     )
-    if numbers:
-        shades = colormaps.get_cmap(colours)
-        for row, column in _indices(rows, columns):
-            value = values[row, column].item()
-            if math.isnan(value):
-                continue
+    shades = colormaps.get_cmap(colours)
+    for row, column in _indices(rows, columns):
+        value = values[row, column].item()
+        if math.isnan(value):
+            _hatch(axes, row, column)
+        elif numbers:
             shade = shades((value - limits[0]) / (limits[1] - limits[0]))
-            dark = sum(shade[:3]) < 1.5
             axes.text(
                 column + 0.5,
                 row + 0.5,
@@ -78,7 +79,7 @@ def cells(
                 ha="center",
                 va="center",
                 fontsize=TEXT - 1,
-                color="white" if dark else "black",
+                color="white" if sum(shade[:3]) < HALF_BRIGHT else "black",
             )
     square(axes, title, below, (rows, columns))
 
@@ -104,21 +105,17 @@ def outline(
     line: float = 1.8,
 ) -> None:
     """A frame around some cells."""
-    look = {"fill": False, "clip_on": False, "edgecolor": colour, "linewidth": line}
-    axes.add_patch(Rectangle((column, row), width, height, **look))
+    frame = Rectangle(
+        (column, row), width, height, fill=False, clip_on=False, edgecolor=colour, linewidth=line
+    )
+    axes.add_patch(frame)
 
 
-def blocks(axes: Axes, shape: tuple[int, int], size: int, *, colour: str = "black") -> None:
+def blocks(axes: Axes, shape: tuple[int, int], size: int) -> None:
     """Frames around all blocks of so many cells."""
     for row in range(0, shape[0], size):
         for column in range(0, shape[1], size):
-            outline(axes, row, column, size, size, colour=colour, line=0.8)
-
-
-def hatched(axes: Axes, row: float, column: float) -> None:
-    """Mark a cell that lies outside of the image."""
-    look = {"facecolor": "white", "edgecolor": "#999999", "hatch": "////", "linewidth": 0}
-    axes.add_patch(Rectangle((column, row), 1, 1, **look))
+            outline(axes, row, column, size, size, line=0.8)
 
 
 def between(axes: Axes, sign: str) -> None:
@@ -157,3 +154,9 @@ def _covered(count: int, start: float, stop: float) -> Tensor:
 
 def _indices(rows: int, columns: int) -> Iterator[tuple[int, int]]:
     return ((row, column) for row in range(rows) for column in range(columns))
+
+
+def _hatch(axes: Axes, row: int, column: int) -> None:
+    look = Rectangle((column, row), 1, 1, facecolor="white", edgecolor="#999999", linewidth=0)
+    look.set_hatch("////")
+    axes.add_patch(look)

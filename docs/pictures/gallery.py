@@ -86,7 +86,7 @@ CONVNEXT = Subject(
 )
 
 
-def mixed_images(subject: Subject = VIT) -> Figure:
+def mixed_images(subject: Subject) -> Figure:
     """Four ways to mix two photographs, with their labels (Figure 7)."""
     pixels = torch.stack([photograph.pixels for photograph in sample_photographs(subject.size)])
     mixers = {
@@ -147,10 +147,9 @@ def observer(subject: Subject) -> labeltrace.Observer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(subject.name, **subject.options)
-    for module in model.modules():
-        if hasattr(module, "qkv"):
-            queries_and_keys = module.qkv.weight.detach()[: module.qkv.out_features * 2 // 3]
-            queries_and_keys.mul_(subject.sharpness)
+    for name, weight in model.named_parameters():
+        if name.endswith("qkv.weight"):  # a third for queries, one for keys, one for values
+            weight.detach()[: len(weight) * 2 // 3].mul_(subject.sharpness)
     return labeltrace.Observer(model, torch.zeros(1, 3, subject.size, subject.size))
 
 
