@@ -14,10 +14,10 @@ BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo fuzz validate mutate sweep lint types format clean
+.PHONY: help demo test zoo fuzz validate mutate sweep lint types docs serve-docs pictures format clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## align two CutMix-ed photographs through four models, write a figure
 	$(BIN)/labeltrace demo $(ARGS)
@@ -55,6 +55,19 @@ lint: $(VENV)/.installed-dev ## check style (ruff)
 types: $(VENV)/.installed-dev ## check types (mypy)
 	$(BIN)/mypy
 
+# Not with --quiet, which counts no warnings. The variable leaves out a note of Material's on another
+# tool of its makers.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
+docs: $(VENV)/.installed-docs ## build the documentation site into build/site, strictly
+	$(MKDOCS) build --strict
+
+serve-docs: $(VENV)/.installed-docs ## show the site at http://127.0.0.1:8000, anew at each change
+	$(MKDOCS) serve --strict
+
+pictures: $(VENV)/.installed ## make the pictures in docs/images anew
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.pictures $(ARGS)
+
 format: $(VENV)/.installed-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,6 +84,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev # ruff breaks long signatures
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.installed-mutate: $(VENV)/.installed

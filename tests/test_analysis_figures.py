@@ -144,6 +144,20 @@ def test_provenance_lies_over_the_image_and_frames_the_token() -> None:
         provenance_figure(PIXELS, SHARES, 36)
 
 
+def test_each_place_may_have_a_token_of_its_own() -> None:
+    tokens = {name: (row, 2) for row, name in enumerate(SHARES)}
+    figure = provenance_figure(PIXELS, SHARES, tokens)
+    panels = [axes for axes in figure.axes if axes.images][1:]
+    marks = [patch for panel in panels for patch in panel.patches if isinstance(patch, Rectangle)]
+    assert [mark.get_y() for mark in marks] == pytest.approx(
+        [row * 21 / 5 for row in range(len(SHARES))]
+    )
+    last = list(SHARES)[-1]
+    del tokens[last]
+    with pytest.raises(ValueError, match=f"a token for {last}"):
+        provenance_figure(PIXELS, SHARES, tokens)
+
+
 def test_ratio_lines_differ_in_style_and_leave_out_what_is_not_known() -> None:
     (axes,) = FIGURES["ratios"]().axes
     lines = {line.get_label(): line for line in axes.lines}

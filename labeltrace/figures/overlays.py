@@ -23,11 +23,13 @@ from labeltrace.figures.style import (
 LEAST_OPACITY, MOST_OPACITY = 0.3, 0.85  # of cells without a share, and of the largest
 MARK = "#56B4E9"  # sky blue of Okabe and Ito's palette, which the heat map lacks
 
+Token = tuple[int, int] | int
+
 
 def provenance_figure(
     pixels: Tensor,
     provenances: Mapping[str, Provenance],
-    token: tuple[int, int] | int,
+    token: Token | Mapping[str, Token],
     *,
     image: int = 0,
     title: str = "",
@@ -42,13 +44,14 @@ def provenance_figure(
         provenances: as :func:`labeltrace.analysis.provenance` returns them.
         token: row and column of the token in each place's map; a number, in the order of
             :attr:`Provenance.shares`, where it has none: 0 for a class token or pooled features.
-            A row and column outlines the token.
+            A row and column outlines the token.  Where the maps differ in size, as in models that
+            merge tokens, a token for each place, by the same names.
         image: which image of the batch to show.
         title: words above.
 
     Raises:
         LabelError: a place has no such row and column.
-        ValueError: there is no place, or it has no token of that number.
+        ValueError: there is no place, it has no token of that number, or none is given for it.
     """
     if not provenances:
         raise ValueError("provenance_figure needs the provenance of at least one place, got none")
@@ -57,17 +60,20 @@ def provenance_figure(
     show_pixels(first, pixels)
     frame(first, "image", size=TEXT)
     for axes, (name, found) in zip(others, provenances.items(), strict=True):
-        _show(axes, pixels, _shares(name, found, token)[image].detach().cpu())
-        share = _shares(name, found, token)[image]
+        chosen = token.get(name) if isinstance(token, Mapping) else token
+        if chosen is None:
+            raise ValueError(f"provenance_figure needs a token for {name}, and was given none")
+        share = _shares(name, found, chosen)[image].detach().cpu()
+        _show(axes, pixels, share)
         frame(axes, name, f"up to {share.max().item() * share.numel():.3g} × even", size=TEXT)
-        if not isinstance(token, int):
-            _outline(axes, found, token, pixels)
+        if not isinstance(chosen, int):
+            _outline(axes, found, chosen, pixels)
     ticks = {0.0: "none", 1.0: "largest"}
     legend_bar(figure, HEAT_COLOURS, (0, 1), ticks, "share of the token")
     return figure
 
 
-def _shares(name: str, found: Provenance, token: tuple[int, int] | int) -> Tensor:
+def _shares(name: str, found: Provenance, token: Token) -> Tensor:
     if not isinstance(token, int):
         return found.token(*token)
     if not 0 <= token < found.shares.shape[1]:
