@@ -4,7 +4,7 @@ What joins an axis of positions without coming from the image carries the prior 
 Pieces joined along channels are averaged by their share of the channels (point 7).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from labeltrace.call import Call, Shape
@@ -163,6 +163,36 @@ def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     )
 
 
+def _beside_constants(source: Operand, pairs: Mapping[int, tuple[int, int]]) -> list[int]:
+    """The axes of one label throughout, channels apart, that get constants at their ends."""
+    dims = [
+        dim
+        for dim, widths in pairs.items()
+        if max(widths) > 0
+        and not has_positions(source.positions.axes[dim])
+        and _kind_of([source], dim).kind is Kind.REPEATED
+    ]
+    for dim in dims:
+        if source.shape[dim] > 1 and len(pairs) > 1:
+            raise LayoutError(
+                f"several axes are padded at once, one of which repeats a label: axis {dim} of "
+                f"{source.layout}; pad them one after the other"
+            )
+    return dims
+
+
+def _between_constants(source: Operand, pairs: Mapping[int, tuple[int, int]]) -> list[Operand]:
+    """A tensor and the constants that padding puts before and behind it along its only axis."""
+    ((dim, widths),) = pairs.items()
+    before, behind = (
+        Operand(("pad",), (*source.shape[:dim], max(width, 0), *source.shape[dim + 1 :]))
+        for width in widths
+    )
+    left = source.shape[dim] + sum(min(width, 0) for width in widths)
+    kept = replace_axis(source.positions, dim, (Factor(left, Kind.REPEATED),))
+    return [piece for piece in (before, with_axes(source, kept), behind) if piece.shape[dim]]
+
+
 def _padded(source: Operand, widths: Sequence[int], mode: str, output: Shape) -> Flow:
     layout = source.positions
     rank = len(output)
@@ -177,6 +207,11 @@ def _padded(source: Operand, widths: Sequence[int], mode: str, output: Shape) ->
             raise LayoutError(
                 f"padding of an axis of positions and channels: {axis_text(layout.axes[dim])}"
             )
+    if mode == "constant":
+        beside = _beside_constants(source, pairs)
+        if any(source.shape[dim] > 1 for dim in beside):  # then it is the only one
+            return _joined_positions(_between_constants(source, pairs), beside[0], output)
+        varying += beside
     for dim in pairs:
         if dim not in varying:
             layout = replace_axis(layout, dim, (_kind_of([source], dim, output[dim]),))

@@ -1019,11 +1019,14 @@ OF_TOKENS = (
     _recurrent,
     _relative_positions,
 )
+BESIDE_CHANNELS = (_merging, _windows_to_tokens, _unshuffled_convolution)
 NESTED = (_residual, _gated, _concatenated, _split)
 
 
 def _stage(draw: Draw, state: State, depth: int) -> Stage:
     options: list[Callable[..., Stage]] = [*ANY, *(OF_MAPS if state.is_map else OF_TOKENS)]
+    if state.channels == 1:  # positions put beside nothing stay tokens
+        options = [stage for stage in options if stage not in BESIDE_CHANNELS]
     nested: list[Callable[..., Stage]] = []
     if depth < 2:
         nested = [n for n in NESTED if n is not _split or state.channels > 1]

@@ -11,12 +11,13 @@ import os
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace import AlignedModule
+from labeltrace import AlignedModule, LayoutError
 from tests.architectures import IMAGE_CHANNELS, Architecture, Code, Promise, architectures
 from tests.soundness import check_soundness
 
@@ -226,6 +227,30 @@ def test_grouped_transposed_convolution_normalises_every_output_channel() -> Non
     moved = labeltrace.align(layer)(torch.randn(1, 2, 3), labels)[1]
     # Each kernel by itself is (1/4, 3/4) and (3/4, 1/4): together (1/2, 1/2).
     torch.testing.assert_close(moved[0, :, 1], torch.tensor([0.5, 0.5, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("repeated", "widths"),
+    [(1, (1, 2)), (1, (1, 0, 2, 1)), (3, (0, 0, 1, 2)), (3, (0, 0, -1, 2)), (3, (0, 0, -1, -1))],
+)
+def test_constants_beside_one_label_carry_the_prior(repeated: int, widths: tuple[int, ...]) -> None:
+    """Also along an axis on which nothing varies, where another one has the channels."""
+    text = f"F.pad(x.mean(2, keepdim=True).expand(-1, -1, {repeated}, -1), {widths})"
+    images, cells = (
+        torch.randn(2, 2, 6, 5),
+        torch.eye(30).reshape(1, -1, 6, 5).expand(2, -1, -1, -1),
+    )
+    moved = labeltrace.align(Code(text))(images, cells)[1]
+    expected = F.pad(cells.mean(2, keepdim=True).expand(-1, -1, repeated, -1), widths, value=-1)
+    expected = expected.where(expected >= 0, 1 / 30)
+    torch.testing.assert_close(moved, expected)
+
+
+def test_padding_of_several_axes_beside_one_label_says_what_to_do() -> None:
+    model = Code("F.pad(x.mean(2, keepdim=True).expand(-1, -1, 3, -1), (1, 0, 1, 0))")
+    message = "several axes are padded at once, one of which repeats a label: axis 2 .* one after"
+    with pytest.raises(LayoutError, match=message):
+        labeltrace.trace(model, torch.randn(2, 2, 6, 5))
 
 
 @pytest.mark.parametrize("name", FOUND)
