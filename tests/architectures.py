@@ -288,7 +288,7 @@ def _convolution(draw: Draw, state: State) -> Stage:
             kernel[dim] = dilation[dim] = stride[dim] = extent[dim] = 1
             padding[dim] = 0
     groups = int(_pick(draw, 1, *_divisors(state.channels)))
-    out = groups * int(_pick(draw, 1, 2))
+    out = max(2, groups * int(_pick(draw, 1, 2)))  # one channel is told from positions nowhere
     mode = "zeros"
     if all(p < size for p, size in zip(padding, state.space, strict=True)):
         mode = _pick(draw, "zeros", "zeros", "reflect", "replicate", "circular")
@@ -559,7 +559,7 @@ def _global_context(draw: Draw, state: State) -> Stage:
     texts = (
         f"x + x.mean({dims}, keepdim=True)",
         f"x.sum({dims}, keepdim=True).expand_as(x)",
-        f"x - 0.5 * x.mean({dims}, keepdim=True)",
+        f"x - 0.6 * x.mean({dims}, keepdim=True)",
         f"torch.cat([x, x.mean({dims}, keepdim=True).expand_as(x)], {channel})",
         f"x * (x.norm(dim={dims}, keepdim=True) + 1)",
     )
@@ -593,9 +593,9 @@ def _drop_path(draw: Draw, state: State) -> Stage:
 def _in_place(draw: Draw, state: State) -> Stage:
     texts = (
         "F.silu(x * 1.5, inplace=True)",
-        "(x * 2).add_(x.flip(-2))",
+        "(x * 1.9).add_(x.flip(-2))",
         "(x * 2).mul_(0.5).add_(1)",
-        "(x + 1).sub_(x.roll(1, -2), alpha=0.5)",
+        "(x + 1).sub_(x.roll(1, -2), alpha=0.3)",
         "(x + 1).sigmoid_()",
     )
     text = str(_pick(draw, *texts))
@@ -804,7 +804,7 @@ def _transposed_convolution(draw: Draw, state: State) -> Stage:
     padding = [draw(st.integers(0, k - 1)) for k in kernel]
     extra = [int(_pick(draw, 0, 0, s - 1)) for s in stride]
     groups = int(_pick(draw, *_divisors(state.channels)))
-    out = groups * int(_pick(draw, 1, 2))
+    out = max(2, groups * int(_pick(draw, 1, 2)))  # one channel is told from positions nowhere
     space = tuple(
         (size - 1) * s - 2 * p + d * (k - 1) + e + 1
         for size, s, p, d, k, e in zip(
@@ -897,7 +897,7 @@ def _residual(draw: Draw, state: State, depth: int) -> Stage:
     count = draw(st.integers(1, 3))
     branches = [_same_shape(draw, state, depth) for _ in range(count)]
     texts = {
-        1: ("x + y[0]", "y[0] - 0.5 * x", "x.add(y[0], alpha=0.3)", "torch.lerp(x, y[0], 0.3)"),
+        1: ("x + y[0]", "y[0] - 0.7 * x", "x.add(y[0], alpha=0.3)", "torch.lerp(x, y[0], 0.3)"),
         2: ("x + (y[0] + y[1])", "(x + y[0]) + y[1]", "y[0] + y[1]", "sum(y) + x.mean(-1, True)"),
         3: ("(x + y[0]) + (y[1] + y[2])", "torch.stack(y).sum(0)", "y[0] + y[1] + y[2]"),
     }[count]
