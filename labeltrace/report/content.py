@@ -96,8 +96,8 @@ class Sources:
         rows, columns: of the tokens' own grid; zero where they form no map.
         kept_rows, kept_columns: which of them have data here.
         others: tokens without a place in the image that have data here, by their index.
-        cells: (T, h, w) in levels: the share of each cell in each token, of ``peaks``; the tokens
-            of the grid row by row, then the others.
+        cells: (T, h, w) in levels: the root of each cell's share in each token by the token's
+            ``peaks``; the tokens of the grid row by row, then the others.
         peaks: the largest share of a cell in each token.
         elsewhere: the share in each token of what has no place in the image.
     """

@@ -18,7 +18,7 @@ from labeltrace.regions import find_regions
 from labeltrace.registry import current
 from labeltrace.report.content import Node
 from labeltrace.report.folding import Folding
-from labeltrace.report.words import INPUT, step_in_words
+from labeltrace.report.words import INPUT, SAME, step_in_words
 from labeltrace.tracing import Field, Trace
 
 LONGEST_CALL = 160  # letters
@@ -62,7 +62,7 @@ def described(
             name=node.name,
             operator=node.operator,
             operation=str(node.operation),
-            about=step_in_words(trace.steps[fields[0]]) if fields else "",
+            about=_about(trace, node),
             call=_call(graph[node.name]),
             module=folding.innermost(node.module_path),
             path=node.module_path,
@@ -76,6 +76,14 @@ def described(
             why=_why(node) if place is None else "",
             reach=next((reaches[field] for field in fields if field in reaches), None),
         )
+
+
+def _about(trace: Trace, node: TracedNode) -> str:
+    """What a node's own step does."""
+    fields = trace.fields_of(node.name)
+    if fields:
+        return step_in_words(trace.steps[fields[0]])
+    return SAME if node.operation is Operation.RESIDUAL else ""
 
 
 def _why(node: TracedNode) -> str:

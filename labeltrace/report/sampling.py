@@ -10,7 +10,7 @@ from torch import Tensor
 
 from labeltrace.report.content import Sources
 from labeltrace.report.label_maps import others_of
-from labeltrace.report.packing import LEVELS, packed
+from labeltrace.report.packing import in_levels, packed
 from labeltrace.token_grid import TokenGrid
 
 DIGITS = 5  # of shares: a cell among ten thousand still counts
@@ -45,7 +45,10 @@ class Sample:
         return cls(grid.shape, rows, columns, tuple(others), index)
 
     def sources(self, shares: Tensor) -> Sources:
-        """What the tokens are made of: ``shares`` (T, h, w), which sum to at most one."""
+        """What the tokens are made of: ``shares`` (T, h, w), which sum to at most one.
+
+        Their roots are kept, so that a hundredth of the largest share still is 25 levels.
+        """
         peaks = shares.flatten(1).amax(1)
         relative = shares / peaks.clamp(min=torch.finfo(shares.dtype).tiny)[:, None, None]
         elsewhere = (1 - shares.flatten(1).sum(1)).clamp(min=0)
@@ -54,7 +57,7 @@ class Sample:
             kept_rows=self.rows,
             kept_columns=self.columns,
             others=self.others,
-            cells=packed(relative.mul(LEVELS).round().byte()),
+            cells=packed(in_levels(relative.sqrt())),
             peaks=tuple(round(value, DIGITS) for value in peaks.tolist()),
             elsewhere=tuple(round(value, DIGITS) for value in elsewhere.tolist()),
         )

@@ -58,6 +58,7 @@ OPERATIONS: Mapping[Operation, str] = {
     Operation.PARTIAL_SUM: "One part of a longer sum, which counts as a single residual step.",
 }
 
+SAME = "The streams have equal labels, and so has their sum."
 INPUT = "The mixed image enters. Each pixel's label says from which photograph it is."
 
 
@@ -65,7 +66,7 @@ def step_in_words(step: Step) -> str:
     """What a step does to labels, with its own numbers."""
     match step:
         case Attend() | Mix():
-            return "Attention or another mixing matrix says which tokens each token reads."
+            return "A mixing matrix, such as attention, says how much each token reads of which."
         case LinearMix():
             return "Linear attention: the mixing matrix is a product that is never written out."
         case Convolve(own=own):
@@ -84,9 +85,12 @@ def step_in_words(step: Step) -> str:
             return "Positions that were folded into the features become one token."
         case Average():
             shares = " : ".join(map(str, step.shares))
-            return f"{len(step.shares)} streams, with shares {shares}."
+            return f"The labels of {len(step.shares)} streams are averaged, with shares {shares}."
         case Roll():
-            return f"The map is rolled around by {_listed(step.shifts)}."
+            return (
+                f"The map is rolled around by {_listed(step.shifts)}: what leaves at one border "
+                "comes back at the opposite one."
+            )
         case Flip():
             return "The order of the tokens is reversed."
         case Slice():
