@@ -121,9 +121,11 @@ class Reach:
         read: the smallest and the largest number of tokens that a token reads; None where cells
             stand for several tokens.
         entering: how many tokens enter the step.
-        groups: (rows, columns): which window each entering token is in, where every token reads
-            the whole of one window; modulo 256.
-        windows: how many windows there are; zero where they are none.
+        groups: (rows, columns) over the cells of ``sources``: which window or tile each is in,
+            modulo 256; None where there are none.
+        windows: how many windows there are, such that every token reads the whole of its own one
+            and no other; zero where it is not so.
+        tiles: how many tiles there are, such that each becomes one token; likewise.
     """
 
     sources: Sources
@@ -131,6 +133,7 @@ class Reach:
     entering: int
     groups: Packed | None
     windows: int
+    tiles: int
 
 
 @dataclass(frozen=True, slots=True)

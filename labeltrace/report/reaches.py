@@ -123,6 +123,8 @@ class _Reading:
         self.parts: list[Tensor] = []
         self.sets: list[Tensor] = []
         self.counts: list[Tensor] = []
+        self.times: list[Tensor] = []
+        self.readers: list[Tensor] = []
 
     def add(self, shares: Tensor, codes: Tensor) -> None:
         """Take in the shares (N, some cells) and the codes of those cells."""
@@ -131,6 +133,8 @@ class _Reading:
         self.parts.append(shares[self.sample.index])
         read = (shares > LEAST).double()
         self.counts.append(read.sum(1))
+        self.times.append(read.sum(0))
+        self.readers.append(read.argmax(0))
         self.sets.append(read @ codes)
 
     def reach(self, cells: tuple[int, int], entering: int, exact: bool) -> Reach:
@@ -139,14 +143,23 @@ class _Reading:
         shares = torch.cat(self.parts, 1).unflatten(1, cells)
         counts, sets = sum(self.counts), sum(self.sets)
         assert isinstance(counts, Tensor) and isinstance(sets, Tensor)
-        groups = self._windows(counts, sets, cells) if exact else None
+        windows = self._windows(counts, sets, cells) if exact else None
+        tiles = self._tiles(cells) if windows is None else None
+        groups = tiles if windows is None else windows
         return Reach(
             sources=self.sample.sources(shares),
             read=(int(counts.min()), int(counts.max())) if exact else None,
             entering=entering,
             groups=None if groups is None else packed((groups % 256).byte()),
-            windows=0 if groups is None else int(groups.max()) + 1,
+            windows=0 if windows is None else int(windows.max()) + 1,
+            tiles=0 if tiles is None else int(tiles.max()) + 1,
         )
+
+    def _tiles(self, cells: tuple[int, int]) -> Tensor | None:
+        """Which token each cell becomes a part of; None where cells are read by several or none."""
+        tiles = torch.cat(self.readers).reshape(cells)
+        once = bool((torch.cat(self.times) == 1).all())
+        return tiles if once and 0 < int(tiles.max()) < tiles.numel() - 1 else None
 
     def _windows(self, counts: Tensor, sets: Tensor, cells: tuple[int, int]) -> Tensor | None:
         """Which window each token is in, (rows, columns); None where tokens are in no windows.

@@ -82,7 +82,7 @@ def step_in_words(step: Step) -> str:
         case AdaptivePool():
             return f"The map is pooled to {_across(step.output_size)}."
         case Aggregate():
-            return "Positions that were folded into the features become one token."
+            return "Several positions become one token."
         case Average():
             shares = " : ".join(map(str, step.shares))
             return f"The labels of {len(step.shares)} streams are averaged, with shares {shares}."

@@ -3,6 +3,8 @@
 const open = new Set(report.modules.flatMap((module, index) => (module.open ? [index] : [])));
 const container = document.getElementById("graph");
 
+cytoscape.warnings(false); // of edges that it meets before they are laid out
+
 const graph = cytoscape({
   container,
   minZoom: 0.02,
@@ -36,9 +38,9 @@ const graph = cytoscape({
         "background-color": "#f7f7f4",
         "border-color": "#999",
         "text-valign": "top",
-        "text-margin-y": 16,
+        "text-margin-y": 15,
         "font-weight": "bold",
-        padding: "24px",
+        padding: "16px",
       },
     },
     { selector: "node.approximate", style: { "border-style": "dashed", "border-width": 3, "border-color": "#111" } },
@@ -142,7 +144,7 @@ function draw(anchor) {
     rankDir: "TB",
     nodeSep: 26,
     edgeSep: 12,
-    rankSep: 26,
+    rankSep: 34,
     fit: false,
     useDagreEdgeControlPoints: true,
     automaticDagreEdgeStyle: true,

@@ -160,9 +160,10 @@ const canStretch = () => document.getElementById("stretch").checked;
 
 function drawPictures() {
   const token = pointer.cells.size ? null : pointed(view.sources);
+  const marked = token ?? (pointer.cells.size ? null : pointed(view.reach?.sources));
   drawImagePicture(token);
   drawReachPicture();
-  drawTokensPicture(token);
+  drawTokensPicture(marked);
   document.getElementById("clear").hidden = !pointer.cells.size;
 }
 
@@ -175,15 +176,20 @@ function drawImagePicture(token) {
     drawHeat(place, found);
     caption.textContent = "where the chosen token’s content came from";
     const inside = shareInBox(found, view.sources.peaks[token.index]);
-    note.textContent =
-      `Dark cells are where ${tokenName(token)} came from: ${percent(view.sources.peaks[token.index])} from the ` +
+    if (token.row !== undefined) drawMark(place, view.sources.rows, view.sources.columns, token.row, token.column);
+    const even = view.sources.peaks[token.index] * rows * columns < 1.5;
+    note.textContent = even
+      ? `${capital(tokenName(token))} holds about as much of every cell, ${percent(inside, 0)} from the box of ${report.photographs[1].name}.`
+      : `Dark cells are where ${tokenName(token)} came from: ${percent(view.sources.peaks[token.index])} from the ` +
       `darkest one (an even spread would be ${percent(1 / (rows * columns))} each), ${percent(inside, 0)} from the box of ${report.photographs[1].name}.`;
   } else {
     drawPhotograph(place, 1);
-    caption.textContent = pointer.cells.size ? "the cells that you chose" : "click cells to see where they went";
+    caption.textContent = pointer.cells.size
+      ? "the cells that you chose"
+      : view.sources ? "click cells to see where they went" : "kept for the end of each layer only";
     note.textContent = pointer.cells.size
       ? `${pointer.cells.size} of ${rows * columns} cells chosen; click to add or remove.`
-      : view.sources ? "Click here to see which tokens hold a part of the image." : "";
+      : "";
     for (const cell of pointer.cells) drawMark(place, rows, columns, Math.floor(cell / columns), cell % columns);
   }
   drawBox(place);
@@ -229,17 +235,21 @@ function drawReachPicture() {
 
 function drawGroups(place) {
   const [rows, columns] = view.reach.groups.shape;
-  drawBorders(place, rows, columns, (cell) => view.groups[cell], "rgba(255,255,255,.85)", 3);
-  drawBorders(place, rows, columns, (cell) => view.groups[cell], "#111111", 1.4);
+  const fine = view.reach.tiles > 400;
+  if (!fine) drawBorders(place, rows, columns, (cell) => view.groups[cell], "rgba(255,255,255,.85)", 3);
+  drawBorders(place, rows, columns, (cell) => view.groups[cell], "#111111", fine ? 0.5 : 1.4);
 }
 
-function reachInWords({ read, entering, windows }) {
-  if (!read) return "Each cell stands for several tokens here, so they are not counted.";
+function reachInWords({ read, entering, windows, tiles, sources }) {
+  if (tiles) return `${tiles} separate tiles of ${entering / tiles} tokens: each becomes one token.`;
+  if (!read) return "Cells stand for several of the entering tokens here, so these are not counted.";
   const [least, most] = read;
   const number = least === most ? `${most}` : `${least} to ${most}`;
-  if (windows) return `${windows} separate windows (black lines): each token reads the ${number} tokens of its own window, and no others.`;
-  if (least === entering || least === most && most >= entering - 1) return `Every token reads all ${entering} tokens.`;
-  return `Each token reads ${number} of the ${entering} tokens.`;
+  const out = sources.rows * sources.columns;
+  const left = out && out !== entering ? ` ${entering} go in, ${out} come out.` : "";
+  if (windows) return `${windows} separate windows: each token reads the ${number} tokens of its own window, and no others.`;
+  if (least === most && most >= entering - 1) return `Every token reads all ${entering} tokens.`;
+  return `Each token reads ${number} of the ${entering} tokens.${left}`;
 }
 
 function drawTokensPicture(token) {
@@ -265,14 +275,16 @@ function drawTokensPicture(token) {
   const held = pointer.cells.size && view.sources ? heldBy(view.sources, view.cells, pointer.cells) : null;
   if (held) drawHeld(place, held);
   else drawLabels(place);
-  if (view.groups && view.groups.length === map.rows * map.columns) drawGroups(place);
-  if (token?.row !== undefined) drawMark(place, map.rows, map.columns, token.row, token.column);
+  if (view.reach?.windows && view.groups.length === map.rows * map.columns) drawGroups(place);
+  const fits = token?.row !== undefined && token.row < map.rows && token.column < map.columns;
+  if (fits) drawMark(place, map.rows, map.columns, token.row, token.column);
   caption.textContent = held
     ? `${across(map.rows, map.columns)}; dark ones hold what you chose`
-    : `${across(map.rows, map.columns)}; click one to see where its content came from`;
+    : `${across(map.rows, map.columns)}; click one to see ${view.sources ? "where its content came from" : "what it reads"}`;
+  if (!view.sources && !view.reach && !held) caption.textContent = across(map.rows, map.columns);
   note.textContent = held
     ? `The darkest token is to ${percent(Math.max(...held), 2)} made of the chosen cells.`
-    : labelInWords(map.mean, token);
+    : labelInWords(map.mean, fits ? token : null);
   canvas.setAttribute("aria-label", `Tokens in ${across(map.rows, map.columns)}. ${note.textContent} Arrow keys move the chosen token.`);
 }
 
