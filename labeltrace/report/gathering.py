@@ -55,15 +55,13 @@ def gather(
         LabelTraceError: the model cannot be captured or traced.
     """
     batch = mix(photographs)
-    image = normalise(batch.images, loaded.mean, loaded.std)
+    images = normalise(batch.images, loaded.mean, loaded.std)
     task = progress.add_task(f"tracing {name}", total=None)
-    observer = Observer(loaded.model, image.repeat(2, 1, 1, 1))
+    observer = Observer(loaded.model, images)
     trace = observer.trace
-    count = max(1, trace.capture.batch_range[0])
-    images, labels = (part.expand(count, -1, -1, -1) for part in (image, batch.labels))
     progress.update(task, description="label maps")
     places = separable(observer.places())
-    maps = label_maps(observer, images, labels, places)
+    maps = label_maps(observer, images, batch.labels, places)
     progress.remove_task(task)
     folding = folding_of(trace, loaded.model, [node.module_path for node in flow_nodes(trace)])
     found_stops = stops(trace, folding, places)

@@ -41,8 +41,8 @@ def label_maps(
 
     Args:
         observer: the model.
-        images: (B, C, H, W), equal ones.
-        labels: (B, 2, H, W).
+        images: (1, C, H, W).
+        labels: (1, 2, H, W).
         places: by node; places with one field share a map.
     """
     firsts: dict[Field, Place] = {}

@@ -32,7 +32,7 @@ def origins(
 
     Args:
         observer: the model.
-        images: (B, C, H, W), equal ones.
+        images: (1, C, H, W).
         places: by name.
         grids: where their tokens lie, by the same names.
         cells: rows and columns.

@@ -61,7 +61,7 @@ def reaches(
 
     Args:
         observer: the model.
-        images: (B, C, H, W), equal ones.
+        images: (1, C, H, W).
         steps: of :func:`moving_steps`.
         side: how many rows and columns of tokens are kept of a step.
         progress: shows how far it is.
