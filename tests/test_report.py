@@ -2,97 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-import functools
 import json
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from rich.progress import Progress
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from labeltrace import cli, labels_at
-from labeltrace.demo import mix
 from labeltrace.flow import Operation
-from labeltrace.model_loading import LoadedModel
 from labeltrace.observing import Observer
-from labeltrace.photographs import normalise, sample_photographs
-from labeltrace.report import Report, ReportError, gather, page, writable
+from labeltrace.report import ReportError, page, writable
 from labeltrace.report.gathering import MANY, SMALLEST_SIDE, _side
 from tests.small_models import (
-    SIZES,
     attention_maps,
-    seeded,
     small_convnext,
     small_swin,
     small_vit,
 )
+from tests.small_reports import (
+    document,
+    images_and_labels,
+    levels,
+    loaded,
+    maxima_of_tokens,
+    node_named,
+    report_of,
+    shares,
+)
 
 HALF_A_LEVEL = 0.5 / 255 + 1e-6
 CELLS = (5, 7)  # small_vit's patches
-
-
-class MaximaOfTokens(nn.Module):
-    """Patches in a module called twice, a hidden layer of token mixing, the largest of all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, 5, 4, 4)
-        self.act = nn.GELU()
-        self.mix = nn.Sequential(nn.Linear(35, 11), nn.GELU(), nn.Linear(11, 35))
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.act(self.patches(images)).flatten(2)
-        return self.act(x + self.mix(x)).amax(2)
-
-
-def loaded(make: Callable[[], nn.Module]) -> LoadedModel:
-    return LoadedModel(make(), (3, *SIZES.get(make, (20, 28))))
-
-
-def maxima_of_tokens() -> nn.Module:
-    return seeded(MaximaOfTokens)
-
-
-@functools.cache
-def report_of(make: Callable[[], nn.Module]) -> Report:
-    model = loaded(make)
-    photographs = sample_photographs(model.input_size[1:])
-    quiet = Progress(disable=True)
-    return gather(make.__name__, model, photographs, weights="Random weights.", progress=quiet)
-
-
-def document(make: Callable[[], nn.Module]) -> dict[str, Any]:
-    return json.loads(report_of(make).json())
-
-
-@functools.cache
-def images_and_labels(make: Callable[[], nn.Module]) -> tuple[Tensor, Tensor]:
-    model = loaded(make)
-    batch = mix(sample_photographs(model.input_size[1:]))
-    return normalise(batch.images, model.mean, model.std), batch.labels
-
-
-def levels(packed: dict[str, Any]) -> Tensor:
-    data = zlib.decompress(base64.b64decode(packed["data"]))
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(packed["shape"])
-
-
-def shares(sources: dict[str, Any]) -> Tensor:
-    roots = levels(sources["cells"]).double() / 255
-    return roots.square() * torch.tensor(sources["peaks"]).double()[:, None, None]
-
-
-def node_named(report: dict[str, Any], name: str) -> dict[str, Any]:
-    (found,) = (node for node in report["nodes"] if node["name"] == name)
-    return found
-
-
 MODELS = [small_vit, small_swin, small_convnext, maxima_of_tokens]
 
 
@@ -282,7 +224,7 @@ def test_what_cannot_be_done_is_said_and_leaves_no_file(
 
 def test_the_command_writes_a_page_for_images_that_are_not_square(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
-    name = "tests.test_report:maxima_of_tokens"
+    name = "tests.small_reports:maxima_of_tokens"
     result = CliRunner().invoke(
         cli.app, ["report", name, "--image-size", "20x28", "-o", str(target)]
     )
