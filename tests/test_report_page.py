@@ -15,7 +15,7 @@ from torch import nn
 
 from labeltrace.report import page as page_text
 from tests.small_models import small_swin, small_vit
-from tests.small_reports import document, levels, report_of, shares
+from tests.small_reports import document, report_of, shares
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BLOCK = "layers.0.blocks.1"
@@ -205,9 +205,13 @@ def test_the_slider_goes_through_the_layers(show: Callable[..., Any]) -> None:
     assert int(view.input_value("#layer")) == len(report["layers"]) - 1
 
 
-def heat_is_true(view: Any, figure: str, roots: Any, skip: set[tuple[int, int]]) -> None:
-    """Each cell's pixel is the colour of its level over the photograph, whatever that is there."""
-    rows, columns = roots.shape
+def heat_is_true(
+    view: Any, figure: str, sources: dict[str, Any], token: int, skip: set[tuple[int, int]]
+) -> None:
+    """Each cell's pixel is the colour of its share over the photograph, whatever that is there."""
+    found = shares(sources)[token]
+    rows, columns = found.shape
+    roots = (found / max(float(found.max()), 4 / found.numel())).sqrt()
     read = """([figure, rows, columns]) => {
         const { canvas } = figures[figure];
         const copy = new OffscreenCanvas(canvas.width, canvas.height);
@@ -223,7 +227,7 @@ def heat_is_true(view: Any, figure: str, roots: Any, skip: set[tuple[int, int]])
     stops = [255, 190, 40, 0]
     for cell, green in enumerate(greens):
         row, column = divmod(cell, columns)
-        place = float(roots[row, column]) / 255 * 3
+        place = float(roots[row, column]) * 3
         low = min(int(place), 2)
         heat = stops[low] + (stops[low + 1] - stops[low]) * (place - low)
         if (row, column) not in skip:
@@ -243,14 +247,14 @@ def test_a_click_on_a_token_shows_where_its_content_came_from(show: Callable[...
         assert f"row {row + 1}, column {column + 1}" in told
         assert percent(sources["peaks"][token]) in told
         around = {(row + r, column + c) for r in (-1, 0, 1) for c in (-1, 0, 1)}  # its frame
-        heat_is_true(view, "image", levels(sources["cells"])[token], around)
+        heat_is_true(view, "image", sources, token, around)
         (node,) = (
             n
             for n in report["nodes"]
             if n["path"] == "blocks.1.attn" and n["operation"] == "spatial mixing"
         )
         reach = report["reaches"][node["reach"]]["sources"]
-        heat_is_true(view, "reach", levels(reach["cells"])[token], around)
+        heat_is_true(view, "reach", reach, token, around)
         assert percent(reach["elsewhere"][token]) in note(view, "reach")
     view.click("#others button")
     settled(view)

@@ -114,7 +114,7 @@ function showScale() {
   ];
   part("scale").replaceChildren(
     "Tokens: ", ends[0], gradient(heat ? heatColour : labelColour), ends[1],
-    " · other pictures: none", gradient(heatColour), "most (by root)",
+    " · other pictures: none", gradient(heatColour), "most",
   );
   part("scale").hidden = !view.map?.rows;
 }

@@ -163,16 +163,32 @@ function placeTitles() {
   });
 }
 
+/** More nodes than this are not laid out in a second or two. */
+const MOST_NODES = 600;
+
 /** Fold or unfold a module. */
 function toggle(index) {
   if (open.has(index)) open.delete(index);
-  else open.add(index);
+  else unfold([index]);
   draw(moduleId(index));
 }
 
-function foldAll() {
+/** Unfold modules; all others are folded first where the graph would grow too large to lay out. */
+function unfold(modules) {
+  modules.forEach((module) => open.add(module));
+  if (elements().filter(({ data }) => data.first !== undefined).length <= MOST_NODES) return;
+  const outer = modules.flatMap((module) => modulesAround(module));
+  resetFolds();
+  outer.forEach((module) => open.add(module));
+}
+
+function resetFolds() {
   open.clear();
   report.modules.forEach((module, index) => module.open && open.add(index));
+}
+
+function foldAll() {
+  resetFolds();
   draw();
 }
 
@@ -185,7 +201,7 @@ function unfoldAll() {
 function reveal(index) {
   const hiding = modulesAround(report.nodes[index].module).filter((module) => !open.has(module));
   if (!hiding.length) return;
-  hiding.forEach((module) => open.add(module));
+  unfold(hiding);
   draw();
 }
 

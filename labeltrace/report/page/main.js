@@ -71,6 +71,8 @@ function visible(chosen) {
   return chosenById(standIn(inside));
 }
 
+part("unfold").disabled = report.nodes.length > MOST_NODES;
+if (part("unfold").disabled) part("unfold").title = `${report.nodes.length} nodes are too many to draw at once; click a module to unfold it`;
 part("fold").addEventListener("click", () => redrawn(foldAll));
 part("unfold").addEventListener("click", () => redrawn(unfoldAll));
 part("zoom-in").addEventListener("click", () => zoomBy(1.25));
@@ -116,7 +118,7 @@ function showHeader() {
   part("limits").textContent =
     `Provenance is kept for the end of each layer and up to ${report.sources.reduce((most, one) => Math.max(most, one.kept_rows.length * one.kept_columns.length), 0)} ` +
     `tokens of it, evenly spread (a click takes the nearest one), over ${across(...report.cells)} cells of the image, to 1/255 of each token's ` +
-    "largest share. Label maps have at most 56 cells a side.";
+    "largest share. The darkest colour is that share, or four times an even one if this is more. Label maps have at most 56 cells a side.";
   const used = Object.keys(OPERATIONS).filter((name) => name in report.operations);
   part("legend").replaceChildren(
     ...used.map((operation) => {

@@ -49,10 +49,13 @@ function pointed(sources) {
 const tokenName = (token) =>
   token.other === undefined ? `the token in row ${token.row + 1}, column ${token.column + 1}` : `token ${token.other}`;
 
-/** The levels of the cells in a token, as a slice of all tokens' cells. */
+/** The levels of the cells in a token, and how dark the largest of them is drawn. */
 function cellsOf(sources, bytes, token) {
   const [, rows, columns] = sources.cells.shape;
-  return { rows, columns, values: bytes.subarray(token.index * rows * columns, (token.index + 1) * rows * columns) };
+  const values = bytes.subarray(token.index * rows * columns, (token.index + 1) * rows * columns);
+  // The darkest colour is the largest share, or four times an even one: what is even is not dark.
+  const strength = Math.sqrt(Math.min((sources.peaks[token.index] * rows * columns) / 4, 1));
+  return { rows, columns, values, strength };
 }
 
 /** A share, by the token's largest one, from a level: levels are of its root. */
@@ -149,9 +152,9 @@ function drawMark({ pen, width, height }, rows, columns, row, column) {
   }
 }
 
-function drawHeat(place, { rows, columns, values }) {
+function drawHeat(place, { rows, columns, values, strength }) {
   drawPhotograph(place, 1);
-  drawCells(place, rows, columns, (cell) => heatColour(values[cell] / 255), () => 0.82);
+  drawCells(place, rows, columns, (cell) => heatColour((values[cell] / 255) * strength), () => 0.82);
 }
 
 // The three of them.
