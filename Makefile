@@ -8,13 +8,15 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 ARGS ?=
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 BIN := $(VENV)/bin
 # The outer pip installs, since Debian's Python cannot put a pip into a virtual environment.
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo fuzz validate mutate sweep lint types docs serve-docs pictures format clean
+.PHONY: help demo test browser zoo fuzz validate mutate sweep lint types docs serve-docs pictures
+.PHONY: format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +27,10 @@ demo: $(VENV)/.installed ## align two CutMix-ed photographs through four models,
 # One thread for each process: together they already use every core.
 test: $(VENV)/.installed ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+browser: ## install Debian's Chromium for the tests of the report page, where there is none
+	@for name in $(BROWSERS); do command -v $$name && exit; done; \
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium
 
 zoo: $(VENV)/.installed ## trace the smallest model of each family, check the numbers of a dozen
 	OMP_NUM_THREADS=1 $(BIN)/labeltrace zoo sweep --numeric-of 12 --jobs $(WORKERS) \

@@ -1,4 +1,4 @@
-"""The command line: ``labeltrace explain``, ``demo``, ``train`` and ``zoo``."""
+"""The command line: ``labeltrace explain``, ``demo``, ``report``, ``train`` and ``zoo``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from rich.table import Table
 
 import labeltrace
 from labeltrace.aligned import trace
-from labeltrace.command_errors import errors_told
+from labeltrace.command_errors import errors_told, import_from_here
 from labeltrace.demo import run_demo
 from labeltrace.explaining import node_table
 from labeltrace.model_loading import load_model
 from labeltrace.node import TracedNode
 from labeltrace.photographs import read_photograph, sample_photographs
+from labeltrace.report_command import report_command
 from labeltrace.tracing import Trace
 from labeltrace.train_commands import train_command
 from labeltrace.zoo_commands import app as zoo
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(zoo, name="zoo")
+app.command("report")(report_command)
 app.command("train")(train_command)
 
 
@@ -70,7 +72,7 @@ def explain(
     ] = False,
 ) -> None:
     """Say what every node of a model does to labels, grouped by module."""
-    _import_from_here()
+    import_from_here()
     # What a factory prints is no part of the answer.
     with errors_told(), contextlib.redirect_stdout(sys.stderr):
         loaded = load_model(model, image_size=image_size, device="meta")
@@ -200,12 +202,6 @@ def _approximations(found: Trace) -> dict[str, list[str]]:
 def _console() -> Console:
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if known else WIDTH_OF_FILES)
-
-
-def _import_from_here() -> None:
-    """Find the user's packages in the folder where the command runs, as ``python -m`` does."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
 
 
 def _make_folder(folder: Path) -> None:

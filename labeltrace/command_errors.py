@@ -1,8 +1,10 @@
-"""Errors that a user of the command line is to read."""
+"""What commands share: errors for a user to read, and where a user's own packages are."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 
 import typer
@@ -19,3 +21,9 @@ def errors_told() -> Iterator[None]:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+
+
+def import_from_here() -> None:
+    """Find the user's packages in the folder where the command runs, as ``python -m`` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

@@ -18,11 +18,10 @@ from labeltrace.aligned import align
 from labeltrace.errors import LayoutError
 from labeltrace.figures import LabelMaps, label_map_figure
 from labeltrace.mixing import CutMix, MixedBatch
-from labeltrace.model_loading import LoadedModel, WeightsUnavailableError, load_model
+from labeltrace.model_loading import LoadedModel, load_model, load_or_random
 from labeltrace.photographs import Photograph, normalise
 
 MIXING_SEED = 41  # a box that leaves something to see of both sample photographs
-WEIGHTS_SEED = 0
 DECIMALS = 3  # of the ratios in the table: random weights change them by little
 
 Loader = Callable[..., LoadedModel]
@@ -131,7 +130,7 @@ def run_demo(
     told = ""
     for number, model in enumerate(models, 1):
         with console.status(f"{model.title} ({number} of {len(models)})"):
-            loaded, missing = _load(model, pretrained, load)
+            loaded, missing = load_or_random(model.name, pretrained=pretrained, load=load)
             if missing:
                 why = "likewise" if missing == told else missing
                 console.print(f"{model.title} goes on with random weights: {why}", markup=False)
@@ -229,19 +228,3 @@ def label_grid(features: Tensor, labels: Tensor, prefix_tokens: int = 0) -> Tens
             f"{grid.shape[-1]} tokens after {prefix_tokens} prefix tokens form no square map"
         )
     return grid.unflatten(-1, (side, side))
-
-
-def _load(model: DemoModel, pretrained: bool, load: Loader) -> tuple[LoadedModel, str]:
-    """The model, and why it lacks the trained weights that were asked for, or nothing.
-
-    Random weights are the same in each run.
-    """
-    missing = ""
-    if pretrained:
-        try:
-            return load(model.name, pretrained=True), ""
-        except WeightsUnavailableError as error:
-            missing = str(error)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(WEIGHTS_SEED)
-        return load(model.name, pretrained=False), missing

@@ -25,6 +25,7 @@ from labeltrace.errors import LabelTraceError
 
 DEFAULT_INPUT_SIZE = (3, 224, 224)
 CONNECT_SECONDS = 4.0
+WEIGHTS_SEED = 0  # of random weights
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # What a download raises: file and connection errors, and those of the hub's own HTTP library, which
 # is not the same in each of its versions but always has the base class of the hub's error.
@@ -66,7 +67,7 @@ class LoadedModel:
 def load_model(
     name: str,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     pretrained: bool = False,
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
@@ -77,8 +78,8 @@ def load_model(
         name: a timm model name, with or without the tag of its weights, or
             ``package.module:factory``: a callable without arguments (or a module instance) in
             something that Python can import.
-        image_size: height and width of the inputs; None for the model's own, which is the
-            ``input_size`` of its ``pretrained_cfg`` (timm's convention), else 224.
+        image_size: height and width of the inputs, one number for both; None for the model's own,
+            which is the ``input_size`` of its ``pretrained_cfg`` (timm's convention), else 224.
         pretrained: whether to load timm's trained weights, from the hub or its cache.
         device: where timm models are built; ``"meta"`` costs no memory.  A factory builds its
             model where it likes.
@@ -95,12 +96,44 @@ def load_model(
     return _from_timm(name, image_size, pretrained, device, options or {})
 
 
+def load_or_random(
+    name: str,
+    *,
+    pretrained: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    load: Callable[..., LoadedModel] = load_model,
+) -> tuple[LoadedModel, str]:
+    """The model, and why it lacks the trained weights that were asked for, or nothing.
+
+    Random weights are the same in each run.
+
+    Args:
+        name: as for :func:`load_model`.
+        pretrained: whether to ask for trained weights.
+        image_size: likewise.
+        load: how a name becomes a model.
+
+    Raises:
+        ModelLoadingError: there is no such model, or building it failed.
+    """
+    size = {} if image_size is None else {"image_size": image_size}
+    missing = ""
+    if pretrained:
+        try:
+            return load(name, pretrained=True, **size), ""
+        except WeightsUnavailableError as error:
+            missing = str(error)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(WEIGHTS_SEED)
+        return load(name, pretrained=False, **size), missing
+
+
 # timm. --------------------------------------------------------------------------------------------
 
 
 def _from_timm(
     name: str,
-    image_size: int | None,
+    image_size: int | tuple[int, int] | None,
     pretrained: bool,
     device: str,
     given: Mapping[str, Any],
@@ -257,12 +290,12 @@ def _building(what: str, verb: str = "building") -> Iterator[None]:
         ) from error
 
 
-def _described(model: nn.Module, image_size: int | None) -> LoadedModel:
+def _described(model: nn.Module, image_size: int | tuple[int, int] | None) -> LoadedModel:
     """A model with the input size, mean and standard deviation that its own config states."""
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = config.get("input_size") or DEFAULT_INPUT_SIZE
     if image_size is not None:
-        height = width = image_size
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     return LoadedModel(
         model,
         (channels, height, width),

@@ -22,22 +22,22 @@ class PhotographError(LabelTraceError):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Photograph:
-    """A square photograph.
+    """A photograph.
 
     Attributes:
         name: what it is called in tables and figures.
-        pixels: (3, size, size) float32 in [0, 1], RGB.
+        pixels: (3, height, width) float32 in [0, 1], RGB.
     """
 
     name: str
     pixels: Tensor
 
 
-def sample_photographs(size: int = 224) -> tuple[Photograph, Photograph]:
+def sample_photographs(size: int | tuple[int, int] = 224) -> tuple[Photograph, Photograph]:
     """The two photographs that scikit-learn ships: a Chinese temple and a flower.
 
     Args:
-        size: height and width in pixels.
+        size: height and width in pixels; one number for both.
 
     Raises:
         PhotographError: scikit-learn is not installed.
@@ -51,18 +51,18 @@ def sample_photographs(size: int = 224) -> tuple[Photograph, Photograph]:
             f"`pip install 'labeltrace[demo]'`, or pass two images of your own"
         ) from error
     first, second = (
-        Photograph(name, _square(Image.fromarray(load_sample_image(f"{name}.jpg")), size))
+        Photograph(name, _fitted(Image.fromarray(load_sample_image(f"{name}.jpg")), size))
         for name in SAMPLE_NAMES
     )
     return first, second
 
 
-def read_photograph(path: str | Path, size: int = 224) -> Photograph:
-    """An image file of any format that Pillow reads, cut to a square around its middle.
+def read_photograph(path: str | Path, size: int | tuple[int, int] = 224) -> Photograph:
+    """An image file of any format that Pillow reads, cut to size around its middle.
 
     Args:
         path: the file; its name without the ending becomes the photograph's.
-        size: height and width in pixels.
+        size: height and width in pixels; one number for both.
 
     Raises:
         PhotographError: there is no such file, or it is not an image.
@@ -77,7 +77,7 @@ def read_photograph(path: str | Path, size: int = 224) -> Photograph:
         raise PhotographError(
             f"{path} cannot be read: {error.strerror or error}; give the path of an image file"
         ) from error
-    return Photograph(path.stem, _square(upright, size))
+    return Photograph(path.stem, _fitted(upright, size))
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -91,7 +91,8 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[:, None, None]
 
 
-def _square(image: Image.Image, size: int) -> Tensor:
-    """The middle of an image at the wanted size: (3, size, size) float32 in [0, 1]."""
-    fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+def _fitted(image: Image.Image, size: int | tuple[int, int]) -> Tensor:
+    """The middle of an image at the wanted size: (3, height, width) float32 in [0, 1]."""
+    height, width = (size, size) if isinstance(size, int) else size
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     return torch.from_numpy(numpy.array(fitted)).permute(2, 0, 1).float().div(255)

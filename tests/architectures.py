@@ -343,6 +343,8 @@ def _normalisation(draw: Draw, state: State) -> Stage:
     if prod(state.space) < 2:
         choice = "batch"
     promise = Promise.EQUAL if choice == "batch" else Promise.SOUND
+    if choice == "instance":  # the sum of a map is nought after it: a later mean tells nothing
+        promise = Promise.NONE
     return Stage(_shifted(layers[choice]), replace(state, gate=False), promise)
 
 
@@ -404,7 +406,7 @@ def _moved(draw: Draw, state: State) -> Stage:
         ]
         colons = ", ".join(":" for _ in range(dim))
         options += [(f"x[{colons}, ::2]", (size + 1) // 2), (f"x[{colons}, 1:]", size - 1)]
-    options += [(f"x.index_select({dim}, self.index)", 3)]
+        options += [(f"x.index_select({dim}, self.index)", 3)]
     if size % 2 == 0:
         half = f"x.unflatten({dim}, (2, {size // 2}))"
         options += [
@@ -1029,7 +1031,7 @@ def _stage(draw: Draw, state: State, depth: int) -> Stage:
         options = [stage for stage in options if stage not in BESIDE_CHANNELS]
     nested: list[Callable[..., Stage]] = []
     if depth < 2:
-        nested = [n for n in NESTED if n is not _split or state.channels > 1]
+        nested = [n for n in NESTED if n is not _split or state.channels > 3]
         nested += [] if state.is_map else [_joined_tokens]
     chosen = draw(st.sampled_from([*options, *nested, *nested]))
     stage = chosen(draw, state, depth) if chosen in nested else chosen(draw, state)

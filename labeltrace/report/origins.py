@@ -1,0 +1,57 @@
+"""Where the content of tokens came from, since the input: provenance of a sample of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from labeltrace.analysis.chunks import chunks, joined, one_hot_image
+from labeltrace.analysis.input_cells import cell_of
+from labeltrace.observing import Observer
+from labeltrace.place import Place, observed
+from labeltrace.report.content import Sources
+from labeltrace.report.sampling import Sample
+from labeltrace.token_grid import TokenGrid
+
+
+def origins(
+    observer: Observer,
+    images: Tensor,
+    places: Mapping[str, Place],
+    grids: Mapping[str, TokenGrid | None],
+    cells: tuple[int, int],
+    side: int,
+    progress: Progress,
+) -> dict[str, Sources]:
+    """The shares of the image's cells in tokens of each place.
+
+    As :func:`labeltrace.analysis.provenance`, of which a sample of tokens is kept.
+
+    Args:
+        observer: the model.
+        images: (1, C, H, W).
+        places: by name.
+        grids: where their tokens lie, by the same names.
+        cells: rows and columns.
+        side: how many rows and columns of tokens are kept of a place.
+        progress: shows how far it is.
+    """
+    program = observer.program(observed(observer.trace, places.values()))
+    samples: dict[str, Sample] = {}
+    parts: dict[str, list[Tensor]] = {name: [] for name in places}
+    cell = cell_of(cells, images)
+    runs = chunks(len(images), cell.shape, cells[0] * cells[1])
+    for run in progress.track(runs, description="where tokens came from"):
+        image = one_hot_image(cell, run, len(images))
+        for name, found in zip(places, observer.run_program(program, images, image), strict=True):
+            if name not in samples:
+                samples[name] = Sample.of(grids[name], found.shape[1], side)
+            kept = found[:1, samples[name].index.to(found.device)]
+            parts[name].append(kept.to("cpu", torch.float32))
+    return {
+        name: samples[name].sources(joined(iter(kept))[0].unflatten(-1, cells))
+        for name, kept in parts.items()
+    }

@@ -1,0 +1,107 @@
+"""``labeltrace report``: a model as one page to explore."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from labeltrace.command_errors import errors_told, import_from_here
+from labeltrace.model_loading import load_or_random
+from labeltrace.photographs import read_photograph, sample_photographs
+from labeltrace.report import gather, page, writable
+
+SIZE = re.compile(r"(\d+)(?:x(\d+))?")
+
+
+def report_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A timm name, or package.module:factory.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page, an HTML file.")] = Path(
+        "report.html"
+    ),
+    images: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="FIRST SECOND", help="Two image files of your own."),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="224, or HEIGHTxWIDTH; else the model's own."),
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Trained weights, fetched by timm.")
+    ] = False,
+) -> None:
+    """Write one HTML page to explore what a model does with the tokens of two photographs."""
+    size = _size(image_size)
+    import_from_here()
+    disable_progress_bars()  # of downloads: they would write across our own
+    console = Console(stderr=True)
+    started = time.monotonic()
+    with errors_told(), writable(output) as write, contextlib.redirect_stdout(sys.stderr):
+        if images is not None:  # before the model is built, which takes longer
+            for path in images:
+                read_photograph(path)
+        with _progress(console) as progress:
+            task = progress.add_task(f"building {model}", total=None)
+            loaded, missing = load_or_random(model, pretrained=pretrained, image_size=size)
+            progress.remove_task(task)
+            if missing:
+                console.print(f"{model} goes on with random weights: {missing}", markup=False)
+            fitting = loaded.input_size[1:]
+            photographs = (
+                (read_photograph(images[0], fitting), read_photograph(images[1], fitting))
+                if images
+                else sample_photographs(fitting)
+            )
+            report = gather(
+                model,
+                loaded,
+                photographs,
+                weights=_weights(model, random=not pretrained or bool(missing)),
+                progress=progress,
+            )
+        text = page(report)
+        write(text)
+    seconds = time.monotonic() - started
+    typer.echo(f"Report: {output} ({len(text.encode()) / 2**20:.1f} MB, {seconds:.0f} s)")
+
+
+def _weights(model: str, *, random: bool) -> str:
+    if ":" in model:
+        return "Weights as the factory made them."
+    if random:
+        return "Random weights: without training, tokens blend towards the average of all."
+    return "Trained weights."
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = SIZE.fullmatch(text)
+    if found is None or 0 in (sizes := (int(found[1]), int(found[2] or found[1]))):
+        raise typer.BadParameter(
+            f"{text} is no image size; write 224, or 192x320 for height and width"
+        )
+    return sizes
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
