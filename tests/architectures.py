@@ -828,9 +828,13 @@ def _transposed_convolution(draw: Draw, state: State) -> Stage:
 
 
 def _repetition(draw: Draw, state: State) -> Stage:
-    """Positions or channels more than once."""
+    """Positions or channels more than once.
+
+    A single position repeated beside others is one label throughout, and an error for convolutions.
+    """
     rank = len(state.space) + 2
-    dim = draw(st.integers(1, rank - 1))
+    sizes = (state.channels, *state.space) if state.is_map else (*state.space, state.channels)
+    dim = draw(st.sampled_from([axis for axis, size in enumerate(sizes, 1) if size > 1]))
     counts = ", ".join("2" if axis == dim else "1" for axis in range(rank))
     texts = (f"x.repeat({counts})", f"x.tile({counts})", f"x.repeat_interleave(2, {dim})")
     text = str(_pick(draw, *texts))
