@@ -925,7 +925,11 @@ def _gated(draw: Draw, state: State, depth: int) -> Stage:
     mean = "y[0].mean((2, 3), keepdim=True)" if state.is_map else "y[0].mean(1, True)"
     text = str(
         _pick(
-            draw, "x * y[0].sigmoid()", f"x * {mean}.sigmoid()", "torch.tanh(x) * y[0]", "x * y[0]"
+            draw,
+            "x * y[0].sigmoid()",
+            f"x * {mean}.sigmoid()",
+            "torch.tanh(x + 0.3) * y[0]",
+            "x * y[0]",
         )
     )
     after = replace(state, blended=True, gate=False)

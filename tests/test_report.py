@@ -210,7 +210,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         (["no_such_model"], "no model named"),
         (["vit_tiny_patch16_224", "--images", "no.png", "no.png"], "no.png cannot be read"),
         (["vit_tiny_patch16_224", "-o", "nowhere/report.html"], "nowhere"),
-        (["vit_tiny_patch16_224", "--image-size", "0x3"], "no image size"),
+        (["vit_tiny_patch16_224", "--image-size", "0x3"], "no image size; write 224, or 192x320"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_no_file(
