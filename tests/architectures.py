@@ -929,7 +929,7 @@ def _gated(draw: Draw, state: State, depth: int) -> Stage:
             "x * y[0].sigmoid()",
             f"x * {mean}.sigmoid()",
             "torch.tanh(x + 0.3) * y[0]",
-            "x * y[0]",
+            "(x + 0.3) * y[0]",
         )
     )
     after = replace(state, blended=True, gate=False)
