@@ -37,6 +37,8 @@ TEST_FILES = tuple(
         "custom_rules",
         "error_messages",
         "flattening",
+        "followed_maxima",
+        "rewrites",
         "golden_counts",
         "replicas",
         "random_architectures",
