@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import sys
 import time
@@ -30,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -183,14 +183,12 @@ def main() -> None:
     title += f"{options.dtype}, {options.device}, {options.clock} time"
     Console(width=None if sys.stdout.isatty() else 140).print(table(results, title))
     if options.json:
-        machine = {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if options.device == "cuda" else None,
-        }
         given = {name: value for name, value in vars(options).items() if name != "json"}
-        document = {"machine": machine, "options": given, "results": [asdict(r) for r in results]}
+        document = {
+            "machine": machine(options.device),
+            "options": given,
+            "results": [asdict(result) for result in results],
+        }
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

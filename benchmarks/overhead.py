@@ -30,7 +30,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -45,6 +44,7 @@ import timm
 import torch
 from arithmetic import Arithmetic, label_operations, step_operations
 from dense_labels import DenseLabels
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -336,18 +336,6 @@ def _entry(model: nn.Module, name: str) -> Tensor:
 
 
 # Reports.
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What the numbers were taken on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-    }
 
 
 def table(results: Sequence[Result], title: str) -> Table:

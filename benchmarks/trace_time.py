@@ -18,17 +18,16 @@ import argparse
 import gc
 import json
 import math
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 from timm.data import resolve_model_data_config
@@ -129,17 +128,6 @@ def growth(results: Sequence[Result], of: Callable[[Result], float]) -> float:
     nodes = [math.log(result.nodes) for result in results]
     times = [math.log(of(result)) for result in results]
     return statistics.linear_regression(nodes, times).slope
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def table(results: Sequence[Result]) -> Table:

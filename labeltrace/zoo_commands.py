@@ -11,19 +11,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from labeltrace import models_zoo
 from labeltrace.command_errors import errors_told
 from labeltrace.models_zoo.family import MEASURED_FILE
+from labeltrace.progress_bars import counting_bar
 from labeltrace.zoo_sweep import coverage, expected, records, workers
 from labeltrace.zoo_sweep.records import Outcome, Task
 
@@ -138,15 +131,7 @@ def _with_progress(
 ) -> Iterator[Outcome]:
     """Run the tasks under a bar with the time left; failures are told at once."""
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with counting_bar(console) as progress:
         bar = progress.add_task("Sweep", total=total, completed=total - len(tasks))
         for outcome in workers.run(tasks, jobs, limits):
             progress.update(bar, advance=1, description=outcome.task.model)

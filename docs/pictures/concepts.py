@@ -80,13 +80,19 @@ def operations() -> Figure:
     return figure
 
 
-def attention() -> Figure:
-    """Labels of tokens, an attention matrix, and the labels that it makes of them."""
-    generator = torch.Generator().manual_seed(5)
+def _tokens(seed: int) -> tuple[Tensor, _Attention, Tensor, Tensor]:
+    """Features (1, 16, 8), a layer for them, the first source's (4, 4) share, labels (1, 2, 16)."""
+    generator = torch.Generator().manual_seed(seed)
     features = torch.randn(1, 16, 8, generator=generator)
     layer = _Attention(generator)
     label = box_labels(4, 4, (0.5, 1.0, 3.0, 4.0))
     labels = torch.stack([label, 1 - label]).flatten(1)[None]
+    return features, layer, label, labels
+
+
+def attention() -> Figure:
+    """Labels of tokens, an attention matrix, and the labels that it makes of them."""
+    features, layer, label, labels = _tokens(5)
     after = labeltrace.align(layer, channel_dim=-1)(features, labels)[1][0, :, 0].view(4, 4)
     matrix = labeltrace.align(layer, channel_dim=-1)(features, torch.eye(16)[None])[1][0]
 
@@ -111,11 +117,7 @@ def attention() -> Figure:
 
 def residual() -> Figure:
     """Two streams and their sum, whose label is the plain mean."""
-    generator = torch.Generator().manual_seed(11)
-    features = torch.randn(1, 16, 8, generator=generator)
-    layer = _Attention(generator)
-    label = box_labels(4, 4, (0.5, 1.0, 3.0, 4.0))
-    labels = torch.stack([label, 1 - label]).flatten(1)[None]
+    features, layer, label, labels = _tokens(11)
     both = labeltrace.align(_Residual(layer), channel_dim=-1)(features, labels)[1]
     branch = labeltrace.align(layer, channel_dim=-1)(features, labels)[1]
     sizes = features.norm().item(), layer(features).norm().item()

@@ -10,13 +10,11 @@ from torch import Tensor
 from labeltrace.figures.style import (
     SOURCE_COLOURS,
     TEXT,
+    beside_image,
     frame,
     legend_bar,
     mean_and_reach,
-    panel_figure,
-    panels,
     percent,
-    show_pixels,
 )
 
 
@@ -44,10 +42,7 @@ def layer_map_figure(
     """
     if not maps:
         raise ValueError("layer_map_figure needs the map of at least one layer, got none")
-    figure = panel_figure(1 + len(maps), title, height=pixels.shape[1] / pixels.shape[2])
-    first, *others = panels(figure, 1 + len(maps))
-    show_pixels(first, pixels)
-    frame(first, "mixed image", size=TEXT)
+    figure, others = beside_image(pixels, len(maps), title, "mixed image")
     for axes, (name, shares) in zip(others, maps.items(), strict=True):
         shares = shares.detach().cpu()
         mean, reach = mean_and_reach(shares)

@@ -13,11 +13,9 @@ from labeltrace.analysis.input_cells import Provenance
 from labeltrace.figures.style import (
     HEAT_COLOURS,
     TEXT,
+    beside_image,
     frame,
     legend_bar,
-    panel_figure,
-    panels,
-    show_pixels,
 )
 
 LEAST_OPACITY, MOST_OPACITY = 0.3, 0.85  # of cells without a share, and of the largest
@@ -55,10 +53,7 @@ def provenance_figure(
     """
     if not provenances:
         raise ValueError("provenance_figure needs the provenance of at least one place, got none")
-    figure = panel_figure(1 + len(provenances), title, height=pixels.shape[1] / pixels.shape[2])
-    first, *others = panels(figure, 1 + len(provenances))
-    show_pixels(first, pixels)
-    frame(first, "image", size=TEXT)
+    figure, others = beside_image(pixels, len(provenances), title, "image")
     for axes, (name, found) in zip(others, provenances.items(), strict=True):
         chosen = token.get(name) if isinstance(token, Mapping) else token
         if chosen is None:

@@ -11,11 +11,9 @@ from labeltrace.analysis.token_presence import Presence
 from labeltrace.figures.style import (
     CHANGE_COLOURS,
     TEXT,
+    beside_image,
     frame,
     legend_bar,
-    panel_figure,
-    panels,
-    show_pixels,
 )
 
 DOUBLINGS = 2  # the colours span a quarter to four times the even share
@@ -41,10 +39,7 @@ def presence_figure(
             "presence_figure needs a layer whose tokens form a map; those of "
             f"{', '.join(layers) or 'no layer at all'} do not"
         )
-    figure = panel_figure(1 + len(maps), title, height=pixels.shape[1] / pixels.shape[2])
-    first, *others = panels(figure, 1 + len(maps))
-    show_pixels(first, pixels)
-    frame(first, "image", size=TEXT)
+    figure, others = beside_image(pixels, len(maps), title, "image")
     smallest = 2.0**-DOUBLINGS
     for axes, (name, seen) in zip(others, maps.items(), strict=True):
         assert seen.grid is not None

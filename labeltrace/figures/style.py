@@ -68,6 +68,15 @@ def show_pixels(axes: Axes, pixels: Tensor) -> None:
     axes.imshow(pixels.detach().cpu().permute(1, 2, 0).numpy())
 
 
+def beside_image(pixels: Tensor, count: int, title: str, caption: str) -> tuple[Figure, list[Axes]]:
+    """A figure whose first panel is an image (3, H, W), and ``count`` empty ones of its shape."""
+    figure = panel_figure(1 + count, title, height=pixels.shape[1] / pixels.shape[2])
+    first, *others = panels(figure, 1 + count)
+    show_pixels(first, pixels)
+    frame(first, caption, size=TEXT)
+    return figure, others
+
+
 def frame(axes: Axes, title: str, below: str = "", size: int = TEXT + 3) -> None:
     """A picture with words above and below, and no ticks."""
     axes.set_title(title, fontsize=size)

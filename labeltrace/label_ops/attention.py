@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from labeltrace import fused_attention
 from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.notation import Axes, parse_axes, split_shape
+from labeltrace.label_ops.notation import Axes, parse_axes, read_once, split_shape
 
 Names = tuple[str, ...]
 
@@ -81,17 +80,8 @@ class _Plan:
         return tuple((name,) for name in self.batch)
 
 
+@read_once
 def _plan(notation: str) -> _Plan:
-    """The plan of a notation; read once, but by :func:`torch.compile`, which traces no caches."""
-    return _read_plan(notation) if torch.compiler.is_compiling() else _known_plan(notation)
-
-
-@functools.cache
-def _known_plan(notation: str) -> _Plan:
-    return _read_plan(notation)
-
-
-def _read_plan(notation: str) -> _Plan:
     inputs, result_text = notation.split("->")
     map_text, label_text = inputs.split(",")
     axes = parse_axes(map_text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from labeltrace.label_ops.arithmetic import averaged_distributions, label_arithmetic, normalised
-from labeltrace.label_ops.notation import Axes, parse_axes, split_shape
+from labeltrace.label_ops.notation import Axes, parse_axes, read_once, split_shape
 
 
 @label_arithmetic
@@ -106,17 +105,8 @@ class _MixingPlan:
         return tuple(name for axis in self.weight_axes for name in axis)
 
 
+@read_once
 def _mixing_plan(notation: str) -> _MixingPlan:
-    """The plan of a notation; read once, but by :func:`torch.compile`, which traces no caches."""
-    return _read_plan(notation) if torch.compiler.is_compiling() else _known_plan(notation)
-
-
-@functools.cache
-def _known_plan(notation: str) -> _MixingPlan:
-    return _read_plan(notation)
-
-
-def _read_plan(notation: str) -> _MixingPlan:
     inputs, result_text = notation.split("->")
     weight_text, label_text = inputs.split(",")
     weight_axes = parse_axes(weight_text)

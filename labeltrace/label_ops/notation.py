@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
 
 Axes = tuple[tuple[str, ...], ...]
+Plan = TypeVar("Plan")
+
+
+def read_once(read: Callable[[str], Plan]) -> Callable[[str], Plan]:
+    """Read each notation once, but for :func:`torch.compile`, which traces no caches."""
+    known = functools.cache(read)
+
+    @functools.wraps(read)
+    def plan_of(notation: str) -> Plan:
+        return read(notation) if torch.compiler.is_compiling() else known(notation)
+
+    return plan_of
 
 
 def parse_axes(text: str) -> Axes:

@@ -9,15 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from labeltrace.progress_bars import counting_bar
 from labeltrace.training.failures import TrainingError
 from labeltrace.training.machinery import Machinery
 from labeltrace.training.record import EpochResult, Record
@@ -82,15 +75,7 @@ class Bar(Watcher):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=console)
+        self.progress = counting_bar(console)
         self.bar = self.progress.add_task("Training", total=None)
 
     def __enter__(self) -> Bar:

@@ -1,0 +1,21 @@
+"""What the numbers of a benchmark were taken on."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import timm
+import torch
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Versions, processor and threads; the GPU where one was used."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+    }
