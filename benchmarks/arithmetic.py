@@ -2,7 +2,8 @@
 
 Counted on the `meta` device, so nothing is computed.  As `torch.utils.flop_counter` does, these are
 the operations of matrix products and convolutions; element-wise arithmetic is left out.  Fused
-attention counts as the scores and the product with the labels, once for all heads.
+attention counts as the scores and the product with the labels, once for all heads; where the
+model's own call computes the labels too, as the product of each head's probabilities with them.
 """
 
 from __future__ import annotations
@@ -55,12 +56,29 @@ class LabelOperations(Interpreter):
         if target is label_ops.attend:
             self.count += _attention(*args[:3])
             return function(*args, **kwargs)
+        if target is label_ops.attend_within:
+            return self._attend_within(*args, **kwargs)
         with FlopCounterMode(display=False) as counter:
             result = function(*args, **kwargs)
         self.count += int(counter.get_total_flops())
         if target is label_ops.pool and not self.tokens:
             self.tokens = math.prod(result.shape[1:-1])
         return result
+
+    def _attend_within(
+        self,
+        labels: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        notation: str,
+        scale: float | None = None,
+        **sizes: int,
+    ) -> tuple[Tensor, Tensor]:
+        self.count += 2 * math.prod(query.shape[:-1]) * key.shape[-2] * labels.shape[-1]
+        output = nn.functional.scaled_dot_product_attention(query, key, value, scale=scale)
+        attend = inspect.unwrap(label_ops.attend)
+        return output, attend(labels, query, key, notation, scale=scale, **sizes)
 
 
 def _attention(labels: Tensor, query: Tensor, key: Tensor) -> int:

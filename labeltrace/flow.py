@@ -216,16 +216,21 @@ class Mix(Single):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attend(Single):
-    """:class:`Mix` with the probabilities of fused attention, from queries and keys."""
+    """:class:`Mix` with the probabilities of fused attention, from queries and keys.
+
+    ``within`` says that the model's own call may compute the labels beside its output.
+    """
 
     query: Operand
     key: Operand
+    value: Operand
     mask: Operand | None
     is_causal: bool
     scale: float | None
     grouped_heads: bool
     notation: str
     sizes: tuple[tuple[str, int], ...] = ()
+    within: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from labeltrace import label_ops
 from labeltrace.checkpoint_regions import with_checkpoints
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Labels, Operand, Step
+from labeltrace.flow import Attend, Labels, Operand, Step
 from labeltrace.instructions import Instruction, Prior, instruction, reads_prior
 from labeltrace.layout import (
     BATCH,
@@ -86,7 +86,8 @@ class _Generator:
             if node.op == "output":
                 self._output(node)
                 continue
-            self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
+            self.module_path = location(node).module_path
+            self._forward_node(node)
             self._label_steps(node)
         self._drop_unread()
         self.graph.lint()
@@ -151,13 +152,27 @@ class _Generator:
 
     # Steps.
 
-    def _label_steps(self, node: Node) -> None:
-        self.module_path = location(node).module_path
+    def _forward_node(self, node: Node) -> None:
+        """The node's copy, or a call that computes its output and labels in one."""
         for field in self.trace.fields_of(node.name):
-            if field in self.needed:
-                step = self.trace.steps[field]
-                self.fields[field] = self._step(step)
-                self.shapes[self.fields[field]] = step.field_sizes
+            step = self.trace.steps.get(field)
+            if field in self.needed and isinstance(step, Attend) and step.within:
+                planned = instruction(step)
+                assert isinstance(planned, Instruction)
+                both = self._run(planned, "both")
+                self.copies[node] = self.graph.call_function(operator.getitem, (both, 0))
+                self._enter(field, self._call(operator.getitem, (both, 1)))
+                return
+        self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
+
+    def _label_steps(self, node: Node) -> None:
+        for field in self.trace.fields_of(node.name):
+            if field in self.needed and field not in self.fields:
+                self._enter(field, self._step(self.trace.steps[field]))
+
+    def _enter(self, field: Field, node: Node) -> None:
+        self.fields[field] = node
+        self.shapes[node] = self.trace.steps[field].field_sizes
 
     def _step(self, step: Step) -> Node:
         planned = instruction(step)
@@ -242,7 +257,7 @@ class _Generator:
 
     def _call(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., Any],
         arguments: tuple[Any, ...],
         settings: Mapping[str, Any] | None = None,
         name: str = "y",

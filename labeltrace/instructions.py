@@ -50,12 +50,15 @@ PRIOR: Final = Prior()
 class Instruction:
     """A label function and its arguments.
 
+    ``label_ops.attend_within`` returns the model's own output before the labels; all others return
+    labels alone.
+
     Among them, lists included, :class:`~labeltrace.flow.Labels` stand for label fields,
     :class:`~labeltrace.flow.Operand` for tensors of the forward half, ``PRIOR`` for the prior and
     instructions for what they compute: equal ones are computed once.
     """
 
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
     arguments: tuple[Any, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -153,6 +156,12 @@ def reads_prior(flow: Step) -> bool:
 
 
 def _attend(flow: Attend) -> Instruction:
+    if flow.within:
+        operands = (flow.query, flow.key, flow.value)
+        settings = _given(scale=flow.scale) | dict(flow.sizes)
+        return Instruction(
+            label_ops.attend_within, (flow.source, *operands, flow.notation), settings
+        )
     return Instruction(
         label_ops.attend,
         (flow.source, flow.query, flow.key, flow.notation),

@@ -49,6 +49,7 @@ def scaled_dot_product_attention(call: Call) -> Flow:
         source=plan.labels,
         query=query,
         key=key,
+        value=value,
         mask=call.get("attn_mask"),
         is_causal=call.get("is_causal", False),
         scale=call.get("scale"),

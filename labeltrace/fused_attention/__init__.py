@@ -1,5 +1,6 @@
-"""The operator ``labeltrace::attend``: labels through fused attention, no map in memory."""
+"""Labels through fused attention, no map in memory: ``labeltrace::attend``, and a shorter way."""
 
 from labeltrace.fused_attention.operator import attend
+from labeltrace.fused_attention.within import attend_within, may_attend_within
 
-__all__ = ["attend"]
+__all__ = ["attend", "attend_within", "may_attend_within"]

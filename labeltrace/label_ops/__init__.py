@@ -6,7 +6,7 @@ gradient and computes in float32 also where autocast is on.
 """
 
 from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.attention import attend
+from labeltrace.label_ops.attention import attend, attend_within
 from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, fold, pool
 from labeltrace.label_ops.custom import checked
 from labeltrace.label_ops.ends import prior, read_image, write_output
@@ -32,6 +32,7 @@ __all__ = [
     "adaptive_pool",
     "aggregate",
     "attend",
+    "attend_within",
     "average",
     "checked",
     "convolve",

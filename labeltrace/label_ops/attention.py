@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.notation import Axes, parse_axes, read_once, split_shape
 
 Names = tuple[str, ...]
+Extents = dict[str, int]
 
 
 @label_arithmetic
@@ -61,6 +63,63 @@ def attend(
     return _by_name(mixed, labels, plan, extents)
 
 
+def attend_within(
+    labels: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    notation: str,
+    scale: float | None = None,
+    **sizes: int,
+) -> tuple[Tensor, Tensor]:
+    """The model's own attention without a mask, and :func:`attend` for its labels.
+
+    Where one call of the model's kernel can compute both, and the output stays what it is bit for
+    bit, the scores are computed once: see :mod:`labeltrace.fused_attention.within`.
+
+    Args:
+        value: (..., S, E); the other arguments are those of :func:`attend`.
+
+    Returns:
+        (..., L, E), with its gradient, and the labels.
+    """
+    found = _within(labels, query, key, value, notation, scale, sizes)
+    # A row without a finite softmax has no label yet; such rows are rare.
+    if found is not None and bool(((found[1].sum(-1) - 1).abs() < 0.5).all()):
+        return found
+    output = (
+        torch.ops.aten.scaled_dot_product_attention(query, key, value, scale=scale)
+        if found is None
+        else found[0]
+    )
+    given: dict[str, Any] = dict(sizes)
+    return output, attend(labels, query, key, notation, scale=scale, **given)
+
+
+def _within(
+    labels: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    notation: str,
+    scale: float | None,
+    sizes: Extents,
+) -> tuple[Tensor, Tensor] | None:
+    """Output and labels from one call of the kernel, if it can be."""
+    plan = _plan(notation)
+    if not plan.averages_heads_alone or not fused_attention.may_attend_within(query, key, value):
+        return None
+    extents = _extents(query, key, None, plan, False, sizes)
+    batch = [extents[name] for name in plan.batch]
+    columns = _labels_of_keys(labels, plan, extents)
+    columns = columns.expand(*batch, *columns.shape[-2:]).reshape(-1, *columns.shape[-2:])
+    found = fused_attention.attend_within(query, key, value, columns, scale)
+    if found is None:
+        return None
+    output, mixed = found
+    return output, _by_name(mixed.unflatten(0, batch), labels, plan, extents)
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """A parsed notation: what the names of an attention map are to the operator."""
@@ -74,6 +133,12 @@ class _Plan:
     labels: Names
     free: Names  # names that only labels and result have
     result: Names
+
+    @property
+    def averages_heads_alone(self) -> bool:
+        """Whether a map is (batch, heads, queries, keys), and its heads are what is averaged."""
+        by_axis = (self.batch, self.heads, self.rows, self.keys)
+        return self.axes == by_axis and bool(self.heads)
 
     @property
     def batch_groups(self) -> Axes:
@@ -110,7 +175,6 @@ def _plan(notation: str) -> _Plan:
     return plan
 
 
-Extents = dict[str, int]
 _FEATURES = ("features",)  # of queries and keys: a word, where notations have letters
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from labeltrace.rewrites.distributions import leave_distributions
 from labeltrace.rewrites.relayouts import fold_relayouts
 from labeltrace.rewrites.rows import narrow
+from labeltrace.rewrites.within import attend_within
 from labeltrace.tracing import Trace
 
 
@@ -15,4 +16,5 @@ def lean(trace: Trace) -> Trace:
     outputs = frozenset(value.field for value in trace.outputs if value and value.field)
     steps = fold_relayouts(trace.steps)
     steps = fold_relayouts(narrow(steps, outputs))
-    return replace(trace, steps=leave_distributions(steps))
+    steps = attend_within(leave_distributions(steps), trace.capture.graph)
+    return replace(trace, steps=steps)

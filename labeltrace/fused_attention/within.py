@@ -1,0 +1,184 @@
+"""Labels as further columns of the values: the model's own attention kernel mixes them as well.
+
+Fused attention computes the scores of queries and keys and multiplies the values with their
+softmax.  Labels that stand beside the values, ``[V, Y]``, are multiplied with it in the same pass:
+nothing is computed twice but what the further columns themselves need.  The processor's kernel
+takes queries, keys and values of one head size, so queries and keys get as many columns of noughts.
+
+The model's output must stay what it is bit for bit.  It does if the kernel adds up in the same
+order with the further columns, which depends on sizes, strides and libraries but not on values: so
+each setting is tried once, on random numbers.  The backward pass is that of the plain call.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend
+
+_ALIGNMENT = 64  # bytes, of what PyTorch allocates on a processor
+
+# A single query or key that the kernel's blocks leave over is multiplied as a vector, not a matrix.
+# MKL then adds up in an order that depends on where memory lies, and a trial would prove nothing.
+_BLOCK_OF_QUERIES = 32  # 32, 64 or 256
+_BLOCK_OF_KEYS = 512
+
+_kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the plain call, without a mask, would run the processor's flash kernel in float32.
+
+    And whether that adds up in a fixed order: some numbers of tokens (257, 577) are left out.
+
+    Args:
+        query: (..., L, E).
+        key: (..., S, E).
+        value: (..., S, E).
+    """
+    tensors = (query, key, value)
+    return (
+        not torch.compiler.is_compiling()
+        and all(type(tensor) is Tensor for tensor in tensors)
+        and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        and query.dim() == 4
+        and key.shape == value.shape
+        and query.shape[:2] == key.shape[:2]
+        and query.shape[2] % _BLOCK_OF_QUERIES != 1
+        and key.shape[2] % _BLOCK_OF_KEYS != 1
+        and torch.backends.mkl.is_available()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+        and torch._fused_sdp_choice(query, key, value) == SDPBackend.FLASH_ATTENTION.value
+    )
+
+
+def attend_within(
+    query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float | None
+) -> tuple[Tensor, Tensor] | None:
+    """Scaled dot-product attention, and labels mixed by it, averaged over heads.
+
+    Args:
+        query: (B, H, L, E), one that :func:`may_attend_within` allows with the next two.
+        key: (B, H, S, E).
+        value: (B, H, S, E).
+        labels: (B, S, K), float32; they have no gradient.
+        scale: of the scores; ``1 / sqrt(E)`` if None.
+
+    Returns:
+        The output (B, H, L, E), that of the plain call with its gradient, and labels (B, L, K),
+        whose rows sum to one where a row's softmax is finite.  None where the output would be
+        another, or where computing the labels apart is cheaper.
+    """
+    if (
+        labels.shape[-1] > query.shape[-1] // 2
+    ):  # as many columns cost as much as scores of their own
+        return None
+    tensors = (query, key, value)
+    layouts = tuple(_Strided.of(tensor) for tensor in tensors)
+    strides = _strides_if_unchanged(layouts, labels.shape[-1], torch.get_num_threads())
+    if strides is None:
+        return None
+    output, mixed = _AttentionWithLabels.apply(*tensors, labels.detach(), scale, strides)
+    return output, mixed
+
+
+class _AttentionWithLabels(torch.autograd.Function):
+    """Its backward pass is the plain call's: outputs and normalisers are the same."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        labels: Tensor,
+        scale: float | None,
+        strides: tuple[int, ...],
+    ) -> tuple[Tensor, Tensor]:
+        output, normalisers, mixed = _run(query, key, value, labels, scale, strides)
+        ctx.save_for_backward(query, key, value, output, normalisers)
+        ctx.scale = scale
+        ctx.mark_non_differentiable(mixed)
+        ctx.set_materialize_grads(False)
+        return output, mixed
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 6
+        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            gradient, *ctx.saved_tensors, 0.0, False, scale=ctx.scale
+        )
+        return (*gradients, None, None, None)
+
+
+def _run(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    labels: Tensor,
+    scale: float | None,
+    strides: tuple[int, ...],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, which lies in memory as told, logarithms of the normalisers, and labels."""
+    size, columns = query.shape[-1], labels.shape[-1]
+    wide, normalisers = _kernel(
+        _widened(query, 0.0, columns),
+        _widened(key, 0.0, columns),
+        _widened(value, labels.unsqueeze(1), columns),
+        scale=1 / math.sqrt(size) if scale is None else scale,
+    )
+    output = torch.empty_strided(query.shape, strides).copy_(wide[..., :size])
+    return output, normalisers, wide[..., size:].mean(1)
+
+
+def _widened(tensor: Tensor, added: Tensor | float, columns: int) -> Tensor:
+    """(B, H, N, E + columns), a copy."""
+    *shape, size = tensor.shape
+    wide = tensor.new_empty(*shape, size + columns)
+    wide[..., :size] = tensor
+    wide[..., size:] = added
+    return wide
+
+
+@dataclass(frozen=True, slots=True)
+class _Strided:
+    """How a tensor lies in memory; ``offset`` counts elements from an aligned address."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Strided:
+        offset = tensor.data_ptr() % _ALIGNMENT // tensor.element_size()
+        return cls(tuple(tensor.shape), tensor.stride(), offset)
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        """Random numbers that lie so."""
+        last = sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
+        memory = torch.randn(self.offset + last + 1, generator=generator)
+        return memory.as_strided(self.shape, self.strides, self.offset)
+
+
+@functools.lru_cache(maxsize=1024)
+def _strides_if_unchanged(
+    layouts: tuple[_Strided, ...], columns: int, threads: int
+) -> tuple[int, ...] | None:
+    """The plain output's strides; None where further columns change it or the normalisers."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        query, key, value = (layout.random(generator) for layout in layouts)
+        labels = torch.rand(key.shape[0], key.shape[2], columns, generator=generator)
+        plain = _kernel(query, key, value)
+        strides = plain[0].stride()
+        found = _run(query, key, value, labels, None, strides)
+    same = all(torch.equal(one, other) for one, other in zip(plain, found, strict=False))
+    return strides if same else None

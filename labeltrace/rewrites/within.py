@@ -1,0 +1,48 @@
+"""Labels of fused attention that the model's own call computes beside its output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import torch
+from torch.fx import Graph, Node
+
+from labeltrace.checkpoint_calls import checkpoint_tag
+from labeltrace.flow import Attend, Step
+from labeltrace.reading import schema_arguments
+from labeltrace.rewrites.steps import Steps
+
+_ATTENTION: Final = torch.ops.aten.scaled_dot_product_attention.default
+
+
+def attend_within(steps: Steps, graph: Graph) -> Steps:
+    """Mark the attention steps that read all of what the model's call reads, and no more.
+
+    Calls with masks or dropout are left alone, and those that are checkpointed, whose second run
+    has no labels.
+    """
+    calls = {node.name: node for node in graph.find_nodes(op="call_function", target=_ATTENTION)}
+    return {
+        field: replace(step, within=True)
+        if isinstance(step, Attend) and _reads_all(step, calls.get(field.node))
+        else step
+        for field, step in steps.items()
+    }
+
+
+def _reads_all(step: Step, call: Node | None) -> bool:
+    if call is None or checkpoint_tag(call) is not None:
+        return False
+    assert isinstance(step, Attend)
+    arguments = schema_arguments(call)
+    plain = (
+        arguments["attn_mask"] is None
+        and not arguments["dropout_p"]
+        and not arguments["is_causal"]
+        and not arguments["enable_gqa"]
+    )
+    return plain and all(
+        operand.tensor is arguments[name]
+        for name, operand in (("query", step.query), ("key", step.key), ("value", step.value))
+    )

@@ -1,0 +1,263 @@
+"""Labels mixed by the model's own attention call, whose output and gradients stay as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+
+import labeltrace
+from labeltrace import label_ops
+from labeltrace.fused_attention import within
+from labeltrace.label_ops import attention
+from tests.architectures import Code
+
+NOTATION = "b h q k, b k -> b q"
+ON_X86 = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL's products")
+
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def inputs_of(
+    queries: int = 37, keys: int = 37, size: int = 32, sources: int = 2, order: Any = None
+) -> Inputs:
+    """Labels, queries, keys and values of 3 heads, whose dimensions lie in ``order`` in memory."""
+    generator = torch.Generator().manual_seed(queries + size)
+    order = order or (0, 2, 1, 3)  # as those of a model do
+
+    def random(tokens: int) -> Tensor:
+        shape = (2, 3, tokens, size)
+        stored = torch.randn([shape[dim] for dim in order], generator=generator)
+        return stored.permute([order.index(dim) for dim in range(4)]).requires_grad_()
+
+    labels = torch.rand(2, keys, sources, generator=generator).softmax(-1)
+    return labels, random(queries), random(keys), random(keys)
+
+
+def dense(labels: Tensor, query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
+    scores = query.double() @ key.double().mT * (scale or 1 / math.sqrt(query.shape[-1]))
+    maps = scores.softmax(-1).nan_to_num(nan=1 / key.shape[-2])
+    return (maps.mean(1) @ labels.double()).float()
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[list[int]]:
+    """How many columns of labels each call of the wide kernel had, random trials left out."""
+    columns: list[int] = []
+    apply = within._AttentionWithLabels.apply
+
+    def counting(*args: Any) -> Any:
+        columns.append(args[3].shape[-1])
+        return apply(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(within._AttentionWithLabels, "apply", counting)
+        yield columns
+
+
+def check(inputs: Inputs, scale: float | None = None) -> list[int]:
+    """Outputs, strides, gradients and labels are right, whichever way was taken."""
+    labels, query, key, value = inputs
+    with counted() as columns:
+        output, mixed = label_ops.attend_within(*inputs, NOTATION, scale=scale)
+    plain = F.scaled_dot_product_attention(query, key, value, scale=scale)
+    assert output.stride() == plain.stride()
+    torch.testing.assert_close(output, plain, atol=0, rtol=0, equal_nan=True)
+    expected = dense(labels, query, key, scale)
+    torch.testing.assert_close(mixed, expected.detach(), atol=2e-6, rtol=0)
+    assert not mixed.requires_grad and mixed.dtype == torch.float32
+    if output.requires_grad:
+        of_output = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+        found, right = (
+            torch.autograd.grad(one, inputs[1:], of_output.to(one.dtype)) for one in (output, plain)
+        )
+        for one, other in zip(found, right, strict=True):
+            torch.testing.assert_close(one, other, atol=0, rtol=0, equal_nan=True)
+    return columns
+
+
+@settings(deadline=None, derandomize=True, database=None, max_examples=60)
+@given(
+    st.sampled_from((1, 13, 65, 67, 600)),
+    st.sampled_from((1, 37, 71, 530)),
+    st.sampled_from((16, 24, 31, 32, 64)),
+    st.sampled_from((1, 2, 5, 43)),
+    st.permutations((0, 1, 2)),
+    st.sampled_from((None, 0.37)),
+    st.sampled_from((1, 2)),
+)
+def test_output_and_gradients_stay_what_they_are(
+    queries: int,
+    keys: int,
+    size: int,
+    sources: int,
+    order: list[int],
+    scale: float | None,
+    threads: int,
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check(inputs_of(queries, keys, size, sources, (*order, 3)), scale)
+    finally:
+        torch.set_num_threads(before)
+
+
+@ON_X86
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("tokens", [37, 197])
+def test_the_scores_are_computed_once(
+    tokens: int, gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention.fused_attention, "attend", None)
+    with torch.set_grad_enabled(gradient):
+        assert check(inputs_of(tokens, tokens, 64)) == [2]
+
+
+@pytest.mark.parametrize(
+    "inputs", [inputs_of(sources=17), inputs_of(queries=257), inputs_of(keys=513), inputs_of(1)]
+)
+def test_many_columns_and_single_rows_are_computed_apart(inputs: Inputs) -> None:
+    assert check(inputs) == []
+
+
+def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried on random numbers decides."""
+    within._strides_if_unchanged.cache_clear()
+    run = within._run
+
+    def otherwise(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        output, normalisers, mixed = run(*args)
+        return output.nextafter(output + 1), normalisers, mixed
+
+    monkeypatch.setattr(within, "_run", otherwise)
+    assert check(inputs_of()) == []
+    within._strides_if_unchanged.cache_clear()
+
+
+def fill(value: float) -> Callable[[Inputs], None]:
+    def change(inputs: Inputs) -> None:
+        with torch.no_grad():
+            inputs[1][0, 1, 2, 3] = value
+
+    return change
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_rows_without_a_softmax_mix_equally(value: float) -> None:
+    inputs = inputs_of()
+    fill(value)(inputs)
+    with torch.no_grad():
+        inputs[2].abs_()
+        check(inputs)
+        mixed = label_ops.attend_within(*inputs, NOTATION)[1]
+    torch.testing.assert_close(mixed.sum(-1), torch.ones(2, 37))
+
+
+def converted(dtype: torch.dtype) -> Inputs:
+    labels, *rest = inputs_of()
+    query, key, value = (one.detach().to(dtype).requires_grad_() for one in rest)
+    return labels, query, key, value
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_computed_apart(dtype: torch.dtype) -> None:
+    labels, query, key, value = converted(dtype)
+    with counted() as columns:
+        output, mixed = label_ops.attend_within(labels, query, key, value, NOTATION)
+    assert columns == []
+    assert torch.equal(output, F.scaled_dot_product_attention(query, key, value))
+    torch.testing.assert_close(mixed, dense(labels, query, key).detach(), atol=2e-6, rtol=0)
+
+
+MODES = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "another kernel": lambda: sdpa_kernel(SDPBackend.MATH),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_under_other_modes_it_is_computed_apart(mode: str) -> None:
+    labels, query, key, value = inputs_of()
+    with counted() as columns, MODES[mode](), torch.no_grad():
+        output, mixed = label_ops.attend_within(labels, query, key, value, NOTATION)
+        plain = F.scaled_dot_product_attention(query, key, value)
+    assert columns == []
+    assert output.dtype == plain.dtype and torch.equal(output, plain)
+    torch.testing.assert_close(mixed, dense(labels, query, key).detach(), atol=2e-6, rtol=0)
+
+
+def test_transforms_of_functions_see_the_plain_call() -> None:
+    labels, query, key, value = (tensor.detach() for tensor in inputs_of())
+
+    def total(query: Tensor) -> Tensor:
+        return label_ops.attend_within(labels, query, key, value, NOTATION)[0].square().sum()
+
+    query.requires_grad_()
+    expected = torch.autograd.grad(total(query), query)[0]
+    with counted() as columns, sdpa_kernel(SDPBackend.MATH):
+        found = torch.func.grad(total)(query.detach())
+    assert columns == []
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_second_derivatives_are_refused_as_by_the_plain_call() -> None:
+    inputs = inputs_of()
+    output = label_ops.attend_within(*inputs, NOTATION)[0]
+    plain = F.scaled_dot_product_attention(*inputs[1:])
+    for one in (output, plain):
+        (gradient,) = torch.autograd.grad(one.square().sum(), inputs[1], create_graph=True)
+        with pytest.raises(RuntimeError):
+            gradient.sum().backward()
+
+
+# Which calls of a model may compute labels.
+
+
+class Attention(nn.Module):
+    """Two layers of attention whose heads are channels."""
+
+    def __init__(self, code: str, checkpointed: bool = False) -> None:
+        super().__init__()
+        self.layer = Code(code)
+        self.checkpointed = checkpointed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).mT.unflatten(2, (3, 16)).transpose(1, 2)
+        x = checkpoint(self.layer, x, use_reentrant=False) if self.checkpointed else self.layer(x)
+        return x.transpose(1, 2).flatten(2)
+
+
+WITHIN = {
+    "F.scaled_dot_product_attention(x, x, x)": True,
+    "F.scaled_dot_product_attention(x, x + 1, x * 2, scale=0.1)": True,
+    "F.scaled_dot_product_attention(x, x, x, is_causal=True)": False,
+    "F.scaled_dot_product_attention(x, x, x, dropout_p=0.3)": False,
+    "F.scaled_dot_product_attention(x, x, x, torch.ones(15, 15).tril().bool())": False,
+    "F.scaled_dot_product_attention(x, x[:, :1], x[:, :1], enable_gqa=True)": False,
+    "F.scaled_dot_product_attention(x, x, x)[:, :, :1]": False,
+}
+
+
+@pytest.mark.parametrize("code", WITHIN)
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_calls_that_compute_labels(code: str, checkpointed: bool) -> None:
+    model, images = Attention(code, checkpointed), torch.randn(2, 48, 3, 5)
+    aligned = labeltrace.align(model)
+    labels = torch.rand(2, 3, 3, 5).softmax(1)
+    torch.manual_seed(0)
+    outputs, mixed = aligned(images, labels)
+    torch.manual_seed(0)
+    assert torch.equal(outputs, model(images))
+    torch.testing.assert_close(mixed.sum(-1), torch.ones(2, mixed.shape[1]))
+    assert ("attend_within(" in aligned.label_code()) is (WITHIN[code] and not checkpointed)
