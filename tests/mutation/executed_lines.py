@@ -39,6 +39,7 @@ TEST_FILES = tuple(
         "flattening",
         "followed_maxima",
         "rewrites",
+        "ablation",
         "golden_counts",
         "replicas",
         "random_architectures",
@@ -67,19 +68,23 @@ class ExecutedLines:
     tests: dict[str, dict[int, set[str]]]
 
     def tests_of(self, file: str, line: int) -> list[str]:
-        """The tests of a line's statement, quick ones first, the test files in turns.
+        """The tests of a line's statement: quick ones first, with as long for each test file.
 
-        What runs on import has the tests of the whole file, and those that execute no line at all.
+        What runs on import has the tests of the whole file, and first those that execute no line
+        at all; for a decorator, those come first as well that execute what is decorated.
         """
         lines = self.tests.get(file, {})
         found = {test for n in statement_lines(file, line) for test in lines.get(n, ())}
         if IMPORT in found or 0 in lines:
             found = {test for tests in lines.values() for test in tests} | self.idle
-        by_file: dict[str, list[str]] = defaultdict(list)
+        first = {test for n in decorated_lines(file, line) for test in lines.get(n, ())} | self.idle
+        waited: dict[str, float] = defaultdict(float)
+        turns: list[tuple[bool, float, str]] = []
         for test in sorted(found - {IMPORT}, key=lambda test: (self.seconds[test], test)):
-            by_file[test.split("::")[0]].append(test)
-        turns = [(rank, test) for tests in by_file.values() for rank, test in enumerate(tests)]
-        return [test for _, test in sorted(turns)]
+            test_file = test.split("::")[0]
+            waited[test_file] += self.seconds[test]
+            turns.append((test not in first, waited[test_file], test))
+        return [test for *_, test in sorted(turns)]
 
     @cached_property
     def idle(self) -> set[str]:
@@ -109,6 +114,16 @@ def statement_lines(file: str, line: int) -> range:
         if isinstance(node, (ast.stmt, ast.match_case)) and line in (lines := _own_lines(node)):
             smallest = lines  # walk goes from the outer to the inner ones
     return smallest
+
+
+def decorated_lines(file: str, line: int) -> range:
+    """The body of the function or class whose decorator stands on a line; empty elsewhere."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+        if any(line in range(one.lineno, (one.end_lineno or 0) + 1) for one in decorators):
+            assert isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            return range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    return range(0)
 
 
 def _own_lines(node: ast.stmt | ast.match_case) -> range:
