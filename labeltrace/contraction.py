@@ -157,7 +157,9 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
     positions it is the one whose last non-linear step is bounded.
     """
     combined = combine((first, second), output, operation=operation, bounded=False)
-    whole = [op for op in (first, second) if _extent(op.positions) == _extent(combined.layout)]
+    assert combined.layout is not None
+    count = prod(combined.layout.field_sizes)
+    whole = [op for op in (first, second) if prod(op.positions.field_sizes) == count]
     if len(whole) == 2 and first.labelled != second.labelled:  # weights gate the content
         whole = [first if first.labelled else second]
     elif len(whole) == 2 and first.bounded != second.bounded:
@@ -171,11 +173,6 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
 def _as_weights(combined: Flow) -> Weights | None:
     """A product with mixing weights read as mixing weights itself; None without such a factor."""
     return combined if isinstance(combined, Weights) else None
-
-
-def _extent(layout: Layout | None) -> int:
-    """The number of positions of a layout."""
-    return prod(layout.field_sizes) if layout is not None else 0
 
 
 def _weights(first: Side, second: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:

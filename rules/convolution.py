@@ -95,16 +95,14 @@ def _own_kernels(call: Call, source: Operand, weight: Operand) -> Flow:
     outer, *taps = weight.positions.axes
     channels, outputs = _behind_batch(inner), _behind_batch(outer)
     groups = call.get("groups", 1)
-    samples = inner[0].size if inner else 0
-    if channels is None or outputs is None or any(map(has_positions, (first, *taps))):
-        samples = 0
-    if not samples or groups % samples:
+    apart = not any(map(has_positions, (first, *taps)))
+    if channels is None or outputs is None or not apart or groups % inner[0].size:
         raise LayoutError(
             f"{call.operator} with a kernel computed from the image, {weight.layout}, slides over "
             f"{source.layout}; it can be followed where the batch stands first among the channels "
             "of both, so that each sample has a kernel of its own"
         )
-    own = axis_size(outputs or ())
+    samples, own = inner[0].size, axis_size(outputs)
     arguments = {
         **call.arguments,
         "input": with_axes(source, Layout((inner[:1], channels or channel(1), *space))),
@@ -271,5 +269,4 @@ def _sliding(
 def _blocks_as_space(source: Operand) -> Operand:
     """The operand with the positions of its channel axis as the first axis of space."""
     first, inner, *space = source.positions.axes
-    within = tuple(factor for factor in inner if not factor.is_position) or channel(1)
-    return with_axes(source, Layout((first, within, positions(inner), *space)))
+    return with_axes(source, Layout((first, (), positions(inner), *space)))

@@ -122,19 +122,15 @@ def _joined_channels(traced: list[Operand], axes: list[Axis], dim: int, output: 
     for axis in axes:
         if has_positions(axis):
             raise LayoutError(f"positions are joined to channels along an axis: {axis_text(axis)}")
-    narrow = [with_axes(piece, replace_axis(piece.positions, dim, channel(1))) for piece in traced]
-    shape = (*output[:dim], 1, *output[dim + 1 :])
+    channels = channel(output[dim])
     flow = combine(
-        narrow,
-        shape,
+        [with_axes(piece, replace_axis(piece.positions, dim, channels)) for piece in traced],
+        output,
         operation=Operation.SPATIAL_AGGREGATION,
         shares=[axis_size(axis) for axis in axes],
     )
-    assert flow.layout is not None
-    layout = replace_axis(flow.layout, dim, channel(output[dim]))
-    if not flow.labels:  # one label for all of them: nothing is aggregated
-        return replace(flow, layout=layout, operation=Operation.RELAYOUT)
-    return replace(flow, layout=layout)
+    # One label for all of them: nothing is aggregated.
+    return flow if flow.labels else replace(flow, operation=Operation.RELAYOUT)
 
 
 def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:

@@ -68,7 +68,7 @@ def _windows(call: Call) -> Flow | None:
         "stride": spread(call.get("stride") or kernel, len(kernel)),
         "padding": spread(call.get("padding", 0), len(kernel)),
         "dilation": spread(call.get("dilation", 1), len(kernel)),
-        "ceil_mode": call.get("ceil_mode", False),
+        "ceil_mode": call["ceil_mode"],
     }
     return _pooled(call, partial(follow_pool, **settings))
 
@@ -104,7 +104,7 @@ def _extreme(call: Call) -> Flow | None:
     mixed = any(has_positions(axis) and not pure_positions(axis) for axis in axes)
     if mixed or 0 in dims or not any(has_positions(axes[dim]) for dim in dims):
         return None
-    keep = call.get("keepdim", False)
+    keep = call["keepdim"]
     channels = [dim for dim, axis in enumerate(axes) if has_channels(axis)]
     kept = [dim for dim in range(len(axes)) if keep or dim not in dims]
     function = partial(

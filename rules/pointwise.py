@@ -159,7 +159,7 @@ def clamped(call: Call) -> Flow:
 @rule("aten.elu", "aten.celu")
 def exponential_linear(call: Call) -> Flow:
     """Linear above zero; below, it approaches a negative constant."""
-    return _nonlinear(call, bounded=False, least=-abs(call.get("alpha", 1) * call.get("scale", 1)))
+    return _nonlinear(call, bounded=False, least=-abs(call["alpha"] * call.get("scale", 1)))
 
 
 @rule("aten.pow")

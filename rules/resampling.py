@@ -4,7 +4,7 @@ The weights are those of the interpolation, which is separable: one matrix an ax
 """
 
 from labeltrace.call import Call
-from labeltrace.flow import Flow, Operand, Resample, Weights
+from labeltrace.flow import Flow, Resample, Weights
 from labeltrace.layout import natural
 from labeltrace.registry import rule
 from labeltrace.rules.pooling import spatial_field, without_positions
@@ -28,7 +28,7 @@ MODES = {
 @rule(*(f"aten.{name}" for name in MODES))
 def interpolation(call: Call) -> Flow:
     """Interpolation to another size."""
-    source: Operand = call.operands[0]
+    (source,) = call.operands
     name = call.operator.removeprefix("aten.")
     count = len(source.shape) - 2
     field = spatial_field(source, count, call.output)

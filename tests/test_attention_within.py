@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import labeltrace
@@ -209,6 +210,37 @@ def test_transforms_of_functions_see_the_plain_call() -> None:
         found = torch.func.grad(total)(query.detach())
     assert columns == []
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_who_looks_at_operators_sees_the_plain_call() -> None:
+    class Kernels(TorchDispatchMode):
+        """The last sizes of what fused attention is called with."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes: list[int] = []
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if "flash_attention" in str(func):
+                self.sizes.append(args[0].shape[-1])
+            return func(*args, **(kwargs or {}))
+
+    inputs = inputs_of(size=32)
+    with Kernels() as plain:
+        F.scaled_dot_product_attention(*inputs[1:])
+    with Kernels() as found:
+        label_ops.attend_within(*inputs, NOTATION)
+    assert found.sizes == plain.sizes == [32]
+
+
+@ON_X86
+def test_another_default_device_changes_nothing() -> None:
+    inputs = inputs_of(39)
+    with torch.device("meta"), counted() as columns, torch.no_grad():
+        output, mixed = label_ops.attend_within(*inputs, NOTATION)
+    assert columns == [2] and {output.device.type, mixed.device.type} == {"cpu"}
 
 
 def test_second_derivatives_are_refused_as_by_the_plain_call() -> None:

@@ -101,6 +101,13 @@ def test_windows_in_the_padding_alone_take_the_mean() -> None:
     torch.testing.assert_close(labels.sum(1), torch.ones_like(labels[:, 0]))
 
 
+def test_what_is_padded_behind_them_is_the_mean_of_each_image() -> None:
+    model = Code("F.pad(F.max_pool2d(x, 2), (1, 0))")
+    labels = torch.rand(5, 3, 4, 6).softmax(1)
+    found = labeltrace.align(model, rules=labeltrace.follow_maxima)(values(5, 2, 4, 6), labels)[1]
+    torch.testing.assert_close(found[..., 0], labels.mean((2, 3))[..., None].expand(-1, -1, 2))
+
+
 # Where there is nothing to follow, the filed rules serve.
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "channels alone": lambda x: x.amax(1),

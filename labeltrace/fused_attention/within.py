@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 _ALIGNMENT = 64  # bytes, of what PyTorch allocates on a processor
 
@@ -54,6 +55,7 @@ def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
         and torch.backends.mkl.is_available()
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
+        and _get_current_dispatch_mode() is None  # who looks at operators sees the plain call
         and torch._fused_sdp_choice(query, key, value) == SDPBackend.FLASH_ATTENTION.value
     )
 
@@ -135,7 +137,7 @@ def _run(
         _widened(value, labels.unsqueeze(1), columns),
         scale=1 / math.sqrt(size) if scale is None else scale,
     )
-    output = torch.empty_strided(query.shape, strides).copy_(wide[..., :size])
+    output = query.new_empty_strided(query.shape, strides).copy_(wide[..., :size])
     return output, normalisers, wide[..., size:].mean(1)
 
 
@@ -164,7 +166,7 @@ class _Strided:
     def random(self, generator: torch.Generator) -> Tensor:
         """Random numbers that lie so."""
         last = sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
-        memory = torch.randn(self.offset + last + 1, generator=generator)
+        memory = torch.randn(self.offset + last + 1, generator=generator, device="cpu")
         return memory.as_strided(self.shape, self.strides, self.offset)
 
 
@@ -173,10 +175,10 @@ def _strides_if_unchanged(
     layouts: tuple[_Strided, ...], columns: int, threads: int
 ) -> tuple[int, ...] | None:
     """The plain output's strides; None where further columns change it or the normalisers."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     with torch.no_grad():
         query, key, value = (layout.random(generator) for layout in layouts)
-        labels = torch.rand(key.shape[0], key.shape[2], columns, generator=generator)
+        labels = torch.rand(key.shape[0], key.shape[2], columns, generator=generator, device="cpu")
         plain = _kernel(query, key, value)
         strides = plain[0].stride()
         found = _run(query, key, value, labels, None, strides)

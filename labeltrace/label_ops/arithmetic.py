@@ -44,7 +44,7 @@ def normalised(matrices: Tensor) -> Tensor:
     largest = matrices.amax(-1, keepdim=True)
     matrices = matrices.div_(largest)  # so that neither huge nor denormal rows lose their sum
     whole = matrices.sum(-1, keepdim=True)
-    unusable = ~((largest > 0) & torch.isfinite(whole))
+    unusable = ~torch.isfinite(whole)  # rows of noughts as well: they have been divided by nought
     return matrices.div_(whole).masked_fill_(unusable, 1 / matrices.shape[-1])
 
 

@@ -58,7 +58,7 @@ def _picked(labels: Tensor, found: Tensor, places: Tensor) -> Tensor:
     flat = labels.flatten(1, -2)
     count, sources = places.shape[1], labels.shape[-1]
     outside = (found == -torch.inf).flatten(2).unsqueeze(-1)
-    indices = places.flatten(2).clamp(0, flat.shape[1] - 1)
+    indices = places.flatten(2).clamp(max=flat.shape[1] - 1)
     everywhere = flat.mean(1)[:, None, None]
     total = labels.new_zeros(*indices[:, 0].shape, sources)
     at_once = max(1, LABELS_AT_ONCE // max(1, total.numel()))

@@ -38,6 +38,8 @@ CASES = (
     fold_of("x.flatten(2).repeat(1, 4, 1)", (6, 8), "2"),
     fold_of("x.flatten(2).repeat(1, 6, 1)", (11, 13), "(3, 2), stride=2, padding=(0, 1)"),
     fold_of("x.flatten(2).repeat(1, 4, 1)", (7, 9), "2, dilation=2"),
+    fold_of("x.flatten(2).repeat(1, 4, 1)", (2, 36), "2"),
+    fold_of("x.flatten(2).repeat(1, 2, 1)", (36, 1), "(2, 1)"),
     fold_of("x.flatten(2).repeat(1, 6, 1)", (15, 14), "(3, 2), stride=(3, 2)"),
 )
 

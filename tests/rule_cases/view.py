@@ -140,6 +140,13 @@ CASES = (
     RuleCase(
         "aten.pixel_shuffle", "F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2)", moves, shape=PIXELS
     ),
+    # A block's rows are channels, its columns positions.
+    RuleCase(
+        "aten.pixel_shuffle",
+        "F.pixel_shuffle(x.unflatten(3, (-1, 2)).movedim(4, 2).flatten(1, 2), 2)",
+        moves,
+        shape=(2, 6, 5, 14),
+    ),
     # Channels last.
     RuleCase("aten.view.default", "x.view(-1, 35, 3)", moves, shape=(2, 5, 7, 3), channel_dim=3),
     RuleCase("aten.flatten", "x.flatten(0, 2)[3:]", moves, shape=(2, 5, 7, 3), channel_dim=3),
