@@ -160,7 +160,9 @@ class _Generator:
                 planned = instruction(step)
                 assert isinstance(planned, Instruction)
                 both = self._run(planned, "both")
-                self.copies[node] = self.graph.call_function(operator.getitem, (both, 0))
+                self.copies[node] = self.graph.create_node(
+                    "call_function", operator.getitem, (both, 0), name=node.name
+                )
                 self._enter(field, self._call(operator.getitem, (both, 1)))
                 return
         self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)

@@ -123,7 +123,7 @@ def blocks_to_channels(call: Call) -> Flow:
 
 @rule("aten.pixel_shuffle")
 def channels_to_blocks(call: Call) -> Flow:
-    """(*, C r r, H, W) to (*, C, H r, W r): channels become the positions of a block.
+    """(*, C r r, H, W) to (*, C, H r, W r): channels become copies, the positions of a block.
 
     Where they are positions already, these find their places again.
     """
@@ -133,11 +133,14 @@ def channels_to_blocks(call: Call) -> Flow:
     first = len(rest)
     split = (*rest, channels // factor**2, factor, factor, rows, columns)
     layout = view(source.positions, split)
-    if any(has_positions(axis) for axis in layout.axes[first + 1 : first + 3]):
-        order = (*range(first), *(first + dim for dim in (0, 3, 1, 4, 2)))
-        return _relayout(source, view(permute(layout, order), call.output))
-    one_each = Layout((*layout.axes[: first + 1], *layout.axes[first + 3 :]))
-    return copied(with_axes(source, one_each), [1] * (first + 1) + [factor] * 2, each=True)
+    order, sizes, counts = [*range(first + 1)], [*split[: first + 1]], [1] * (first + 1)
+    for dim, inside in ((first + 3, first + 1), (first + 4, first + 2)):
+        varies = has_positions(layout.axes[inside])
+        order += [dim, inside] if varies else [dim]
+        sizes.append(split[dim] * factor if varies else split[dim])
+        counts.append(1 if varies else factor)
+    gathered = view(Layout(tuple(layout.axes[dim] for dim in order)), sizes)
+    return copied(with_axes(source, gathered), counts, each=True)
 
 
 def _relayout(source: Operand, layout: Layout) -> Flow:
