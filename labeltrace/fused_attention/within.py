@@ -77,9 +77,7 @@ def attend_within(
         whose rows sum to one where a row's softmax is finite.  None where the output would be
         another, or where computing the labels apart is cheaper.
     """
-    if (
-        labels.shape[-1] > query.shape[-1] // 2
-    ):  # as many columns cost as much as scores of their own
+    if labels.shape[-1] > query.shape[-1] // 2:  # many columns cost as much as scores
         return None
     tensors = (query, key, value)
     layouts = tuple(_Strided.of(tensor) for tensor in tensors)
