@@ -72,6 +72,7 @@ class _Generator:
         self.replays: dict[Replay, Node] = {}
         self.calls: dict[Any, Node] = {}
         self.notes: dict[Node, str] = {}
+        self.both: set[Node] = set()  # those noted nodes that compute the model's output as well
         self.prior: Node | None = None
         self.module_path = ""
         outputs = frozenset(value.field for value in trace.outputs if value and value.field)
@@ -94,7 +95,8 @@ class _Generator:
         found = self.trace.capture
         flat = GraphModule(found.root, self.graph, class_name="LabelledGraph")
         state = {entry.placeholder for entry in found.state}
-        module = with_checkpoints(flat, self.notes.keys(), state, found.checkpoints)
+        label_nodes = self.notes.keys() - self.both
+        module = with_checkpoints(flat, label_nodes, state, found.checkpoints)
         return Generated(module, self._label_code())
 
     # Ends.
@@ -160,6 +162,7 @@ class _Generator:
                 planned = instruction(step)
                 assert isinstance(planned, Instruction)
                 both = self._run(planned, "both")
+                self.both.add(both)
                 self.copies[node] = self.graph.create_node(
                     "call_function", operator.getitem, (both, 0), name=node.name
                 )

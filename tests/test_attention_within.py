@@ -270,6 +270,36 @@ class Attention(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
+class BehindCheckpoint(nn.Module):
+    """Attention right behind a checkpointed layer, and another such layer right behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(48, 48), nn.Linear(48, 48)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        def heads(x: Tensor) -> Tensor:
+            return self.layers[0](x.flatten(2).mT).unflatten(2, (3, 16)).transpose(1, 2).sin()
+
+        def merged(x: Tensor) -> Tensor:
+            return self.layers[1](x.transpose(1, 2).flatten(2)).sin()
+
+        x = checkpoint(heads, x, use_reentrant=False)
+        return checkpoint(merged, F.scaled_dot_product_attention(x, x, x), use_reentrant=False)
+
+
+def test_between_checkpointed_layers() -> None:
+    model, images = BehindCheckpoint(), torch.randn(2, 48, 3, 5)
+    aligned = labeltrace.align(model)
+    labels = torch.rand(2, 3, 3, 5).softmax(1)
+    outputs, mixed = aligned(images, labels)
+    assert "attend_within(" in aligned.label_code()
+    found = torch.autograd.grad(outputs.square().sum(), list(model.parameters()))
+    right = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(found, right, strict=True))
+    torch.testing.assert_close(mixed.sum(-1), torch.ones(2, 15))
+
+
 WITHIN = {
     "F.scaled_dot_product_attention(x, x, x)": True,
     "F.scaled_dot_product_attention(x, x + 1, x * 2, scale=0.1)": True,
