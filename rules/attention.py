@@ -51,9 +51,9 @@ def scaled_dot_product_attention(call: Call) -> Flow:
         key=key,
         value=value,
         mask=call.get("attn_mask"),
-        is_causal=call.get("is_causal", False),
+        is_causal=call["is_causal"],
         scale=call.get("scale"),
-        grouped_heads=call.get("enable_gqa", False),
+        grouped_heads=call["enable_gqa"],
         notation=plan.notation,
         sizes=plan.sizes,
     )
@@ -68,8 +68,9 @@ def _probabilities(
     query: Operand, key: Operand, batch: tuple[str, ...], sizes: dict[str, int]
 ) -> Side:
     """The attention map as a matrix operand: rows are queries, always positions."""
-    queries = side_of(query, (*batch, "q", "d"), sizes | {"d": query.shape[-1]})
-    keys = side_of(key, (*batch, "k", "d"), sizes | {"d": key.shape[-1]})
+    sizes = sizes | {"d": query.shape[-1]}
+    queries = side_of(query, (*batch, "q", "d"), sizes)
+    keys = side_of(key, (*batch, "k", "d"), sizes)
     axes: dict[str, Axis] = {}
     for letter in batch:
         found = [side.axes[letter] for side in (queries, keys) if letter in side.axes]

@@ -45,9 +45,9 @@ def convolution(call: Call) -> Flow:
     if weight.traced:
         return _own_kernels(call, source, weight)
     kernel = weight.shape[2:]
-    stride = spread(call.get("stride", 1), count)
-    dilation = spread(call.get("dilation", 1), count)
-    padding = _padding(call.get("padding", 0), kernel, dilation)
+    stride = spread(call["stride"], count)
+    dilation = spread(call["dilation"], count)
+    padding = _padding(call["padding"], kernel, dilation)
     if all(size == 1 for size in kernel) and not any(a or b for a, b in padding):
         return _one_tap(call, source, weight, stride)
     if source.is_weights:
@@ -61,7 +61,7 @@ def transposed_convolution(call: Call) -> Flow:
     source: Operand = call["input"]
     weight: Operand = call["weight"]
     count = len(weight.shape) - 2
-    groups = call.get("groups", 1)
+    groups = call["groups"]
     if weight.traced or source.is_weights or has_positions(source.positions.axes[1]):
         raise LayoutError(
             f"{call.operator} needs channels in axis 1 and a constant kernel: {source.layout}"
@@ -76,10 +76,10 @@ def transposed_convolution(call: Call) -> Flow:
         stored=field.result,
         source=field.labels,
         weights=weight,
-        stride=spread(call.get("stride", 1), count),
-        padding=spread(call.get("padding", 0), count),
-        output_padding=spread(call.get("output_padding", 0), count),
-        dilation=spread(call.get("dilation", 1), count),
+        stride=spread(call["stride"], count),
+        padding=spread(call["padding"], count),
+        output_padding=spread(call["output_padding"], count),
+        dilation=spread(call["dilation"], count),
         groups=groups,
     )
 
@@ -94,7 +94,7 @@ def _own_kernels(call: Call, source: Operand, weight: Operand) -> Flow:
     first, inner, *space = source.positions.axes
     outer, *taps = weight.positions.axes
     channels, outputs = _behind_batch(inner), _behind_batch(outer)
-    groups = call.get("groups", 1)
+    groups = call["groups"]
     apart = not any(map(has_positions, (first, *taps)))
     if channels is None or outputs is None or not apart or groups % inner[0].size:
         raise LayoutError(
@@ -141,7 +141,7 @@ def _one_tap(call: Call, source: Operand, weight: Operand, stride: tuple[int, ..
     """A kernel of one tap contracts channels alone; a stride keeps every n-th position."""
     if any(step != 1 for step in stride):
         return _subsampled(source, stride, call.output, weight.shape[0])
-    groups = call.get("groups", 1)
+    groups = call["groups"]
     axis = source.positions.axes[1]
     if not has_positions(axis):
         layout = source.positions
@@ -224,7 +224,7 @@ def _sliding(
     first, inner, *_ = source.positions.axes
     blocks: tuple[int, ...] = ()
     if has_positions(inner):  # those within a block, as of a space-to-depth stem
-        if call.get("groups", 1) != 1 or not _holds_channels(source):
+        if call["groups"] != 1 or not _holds_channels(source):
             raise LayoutError(
                 f"{call.operator} slides over an activation with positions in its channel axis: "
                 f"{source.layout}"

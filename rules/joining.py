@@ -36,14 +36,14 @@ from labeltrace.registry import rule
 def concatenation(call: Call) -> Flow:
     """Pieces one after the other along an axis."""
     pieces: Sequence[Operand] = call["tensors"]
-    dim = call.get("dim", 0) % len(call.output)
+    dim = call["dim"] % len(call.output)
     return _joined(list(pieces), dim, call.output)
 
 
 @rule("aten.stack")
 def stack(call: Call) -> Flow:
     """Pieces one after the other along a new axis."""
-    dim = call.get("dim", 0) % len(call.output)
+    dim = call["dim"] % len(call.output)
     pieces = [
         with_axes(piece, unsqueeze(piece.positions, dim))
         if piece.traced

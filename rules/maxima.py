@@ -66,8 +66,8 @@ def _windows(call: Call) -> Flow | None:
     settings = {
         "kernel": kernel,
         "stride": spread(call.get("stride") or kernel, len(kernel)),
-        "padding": spread(call.get("padding", 0), len(kernel)),
-        "dilation": spread(call.get("dilation", 1), len(kernel)),
+        "padding": spread(call["padding"], len(kernel)),
+        "dilation": spread(call["dilation"], len(kernel)),
         "ceil_mode": call["ceil_mode"],
     }
     return _pooled(call, partial(follow_pool, **settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,13 @@ few = settings(settings.get_profile("labeltrace"), max_examples=60)
 
 
 # What every function must hold.
+
+
+@pytest.mark.parametrize("name", sorted({*label_ops.__all__} - {"attend_within", "checked"}))
+def test_every_function_is_kept_from_gradients_and_autocast(name: str) -> None:
+    """Also where these would not show: a result that is merely moved, or an index."""
+    function = getattr(label_ops, name)
+    assert function is label_ops.label_arithmetic or inspect.unwrap(function) is not function
 
 
 def called(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
