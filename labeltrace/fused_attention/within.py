@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+_COPIED_AT_ONCE = 2**19  # elements of queries, keys and values
+
 _ALIGNMENT = 64  # bytes, of what PyTorch allocates on a processor
 
 # A single query or key that the kernel's blocks leave over is multiplied as a vector, not a matrix.
@@ -127,24 +129,39 @@ def _run(
     scale: float | None,
     strides: tuple[int, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, which lies in memory as told, logarithms of the normalisers, and labels."""
-    size, columns = query.shape[-1], labels.shape[-1]
-    wide, normalisers = _kernel(
-        _widened(query, 0.0, columns),
-        _widened(key, 0.0, columns),
-        _widened(value, labels.unsqueeze(1), columns),
-        scale=1 / math.sqrt(size) if scale is None else scale,
-    )
-    output = query.new_empty_strided(query.shape, strides).copy_(wide[..., :size])
-    return output, normalisers, wide[..., size:].mean(1)
+    """Output, which lies in memory as told, logarithms of the normalisers, and labels.
+
+    Some samples at a time, whose copies stay in the cache and in memory that is at hand.
+    """
+    (batch, heads, queries, size), columns = query.shape, labels.shape[-1]
+    output = query.new_empty_strided(query.shape, strides)
+    normalisers = query.new_empty(batch, queries, heads).transpose(1, 2)
+    mixed = labels.new_empty(batch, queries, columns)
+    samples = max(1, _COPIED_AT_ONCE // ((query[0].numel() + 2 * key[0].numel()) or 1))
+    wide_query, wide_key, wide_value = (_wide(t[:samples], columns) for t in (query, key, value))
+    for start in range(0, batch, samples):
+        part = slice(start, start + samples)
+        count = len(query[part])
+        wide_query[:count, ..., :size] = query[part]
+        wide_key[:count, ..., :size] = key[part]
+        wide_value[:count, ..., :size] = value[part]
+        wide_value[:count, ..., size:] = labels[part].unsqueeze(1)
+        wide, normalisers[part] = _kernel(
+            wide_query[:count],
+            wide_key[:count],
+            wide_value[:count],
+            scale=1 / math.sqrt(size) if scale is None else scale,
+        )
+        output[part] = wide[..., :size]
+        torch.mean(wide[..., size:], 1, out=mixed[part])
+    return output, normalisers, mixed
 
 
-def _widened(tensor: Tensor, added: Tensor | float, columns: int) -> Tensor:
-    """(B, H, N, E + columns), a copy."""
+def _wide(tensor: Tensor, columns: int) -> Tensor:
+    """Room for (B, H, N, E) and further columns, which are noughts."""
     *shape, size = tensor.shape
     wide = tensor.new_empty(*shape, size + columns)
-    wide[..., :size] = tensor
-    wide[..., size:] = added
+    wide[..., size:] = 0
     return wide
 
 
