@@ -10,7 +10,7 @@
 Three methods train the same model on the same CutMix-ed batch: `plain` makes its targets of the
 mixing ratio, `aligned` of aligned labels over two sources, `paper` keeps a label over 1000 classes
 at every token, as the paper does, with attention maps written out (see dense_labels.py).  They take
-turns in one process, each going first in its turn, so that what else the machine does and how warm
+turns in one process, in another order each turn, so that what else the machine does and how warm
 it is falls on all alike.  Ratios are medians over the turns of each turn's own ratio to `plain`,
 with quartiles; forward passes (in train mode, recording for backward) are timed likewise.
 
@@ -28,8 +28,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import itertools
 import json
+import random
 import resource
 import statistics
 import subprocess
@@ -111,12 +113,10 @@ class Bench:
         self.batch = labeltrace.CutMix()(images, targets)
         one_hot = nn.functional.one_hot(self.batch.classes, NUM_CLASSES)
         self.classes = one_hot.to(torch.float32)
-        self.models = {method: build(case, case.device).train() for method in methods}
-        self.optimizers = {
-            method: torch.optim.AdamW(model.parameters(), lr=1e-4)
-            for method, model in self.models.items()
-        }
-        forwards = {method: self._forward(method, model) for method, model in self.models.items()}
+        # The same parameters and moments in all methods: where these lie in memory tells in a step.
+        self.model = build(case, case.device).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        forwards = {method: self._forward(method, self.model) for method in methods}
         compiled = case.mode == "compiled"
         self.forwards = {m: torch.compile(f) if compiled else f for m, f in forwards.items()}
 
@@ -126,7 +126,7 @@ class Bench:
         if method == "aligned":
             return labeltrace.align(model)
         with self._precision():
-            return DenseLabels(model, self.batch.images)
+            return DenseLabels(sharing(model), self.batch.images)
 
     def forward(self, method: str) -> tuple[Tensor, Tensor]:
         """Logits and class targets (B, classes), not yet smoothed."""
@@ -145,8 +145,8 @@ class Bench:
         logits, targets = self.forward(method)
         targets = targets * 0.9 + 0.1 / NUM_CLASSES
         labeltrace.soft_cross_entropy(logits, targets).backward()
-        self.optimizers[method].step()
-        self.optimizers[method].zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         dtype = PRECISIONS[self.case.precision]
@@ -163,6 +163,12 @@ def build(case: Case, device: str) -> nn.Module:
     settings = {"img_size": case.resolution} if sized and not own else {}
     with torch.device(device):
         return timm.create_model(case.model, num_classes=NUM_CLASSES, **settings)
+
+
+def sharing(model: nn.Module) -> nn.Module:
+    """Another model on the same parameters and buffers, whose settings may be changed."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def measure(case: Case, options: argparse.Namespace) -> Result:
@@ -187,8 +193,7 @@ def measure(case: Case, options: argparse.Namespace) -> Result:
 
 def _check_methods(bench: Bench) -> None:
     """The paper's method and ours give one target; they are two ways to compute it."""
-    if {"aligned", "paper"} <= set(bench.models):
-        bench.models["paper"].load_state_dict(bench.models["aligned"].state_dict())
+    if {"aligned", "paper"} <= bench.forwards.keys():
         torch.manual_seed(0)
         _, aligned = bench.forward("aligned")
         torch.manual_seed(0)
@@ -200,11 +205,15 @@ def _check_methods(bench: Bench) -> None:
 def _turn(
     jobs: Sequence[tuple[Callable[[str], object], str]], turn: int, options: argparse.Namespace
 ) -> list[float]:
-    """Time every job once, beginning with another one each turn; seconds in the jobs' order."""
+    """Time every job once, in another order each turn; seconds in the jobs' order.
+
+    What a job leaves behind, memory above all, makes the next one quicker or slower.
+    """
     clock = CLOCKS[options.clock]
     seconds = [0.0] * len(jobs)
-    for index in range(len(jobs)):
-        place = (index + turn) % len(jobs)
+    order = list(range(len(jobs)))
+    random.Random(turn).shuffle(order)
+    for place in order:
         kind, method = jobs[place]
         _synchronise(options.device)
         start = clock()
@@ -246,28 +255,18 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 def _peak_memory(bench: Bench, options: argparse.Namespace) -> dict[str, float]:
     if bench.case.device != "cpu":
-        return {method: _allocated(bench, method) for method in bench.models}
+        return {method: _allocated(bench, method) for method in bench.forwards}
     if not options.memory:
         return {}
-    return {method: _resident(bench.case, method) for method in bench.models}
+    return {method: _resident(bench.case, method) for method in bench.forwards}
 
 
 def _allocated(bench: Bench, method: str) -> float:
-    """MiB that a step needs at most beyond what lay on the GPU before it, parameters included."""
-    others = [model for name, model in bench.models.items() if name != method]
-    elsewhere = sum(t.nbytes for m in others for t in (*m.parameters(), *m.buffers()))
+    """MiB that a step needs at most on the GPU, parameters and moments included."""
     torch.cuda.reset_peak_memory_stats()
     bench.step(method)
     torch.cuda.synchronize()
-    moments = sum(
-        value.nbytes
-        for name, optimizer in bench.optimizers.items()
-        if name != method
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    )
-    return (torch.cuda.max_memory_allocated() - elsewhere - moments) / 2**20
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
 def _resident(case: Case, method: str) -> float:
