@@ -66,19 +66,13 @@ class LabelOperations(Interpreter):
         return result
 
     def _attend_within(
-        self,
-        labels: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        notation: str,
-        scale: float | None = None,
-        **sizes: int,
+        self, labels: Tensor, query: Tensor, key: Tensor, value: Tensor, notation: str, **given: Any
     ) -> tuple[Tensor, Tensor]:
         self.count += 2 * math.prod(query.shape[:-1]) * key.shape[-2] * labels.shape[-1]
-        output = nn.functional.scaled_dot_product_attention(query, key, value, scale=scale)
-        attend = inspect.unwrap(label_ops.attend)
-        return output, attend(labels, query, key, notation, scale=scale, **sizes)
+        output = nn.functional.scaled_dot_product_attention(
+            query, key, value, scale=given.get("scale")
+        )
+        return output, inspect.unwrap(label_ops.attend)(labels, query, key, notation, **given)
 
 
 def _attention(labels: Tensor, query: Tensor, key: Tensor) -> int:

@@ -157,7 +157,7 @@ class _Generator:
     def _forward_node(self, node: Node) -> None:
         """The node's copy, or a call that computes its output and labels in one."""
         for field in self.trace.fields_of(node.name):
-            step = self.trace.steps.get(field)
+            step = self.trace.steps[field]
             if field in self.needed and isinstance(step, Attend) and step.within:
                 planned = instruction(step)
                 assert isinstance(planned, Instruction)

@@ -159,51 +159,31 @@ def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch
     within._strides_if_unchanged.cache_clear()
 
 
-def fill(value: float) -> Callable[[Inputs], None]:
-    def change(inputs: Inputs) -> None:
-        with torch.no_grad():
-            inputs[1][0, 1, 2, 3] = value
-
-    return change
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
 def test_rows_without_a_softmax_mix_equally(value: float) -> None:
     inputs = inputs_of()
-    fill(value)(inputs)
     with torch.no_grad():
+        inputs[1][0, 1, 2, 3] = value
         inputs[2].abs_()
         check(inputs)
         mixed = label_ops.attend_within(*inputs, NOTATION)[1]
     torch.testing.assert_close(mixed.sum(-1), torch.ones(5, 37))
 
 
-def converted(dtype: torch.dtype) -> Inputs:
-    labels, *rest = inputs_of()
-    query, key, value = (one.detach().to(dtype).requires_grad_() for one in rest)
-    return labels, query, key, value
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_are_computed_apart(dtype: torch.dtype) -> None:
-    labels, query, key, value = converted(dtype)
-    with counted() as columns:
-        output, mixed = label_ops.attend_within(labels, query, key, value, NOTATION)
-    assert columns == []
-    assert torch.equal(output, F.scaled_dot_product_attention(query, key, value))
-    torch.testing.assert_close(mixed, dense(labels, query, key).detach(), atol=2e-6, rtol=0)
-
-
-MODES = {
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "another kernel": lambda: sdpa_kernel(SDPBackend.MATH),
+SETTINGS: dict[str, tuple[torch.dtype, Callable[[], contextlib.AbstractContextManager[Any]]]] = {
+    "float64": (torch.float64, contextlib.nullcontext),
+    "bfloat16": (torch.bfloat16, contextlib.nullcontext),
+    "autocast": (torch.float32, lambda: torch.autocast("cpu", torch.bfloat16)),
+    "another kernel": (torch.float32, lambda: sdpa_kernel(SDPBackend.MATH)),
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_under_other_modes_it_is_computed_apart(mode: str) -> None:
-    labels, query, key, value = inputs_of()
-    with counted() as columns, MODES[mode](), torch.no_grad():
+@pytest.mark.parametrize("name", SETTINGS)
+def test_other_types_and_modes_are_computed_apart(name: str) -> None:
+    dtype, mode = SETTINGS[name]
+    labels, *tensors = inputs_of()
+    query, key, value = (tensor.detach().to(dtype).requires_grad_() for tensor in tensors)
+    with counted() as columns, mode():
         output, mixed = label_ops.attend_within(labels, query, key, value, NOTATION)
         plain = F.scaled_dot_product_attention(query, key, value)
     assert columns == []
@@ -270,7 +250,7 @@ def test_second_derivatives_are_refused_as_by_the_plain_call() -> None:
 
 
 class Attention(nn.Module):
-    """Two layers of attention whose heads are channels."""
+    """Attention whose heads are channels."""
 
     def __init__(self, code: str, checkpointed: bool = False) -> None:
         super().__init__()

@@ -91,39 +91,8 @@ def attend_within(
     strides = _strides_if_unchanged(layouts, labels.shape[-1], torch.get_num_threads())
     if strides is None:
         return None
-    output, mixed = _AttentionWithLabels.apply(*tensors, labels.detach(), scale, strides)
+    output, _, mixed = _AttentionWithLabels.apply(*tensors, labels.detach(), scale, strides)
     return output, mixed
-
-
-class _AttentionWithLabels(torch.autograd.Function):
-    """Its backward pass is the plain call's: outputs and normalisers are the same."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        labels: Tensor,
-        scale: float | None,
-        strides: tuple[int, ...],
-    ) -> tuple[Tensor, Tensor]:
-        output, normalisers, mixed = _run(query, key, value, labels, scale, strides)
-        ctx.save_for_backward(query, key, value, output, normalisers)
-        ctx.scale = scale
-        ctx.mark_non_differentiable(mixed)
-        ctx.set_materialize_grads(False)
-        return output, mixed
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        if gradient is None:
-            return (None,) * 6
-        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            gradient, *ctx.saved_tensors, 0.0, False, scale=ctx.scale
-        )
-        return (*gradients, None, None, None)
 
 
 def _run(
@@ -160,6 +129,31 @@ def _run(
         output[part] = wide[..., :size]
         torch.mean(wide[..., size:], 1, out=mixed[part])
     return output, normalisers, mixed
+
+
+class _AttentionWithLabels(torch.autograd.Function):
+    """Its backward pass is the plain call's: outputs and normalisers are the same."""
+
+    forward = staticmethod(_run)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        query, key, value, _, scale, _ = inputs
+        mixed_values, normalisers, mixed_labels = output
+        ctx.save_for_backward(query, key, value, mixed_values, normalisers)
+        ctx.scale = scale
+        ctx.mark_non_differentiable(normalisers, mixed_labels)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 6
+        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            gradient, *ctx.saved_tensors, 0.0, False, scale=ctx.scale
+        )
+        return (*gradients, None, None, None)
 
 
 def _wide(tensor: Tensor, columns: int) -> Tensor:

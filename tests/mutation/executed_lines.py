@@ -114,7 +114,7 @@ class ExecutedLines:
 def statement_lines(file: str, line: int) -> range:
     """The lines of the smallest statement around a line, without the body that it may have."""
     smallest = range(line, line + 1)
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+    for node in _syntax(file):
         if isinstance(node, (ast.stmt, ast.match_case)) and line in (lines := _own_lines(node)):
             smallest = lines  # walk goes from the outer to the inner ones
     return smallest
@@ -122,12 +122,16 @@ def statement_lines(file: str, line: int) -> range:
 
 def decorated_lines(file: str, line: int) -> range:
     """The body of the function or class whose decorator stands on a line; empty elsewhere."""
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+    for node in _syntax(file):
         decorators: list[ast.expr] = getattr(node, "decorator_list", [])
         if any(line in range(one.lineno, (one.end_lineno or 0) + 1) for one in decorators):
             assert isinstance(node, (ast.FunctionDef, ast.ClassDef))
             return range(node.body[0].lineno, (node.end_lineno or 0) + 1)
     return range(0)
+
+
+def _syntax(file: str) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
 
 
 def _own_lines(node: ast.stmt | ast.match_case) -> range:
