@@ -561,7 +561,7 @@ def _global_context(draw: Draw, state: State) -> Stage:
     texts = (
         f"x + x.mean({dims}, keepdim=True)",
         f"x.sum({dims}, keepdim=True).expand_as(x)",
-        f"x - 0.6 * x.mean({dims}, keepdim=True)",
+        f"x - 0.618 * x.mean({dims}, keepdim=True)",
         f"torch.cat([x, x.mean({dims}, keepdim=True).expand_as(x)], {channel})",
         f"x * (x.norm(dim={dims}, keepdim=True) + 1)",
     )
@@ -597,7 +597,7 @@ def _in_place(draw: Draw, state: State) -> Stage:
         "F.silu(x * 1.5, inplace=True)",
         "(x * 1.9).add_(x.flip(-2))",
         "(x * 2).mul_(0.5).add_(1)",
-        "(x + 1).sub_(x.roll(1, -2), alpha=0.3)",
+        "(x + 1).sub_(x.roll(1, -2), alpha=0.271)",
         "(x + 1).sigmoid_()",
     )
     text = str(_pick(draw, *texts))
@@ -903,7 +903,13 @@ def _residual(draw: Draw, state: State, depth: int) -> Stage:
     count = draw(st.integers(1, 3))
     branches = [_same_shape(draw, state, depth) for _ in range(count)]
     texts = {
-        1: ("x + y[0]", "y[0] - 0.7 * x", "x.add(y[0], alpha=0.3)", "torch.lerp(x, y[0], 0.3)"),
+        # No two terms of a model cancel exactly: coefficients of this file have no common sums.
+        1: (
+            "x + y[0]",
+            "y[0] - 0.733 * x",
+            "x.add(y[0], alpha=0.314)",
+            "torch.lerp(x, y[0], 0.368)",
+        ),
         2: ("x + (y[0] + y[1])", "(x + y[0]) + y[1]", "y[0] + y[1]", "sum(y) + x.mean(-1, True)"),
         3: ("(x + y[0]) + (y[1] + y[2])", "torch.stack(y).sum(0)", "y[0] + y[1] + y[2]"),
     }[count]
