@@ -15,7 +15,8 @@ def check_label_image(labels: Tensor, image: Tensor, channel_dim: int) -> None:
 
     Raises:
         LabelError: it is no floating-point tensor, lies on another device, has another batch,
-            rank or size, or has rows that are negative, NaN or do not sum to one.
+            rank or size, or has rows that are negative, NaN or do not sum to one; or the image is
+            empty.
     """
     if not isinstance(labels, Tensor):
         raise LabelError(f"labels must be a tensor (B, K, *sizes), not {type(labels).__name__}")
@@ -45,6 +46,11 @@ def _check_shape(labels: Tensor, image: Tensor, channel_dim: int) -> None:
         )
     if shape[0] != image.shape[0]:
         raise LabelError(f"labels have a batch of {shape[0]}, the input one of {image.shape[0]}")
+    if 0 in image.shape:
+        raise LabelError(
+            f"the input has shape {tuple(image.shape)}: without an entry there is nothing to "
+            "follow; leave empty batches out"
+        )
     fits = all(given in (1, size) for given, size in zip(shape[2:], sizes, strict=True))
     if not fits or shape[1] == 0:
         raise LabelError(f"labels have shape {shape}; {wanted} fits the input, or ones for sizes")

@@ -159,7 +159,7 @@ def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch
     within._strides_if_unchanged.cache_clear()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38, -1e38, -3e38])
 def test_rows_without_a_softmax_mix_equally(value: float) -> None:
     inputs = inputs_of()
     with torch.no_grad():
@@ -168,6 +168,19 @@ def test_rows_without_a_softmax_mix_equally(value: float) -> None:
         check(inputs)
         mixed = label_ops.attend_within(*inputs, NOTATION)[1]
     torch.testing.assert_close(mixed.sum(-1), torch.ones(5, 37))
+
+
+@ON_X86
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf, 1e37])
+@pytest.mark.parametrize("last", [True, False])
+def test_what_lies_behind_the_keys_changes_nothing(value: float, last: bool) -> None:
+    """Heads of one sample lie beside each other in memory, behind the last head the values."""
+    labels, query, *_ = inputs_of()
+    memory = torch.randn(5, 37, 2, 3, 32, generator=torch.Generator().manual_seed(0))
+    memory[3, 5, 1 if last else 0, 0 if last else 1, 1] = value
+    keys, values = memory.requires_grad_().transpose(1, 3).unbind(2)
+    assert within._behind(keys) == 3 * 32
+    assert check((labels, query, keys, values)) == [2]
 
 
 SETTINGS: dict[str, tuple[torch.dtype, Callable[[], contextlib.AbstractContextManager[Any]]]] = {

@@ -104,6 +104,14 @@ def test_label_images(labels: Any, message: str, training: bool, captured: bool)
 # Inputs that do not fit the model. ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("captured", [False, True], ids=["new", "captured"])
+def test_a_batch_of_no_images(captured: bool) -> None:
+    model = Tiny()
+    aligned = align(model, IMAGES if captured else None)
+    found = refused(model, LabelError, lambda: aligned(IMAGES[:0], LABELS[:0]))
+    assert re.search(r"shape \(0, 3, 6, 10\).*nothing to follow; leave empty batches out", found)
+
+
 def test_an_input_smaller_than_the_model_allows() -> None:
     model = Tiny()
     small = torch.randn(3, 3, 1, 10), torch.full((3, 2, 1, 10), 0.5)

@@ -3,7 +3,8 @@
 Fused attention computes the scores of queries and keys and multiplies the values with their
 softmax.  Labels that stand beside the values, ``[V, Y]``, are multiplied with it in the same pass:
 nothing is computed twice but what the further columns themselves need.  The processor's kernel
-takes queries, keys and values of one head size, so queries and keys get as many columns of noughts.
+takes queries, keys and values of one head size: queries get as many columns of noughts, and keys
+what happens to lie behind them in memory, which the noughts leave without effect if it is finite.
 
 The model's output must stay what it is bit for bit.  It does if the kernel adds up in the same
 order with the further columns, which depends on sizes, strides and libraries but not on values: so
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,18 +83,22 @@ def attend_within(
 
     Returns:
         The output (B, H, L, E), that of the plain call with its gradient, and labels (B, L, K),
-        whose rows sum to one where a row's softmax is finite.  None where the output would be
-        another, or where computing the labels apart is cheaper.
+        whose rows sum to one.  None where the output would be another, where a row of some head
+        has no finite softmax, or where computing the labels apart is cheaper.
     """
     if labels.shape[-1] > query.shape[-1] // 2:  # many columns cost as much as scores
         return None
-    tensors = (query, key, value)
-    layouts = tuple(_Strided.of(tensor) for tensor in tensors)
-    strides = _strides_if_unchanged(layouts, labels.shape[-1], torch.get_num_threads())
+    columns = labels.shape[-1]
+    layouts = (_Strided.of(query), _Strided.of(key, columns), _Strided.of(value))
+    strides = _strides_if_unchanged(layouts, columns, torch.get_num_threads())
     if strides is None:
         return None
-    output, _, mixed = _AttentionWithLabels.apply(*tensors, labels.detach(), scale, strides)
-    return output, mixed
+    output, _, mixed = _AttentionWithLabels.apply(
+        query, key, value, labels.detach(), scale, strides
+    )
+    # Without a finite softmax, a row of one head mixes NaN, or nothing where all scores are -inf.
+    complete = mixed.sum(-1).amin().item() > 1 - 0.5 / query.shape[1]
+    return (output, mixed) if complete else None
 
 
 def _run(
@@ -109,26 +115,65 @@ def _run(
     """
     (batch, heads, queries, size), columns = query.shape, labels.shape[-1]
     output = query.new_empty_strided(query.shape, strides)
-    normalisers = query.new_empty(batch, queries, heads).transpose(1, 2)
     mixed = labels.new_empty(batch, queries, columns)
+    normalisers: list[Tensor] = []
     samples = max(1, _COPIED_AT_ONCE // ((query[0].numel() + 2 * key[0].numel()) or 1))
-    wide_query, wide_key, wide_value = (_wide(t[:samples], columns) for t in (query, key, value))
-    for start in range(0, batch, samples):
-        part = slice(start, start + samples)
-        count = len(query[part])
-        wide_query[:count, ..., :size] = query[part]
-        wide_key[:count, ..., :size] = key[part]
-        wide_value[:count, ..., :size] = value[part]
-        wide_value[:count, ..., size:] = labels[part].unsqueeze(1)
-        wide, normalisers[part] = _kernel(
-            wide_query[:count],
-            wide_key[:count],
-            wide_value[:count],
+    parts = zip(
+        _beside_noughts(query, columns, samples),
+        _beside_anything(key, columns, samples),
+        _beside_labels(value, labels, samples),
+        output.split(samples),
+        mixed.split(samples),
+        strict=True,
+    )
+    for wide_query, wide_key, wide_value, output_part, mixed_part in parts:
+        wide, logarithms = _kernel(
+            wide_query,
+            wide_key,
+            wide_value,
             scale=1 / math.sqrt(size) if scale is None else scale,
         )
-        output[part] = wide[..., :size]
-        torch.mean(wide[..., size:], 1, out=mixed[part])
-    return output, normalisers, mixed
+        output_part.copy_(wide[..., :size])
+        torch.sum(wide[..., size:], 1, out=mixed_part)
+        normalisers.append(logarithms.mT)
+    return output, torch.cat(normalisers).mT, mixed.div_(heads)
+
+
+def _beside_noughts(tensor: Tensor, columns: int, samples: int) -> Iterator[Tensor]:
+    """Some samples of (B, H, N, E) at a time, each in the memory of the last, and noughts."""
+    *shape, size = tensor[:samples].shape
+    wide = tensor.new_zeros(*shape, size + columns)
+    for part in tensor.split(samples):
+        own = wide[: len(part)]
+        own[..., :size] = part
+        yield own
+
+
+def _beside_labels(tensor: Tensor, labels: Tensor, samples: int) -> Iterator[Tensor]:
+    """Likewise, with labels (B, N, K) instead of noughts, the same for all heads."""
+    wide = _beside_noughts(tensor, labels.shape[-1], samples)
+    for own, columns in zip(wide, labels.unsqueeze(1).split(samples), strict=True):
+        own[..., tensor.shape[-1] :] = columns
+        yield own
+
+
+def _beside_anything(tensor: Tensor, columns: int, samples: int) -> Iterable[Tensor]:
+    """Likewise, with columns of any numbers: without a copy if memory goes on behind the tensor."""
+    if _behind(tensor) < columns:
+        return _beside_noughts(tensor, columns, samples)
+    *shape, size = tensor.shape
+    return tensor.as_strided((*shape, size + columns), tensor.stride()).split(samples)
+
+
+def _behind(tensor: Tensor) -> int:
+    """How many elements of its memory lie behind the tensor's last."""
+    elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return int(elements - tensor.storage_offset()) - _extent(tensor.shape, tensor.stride())
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements of memory from a tensor's first to its last."""
+    return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
 
 
 class _AttentionWithLabels(torch.autograd.Function):
@@ -156,31 +201,28 @@ class _AttentionWithLabels(torch.autograd.Function):
         return (*gradients, None, None, None)
 
 
-def _wide(tensor: Tensor, columns: int) -> Tensor:
-    """Room for (B, H, N, E) and further columns, which are noughts."""
-    *shape, size = tensor.shape
-    wide = tensor.new_empty(*shape, size + columns)
-    wide[..., size:] = 0
-    return wide
-
-
 @dataclass(frozen=True, slots=True)
 class _Strided:
-    """How a tensor lies in memory; ``offset`` counts elements from an aligned address."""
+    """How a tensor lies in memory; ``offset`` counts elements from an aligned address.
+
+    ``behind`` counts the elements behind it, so far as the kernel may read them.
+    """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
+    behind: int
 
     @classmethod
-    def of(cls, tensor: Tensor) -> _Strided:
+    def of(cls, tensor: Tensor, columns: int = 0) -> _Strided:
         offset = tensor.data_ptr() % _ALIGNMENT // tensor.element_size()
-        return cls(tuple(tensor.shape), tensor.stride(), offset)
+        behind = columns if _behind(tensor) >= columns else 0
+        return cls(tuple(tensor.shape), tensor.stride(), offset, behind)
 
     def random(self, generator: torch.Generator) -> Tensor:
         """Random numbers that lie so."""
-        last = sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
-        memory = torch.randn(self.offset + last + 1, generator=generator, device="cpu")
+        elements = self.offset + _extent(self.shape, self.strides) + self.behind
+        memory = torch.randn(elements, generator=generator, device="cpu")
         return memory.as_strided(self.shape, self.strides, self.offset)
 
 
