@@ -348,7 +348,10 @@ def view(layout: Layout, shape: Sequence[int]) -> Layout:
     """
     queue = _merged(factor for axis in layout.axes for factor in axis)
     queue.reverse()  # the next factor is the last one
-    axes = [_carve(queue, size, layout, shape) for size in shape]
+    axes: list[tuple[_Piece, ...]] = []
+    for size, following in itertools.pairwise((*shape, 0)):
+        axis = _carve(queue, size, layout, shape)
+        axes.append(axis if following == 1 else axis + _ones_behind(axis, queue))
     left = [piece for piece in queue if piece.key]  # positions of size one keep their slots
     if left and axes:
         axes[-1] = axes[-1] + tuple(reversed(left))
@@ -380,6 +383,22 @@ def _carve(
                 f"the axis of size {size_text(size)} would mix parts of several positions"
             )
     return tuple(axis)
+
+
+def _ones_behind(axis: tuple[_Piece, ...], queue: list[_Piece]) -> tuple[_Piece, ...]:
+    """Positions of size one between this axis, of positions, and channels, taken off the queue.
+
+    By their size they could be of either axis; channels with a position among them could not be
+    told apart from it.
+    """
+    if not axis or axis[-1].kind is not Kind.POSITION:
+        return ()
+    ones = list(itertools.takewhile(lambda piece: piece.key and piece.size == 1, reversed(queue)))
+    rest = len(queue) - len(ones)
+    if rest and queue[rest - 1].key:
+        return ()
+    del queue[rest:]
+    return tuple(ones)
 
 
 def replace_axis(layout: Layout, dim: int, axis: Axis) -> Layout:

@@ -558,12 +558,13 @@ def _global_context(draw: Draw, state: State) -> Stage:
     """A mean over all positions goes back to every one of them."""
     dims = (2, 3) if state.is_map else (1,)
     channel = 1 if state.is_map else 2
+    count = prod(state.space)  # values stay small: an activation that is flat reads nothing
     texts = (
         f"x + x.mean({dims}, keepdim=True)",
-        f"x.sum({dims}, keepdim=True).expand_as(x)",
+        f"(x / {count}).sum({dims}, keepdim=True).expand_as(x)",
         f"x - 0.618 * x.mean({dims}, keepdim=True)",
         f"torch.cat([x, x.mean({dims}, keepdim=True).expand_as(x)], {channel})",
-        f"x * (x.norm(dim={dims}, keepdim=True) + 1)",
+        f"x * ((x / {count}).norm(dim={dims}, keepdim=True) + 1)",
     )
     text = str(_pick(draw, *texts))
     wide = state.channels * (2 if "cat" in text else 1)

@@ -412,6 +412,31 @@ def test_views_never_cut_the_dynamic_batch() -> None:
         view(layout, (2, BATCH * 2, 6))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "dims", "shape", "expected"),
+    [
+        (
+            (2, 6, 1, 11),
+            (0, 3, 2, 1),
+            (2, 11, 2, 3),
+            "2 batch, 11 position * 1 position, 2 ch, 3 ch",
+        ),
+        ((2, 6, 1, 11), (0, 3, 2, 1), (2, 11, 1, 6), "2 batch, 11 position, 1 position, 6 ch"),
+        ((2, 6, 1, 11), (0, 2, 3, 1), (2, 11, 6), "2 batch, 11 position, 6 ch"),
+        ((1, 6, 11), (2, 0, 1), (11, 2, 3), "11 position * 1 batch, 2 ch, 3 ch"),
+        ((1, 6, 11), (2, 0, 1), (11, 1, 6), "11 position, 1 batch, 6 ch"),
+        ((1, 6, 11), (2, 0, 1), (11, 6, 1), "11 position * 1 batch, 6 ch, 1"),
+        # Heads folded into a batch of one.
+        ((1, 6, 11), (0, 1, 2), (2, 3, 11), "1 batch * 2 ch, 3 ch, 11 position"),
+    ],
+)
+def test_positions_of_size_one_stay_beside_positions(
+    sizes: tuple[int, ...], dims: tuple[int, ...], shape: tuple[int, ...], expected: str
+) -> None:
+    found = view(permute(image(sizes, 1), dims), shape)
+    assert str(found).replace("channel", "ch") == f"({expected})"
+
+
 def test_positions_are_not_repeated_and_not_dropped() -> None:
     layout = image((2, 1, 5), 2)
     with pytest.raises(LayoutError, match="an axis of one position cannot be repeated 3 times"):

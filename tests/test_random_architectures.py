@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace import AlignedModule, LayoutError
-from tests.architectures import IMAGE_CHANNELS, Architecture, Code, Promise, architectures
+from tests.architectures import (
+    IMAGE_CHANNELS,
+    Architecture,
+    Attention,
+    Code,
+    Promise,
+    architectures,
+)
 from tests.soundness import check_soundness
 
 FUZZ_EXAMPLES = int(os.environ.get("LABELTRACE_FUZZ_EXAMPLES", "0"))
@@ -258,6 +265,42 @@ def test_found(name: str) -> None:
     model, channel_dim = FOUND[name]
     architecture = Architecture(model, (6, 5), channel_dim, Promise.NONE, prior=False)
     check_contract(architecture, labeltrace.align(model), False)
+
+
+ONES: dict[str, tuple[nn.Module, tuple[int, int], bool]] = {
+    "one_row_beside_columns": (
+        nn.Sequential(
+            Code("x.transpose(2, 3).flatten(2).mT"), Attention(2, 1, 11, "fused", "none")
+        ),
+        (1, 11),
+        False,
+    ),
+    "batch_of_one_beside_tokens": (
+        nn.Sequential(
+            Code("x.flatten(2).transpose(1, 2)"),
+            Code(
+                "self.layer(x, x, x, need_weights=False)[0]",
+                layer=nn.MultiheadAttention(2, 1, batch_first=True),
+            ),
+            Code(
+                "torch.cat([x, self.token.expand(len(x), -1, -1)], dim=-2)",
+                token=nn.Parameter(torch.ones(1, 1, 2)),
+            ),
+        ),
+        (6, 5),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONES)
+def test_positions_of_size_one_stay_beside_positions(name: str) -> None:
+    model, image_size, prior = ONES[name]
+    architecture = Architecture(model, image_size, 2, Promise.EQUAL, prior)
+    aligned = labeltrace.align(model)
+    check_contract(architecture, aligned, training=False)
+    check_batch(architecture, aligned, [2, 0, 1])
+    check_sources(architecture, aligned)
 
 
 def test_additive_mask_of_a_model_in_double_precision() -> None:
