@@ -180,6 +180,8 @@ def test_what_lies_behind_the_keys_changes_nothing(value: float, last: bool) -> 
     memory[3, 5, 1 if last else 0, 0 if last else 1, 1] = value
     keys, values = memory.requires_grad_().transpose(1, 3).unbind(2)
     assert within._behind(keys) == 3 * 32
+    assert within._behind(within._Strided.of(keys, 2).random(torch.Generator())) == 2
+    assert next(iter(within._beside_anything(keys, 2, 2))).data_ptr() == keys.data_ptr()
     assert check((labels, query, keys, values)) == [2]
 
 

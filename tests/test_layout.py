@@ -426,6 +426,9 @@ def test_views_never_cut_the_dynamic_batch() -> None:
         ((1, 6, 11), (2, 0, 1), (11, 2, 3), "11 position * 1 batch, 2 ch, 3 ch"),
         ((1, 6, 11), (2, 0, 1), (11, 1, 6), "11 position, 1 batch, 6 ch"),
         ((1, 6, 11), (2, 0, 1), (11, 6, 1), "11 position * 1 batch, 6 ch, 1"),
+        ((1, 6, 11, 7), (2, 0, 3, 1), (11, 7, 6), "11 position, 1 batch * 7 position, 6 ch"),
+        ((2, 1, 11), (0, 2, 1), (2, 11), "2 batch, 11 position"),
+        ((2, 6, 1), (0, 2, 1), (2, 2, 3), "2 batch, 1 position * 2 ch, 3 ch"),
         # Heads folded into a batch of one.
         ((1, 6, 11), (0, 1, 2), (2, 3, 11), "1 batch * 2 ch, 3 ch, 11 position"),
     ],
