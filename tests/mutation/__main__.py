@@ -20,13 +20,14 @@ from tests.mutation.fork_server import (
     test_mutant,
     wait_for_one,
 )
-from tests.mutation.mutants import ROOT, all_mutants, mutated, sampled
+from tests.mutation.mutants import FILES, ROOT, all_mutants, mutated, sampled
 from tests.mutation.report import report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make mutate", description=__doc__)
     parser.add_argument("--mutants", type=int, help="how many to draw; all without it")
+    parser.add_argument("--files", nargs="+", type=Path, help="those of the sample in these alone")
     parser.add_argument("--workers", type=int, default=1, help="mutants tested at a time")
     parser.add_argument("--seconds", type=float, default=60, help="of tests for each mutant")
     parser.add_argument("--again", action="store_true", help="test the survivors once more")
@@ -34,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(exist_ok=True)
     mutants = all_mutants()
-    sample = sampled(mutants, options.mutants)
+    sample = within(sampled(mutants, options.mutants), options.files)
     with use_db(options.folder / "session.sqlite") as session:
         results = known_results(session, mutants)
         again = {name for name, result in results.items() if options.again and not result.is_killed}
@@ -56,6 +57,14 @@ def known_results(session: WorkDB, mutants: Sequence[WorkItem]) -> dict[str, Wor
         for name, result in results.items():
             session.set_result(name, result)
     return results
+
+
+def within(sample: Sequence[WorkItem], files: Sequence[Path] | None) -> list[WorkItem]:
+    """The mutants of some files, named from the repository's root; all where none is named."""
+    unknown = sorted(map(str, set(files or ()) - set(map(Path, FILES))))
+    if unknown:
+        raise SystemExit(f"not among the files that are mutated: {', '.join(unknown)}")
+    return [item for item in sample if files is None or item.mutations[0].module_path in files]
 
 
 def test_all(
