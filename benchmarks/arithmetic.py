@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from dense_labels import DenseLabels
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 from torch.utils.flop_counter import FlopCounterMode
+from training_step import NUM_CLASSES, Case, build
 
+import labeltrace
 from labeltrace import label_ops
 
 
@@ -89,3 +93,34 @@ def label_operations(module: GraphModule, *given: Any) -> tuple[int, int]:
     with torch.no_grad():
         counting.run(*given)
     return counting.count, counting.tokens
+
+
+def operations_of(case: Case, methods: Sequence[str]) -> dict[str, Arithmetic]:
+    """Operations of each method with labels, on the meta device."""
+    images = torch.empty(case.batch, 3, case.resolution, case.resolution, device="meta")
+    labels = torch.empty(case.batch, 2, case.resolution, case.resolution, device="meta")
+    classes = torch.empty(case.batch, 2, NUM_CLASSES, device="meta")
+    step = step_operations(build(case, "meta").train(), images)
+    found: dict[str, Arithmetic] = {}
+    for method in methods:
+        model = build(case, "meta").train()
+        if method == "aligned":
+            graphs = labeltrace.align(model)._graphs
+            graph = graphs.graph((images,), {})
+            state = [_entry(model, entry.name) for entry in graph.capture.state]
+            given = (*state, *graph.capture.constants, images, labels)
+            count, tokens = label_operations(graph.generated.module, *given)
+        elif method == "paper":
+            dense = DenseLabels(model, images)
+            state = [_entry(model, ".".join(names)) for names in dense.state]
+            given = (*state, *dense.constants, images, labels, classes)
+            count, tokens = label_operations(dense.labelled, *given)
+        else:
+            continue
+        found[method] = Arithmetic(step, count, tokens)
+    return found
+
+
+def _entry(model: nn.Module, name: str) -> Tensor:
+    owner, _, last = name.rpartition(".")
+    return getattr(model.get_submodule(owner), last)

@@ -4,7 +4,7 @@
     python benchmarks/attend.py --clock cpu --threads 1
     python benchmarks/attend.py --device cuda --batch 256 --dtype bfloat16 --steps 20
 
-Three jobs on the same queries, keys and labels take turns in one run, each going first in turn:
+Three jobs on the same queries, keys and labels take turns in one run, in another order each turn:
 
 - operator: `labeltrace::attend`
 - written out: scores and softmax alone, whole in memory, without any label: what the operator is
@@ -23,7 +23,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,10 +33,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from turns import CLOCKS, ratio, synchronise, take_turns
 
 import labeltrace.fused_attention as fused_attention
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -73,8 +72,7 @@ class Result:
 
     def ratio(self, other: str) -> float:
         """The operator's time over another job's."""
-        pairs = zip(self.seconds["operator"], self.seconds[other], strict=True)
-        return statistics.median(own / theirs for own, theirs in pairs)
+        return ratio(self.seconds["operator"], self.seconds[other]).median
 
 
 def jobs_of(shape: Shape, options: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
@@ -110,32 +108,12 @@ def jobs_of(shape: Shape, options: argparse.Namespace) -> dict[str, Callable[[],
 
 def measure(shape: Shape, options: argparse.Namespace) -> Result:
     jobs = jobs_of(shape, options)
-    names = list(jobs)
-    device = torch.device(options.device)
-    memory = {name: peak_memory(job, device) for name, job in jobs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(options.warmup + options.repeats):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            taken = timed(jobs[name], device, options)
-            if turn >= options.warmup:
-                seconds[name].append(taken)
-    return Result(shape.name, {name: tuple(taken) for name, taken in seconds.items()}, memory)
-
-
-def timed(job: Callable[[], Tensor], device: torch.device, options: argparse.Namespace) -> float:
-    clock = CLOCKS[options.clock]
-    synchronise(device)
-    start = clock()
-    for _ in range(options.steps):
-        job()
-    synchronise(device)
-    return (clock() - start) / options.steps
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    memory = {name: peak_memory(job, torch.device(options.device)) for name, job in jobs.items()}
+    how = (options.device, options.clock, options.steps)
+    turns = [take_turns(jobs, turn, *how) for turn in range(options.warmup + options.repeats)]
+    counted = turns[options.warmup :]
+    seconds = {name: tuple(turn[name] for turn in counted) for name in jobs}
+    return Result(shape.name, seconds, memory)
 
 
 def peak_memory(job: Callable[[], Tensor], device: torch.device) -> float:
@@ -144,7 +122,7 @@ def peak_memory(job: Callable[[], Tensor], device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         job()
-        synchronise(device)
+        synchronise(str(device))
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         job()

@@ -20,7 +20,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from rich.table import Table
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.export import Dim
+from turns import CLOCKS
 
 import labeltrace
 from labeltrace.capture import capture
@@ -50,7 +50,6 @@ MODELS = (
 DEPTHS = (6, 12, 24, 48)
 BATCH = 2  # the smallest that torch.export takes for a dynamic one
 GOAL = 1.3
-CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 
 
 @dataclass(frozen=True)
