@@ -29,11 +29,11 @@ from pathlib import Path
 
 import torch
 from machine import machine
+from peak_memory import peak_memory
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
-from turns import CLOCKS, ratio, synchronise, take_turns
+from turns import CLOCKS, ratio, take_turns
 
 import labeltrace.fused_attention as fused_attention
 
@@ -108,31 +108,12 @@ def jobs_of(shape: Shape, options: argparse.Namespace) -> dict[str, Callable[[],
 
 def measure(shape: Shape, options: argparse.Namespace) -> Result:
     jobs = jobs_of(shape, options)
-    memory = {name: peak_memory(job, torch.device(options.device)) for name, job in jobs.items()}
+    memory = {name: peak_memory(job, options.device) for name, job in jobs.items()}
     how = (options.device, options.clock, options.steps)
     turns = [take_turns(jobs, turn, *how) for turn in range(options.warmup + options.repeats)]
     counted = turns[options.warmup :]
     seconds = {name: tuple(turn[name] for turn in counted) for name in jobs}
     return Result(shape.name, seconds, memory)
-
-
-def peak_memory(job: Callable[[], Tensor], device: torch.device) -> float:
-    """MiB that torch has allocated for a job at most, beyond what was there before."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        job()
-        synchronise(str(device))
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        job()
-    events = recorded.profiler.kineto_results.events()
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most / 2**20
 
 
 def table(results: Sequence[Result], title: str) -> Table:

@@ -22,8 +22,8 @@ plain step, with the standard error of the medians.
 `floor` is the ratio that arithmetic alone allows: the operations of the step and the labels over
 those of the step (see arithmetic.py).
 
-Peak memory is what a step needs at most: on a GPU all that is allocated; on a processor, with
-`--memory`, the largest resident set of a process of its own that trains for three steps.
+Peak memory, with `--memory`, is all that torch allocates at once for the model, its capture and two
+steps.
 
 On a machine that others use as well, `--clock cpu --threads 1` counts the processor's seconds.
 The capture, once for each mode and input size, is not timed here: see trace_time.py.
@@ -45,7 +45,7 @@ from typing import Any
 import torch
 from arithmetic import Arithmetic, operations_of
 from machine import machine
-from peak_memory import allocated, resident
+from peak_memory import peak_memory
 from rich.console import Console
 from rich.table import Table
 from training_step import METHODS, PRECISIONS, Case, TrainingStep
@@ -140,11 +140,12 @@ def measure(case: Case, options: argparse.Namespace) -> Result:
         step_turns.append(take_turns(steps, turn, *how))
         for again in range(turn * options.forwards, (turn + 1) * options.forwards):
             forward_turns.append(take_turns(forwards, again, *how))
+    del training, steps, forwards  # the peak is that of one method
     return Result(
         case,
         _by_method(step_turns),
         _by_method(forward_turns),
-        _peak_memory(training, options),
+        _peak_memory(case, options),
         operations_of(case, options.methods),
     )
 
@@ -153,12 +154,17 @@ def _by_method(turns: Sequence[dict[str, float]]) -> Seconds:
     return {method: tuple(turn[method] for turn in turns) for method in turns[0]}
 
 
-def _peak_memory(training: TrainingStep, options: argparse.Namespace) -> dict[str, float]:
-    if options.device != "cpu":
-        return {method: allocated(training, method) for method in options.methods}
+def _peak_memory(case: Case, options: argparse.Namespace) -> dict[str, float]:
     if not options.memory:
         return {}
-    return {method: resident(training.case, method) for method in options.methods}
+    return {m: peak_memory(partial(train, case, m), case.device) for m in options.methods}
+
+
+def train(case: Case, method: str) -> None:
+    """Two steps, the second of which finds the optimizer's moments."""
+    training = TrainingStep(case, (method,))
+    for _ in range(2):
+        training.step(method)
 
 
 def table(results: Sequence[Result], title: str) -> Table:
@@ -247,7 +253,7 @@ def _options() -> argparse.Namespace:
         "--precisions", nargs="+", choices=tuple(PRECISIONS), default=["float32"], help="autocast's"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--memory", action="store_true", help="peak memory on a processor too")
+    parser.add_argument("--memory", action="store_true", help="peak memory too")
     parser.add_argument("--repeats", type=int, default=11, help="turns that are counted")
     parser.add_argument(
         "--forwards", type=int, default=1, help="turns of forward passes for each turn of steps"
