@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,7 @@ def peak_memory(job: Callable[[], object], device: str) -> float:
         job()
         synchronise(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    gc.collect()  # what another job left behind must not be freed during this one
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         job()
     events = recorded.profiler.kineto_results.events()

@@ -206,6 +206,15 @@ def test_other_types_and_modes_are_computed_apart(name: str) -> None:
     torch.testing.assert_close(mixed, dense(labels, query, key).detach(), atol=2e-6, rtol=0)
 
 
+def test_heads_that_are_kept_are_computed_apart() -> None:
+    labels, query, key, value = (tensor.detach() for tensor in inputs_of())
+    with counted() as columns:
+        _, mixed = label_ops.attend_within(labels, query, key, value, "b h q k, b k -> b h q")
+    assert columns == []
+    maps = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
+    torch.testing.assert_close(mixed, maps @ labels[:, None], atol=2e-6, rtol=0)
+
+
 def test_transforms_of_functions_see_the_plain_call() -> None:
     labels, query, key, value = (tensor.detach() for tensor in inputs_of())
 

@@ -243,6 +243,17 @@ def test_simplify_is_idempotent_and_keeps_the_meaning(pair: Pair) -> None:
     assert whole == simple
 
 
+def test_a_repeated_factor_of_size_one_separates_nothing() -> None:
+    axis = (Factor(5, Kind.POSITION, 0), Factor(1, Kind.REPEATED), Factor(7, Kind.POSITION, 1))
+    assert simplify(Layout((axis,))) == Layout(((Factor(35, Kind.POSITION, 0),),))
+
+
+def test_a_position_of_size_one_behind_all_axes_joins_the_last() -> None:
+    behind = permute(image((11, 1, 5, 3), 3), (0, 2, 3, 1))
+    found = view(behind, (11, 15))
+    assert str(found) == "(11 batch, 5 position * 3 channel * 1 position)"
+
+
 @many
 @given(st.randoms(use_true_random=False), st.data())
 def test_the_stand_in_for_a_dynamic_batch_gives_the_same_layouts(
