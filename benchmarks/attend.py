@@ -33,7 +33,7 @@ from peak_memory import peak_memory
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from turns import CLOCKS, ratio, take_turns
+from turns import CLOCKS, by_job, ratio, take_turns
 
 import labeltrace.fused_attention as fused_attention
 
@@ -111,9 +111,7 @@ def measure(shape: Shape, options: argparse.Namespace) -> Result:
     memory = {name: peak_memory(job, options.device) for name, job in jobs.items()}
     how = (options.device, options.clock, options.steps)
     turns = [take_turns(jobs, turn, *how) for turn in range(options.warmup + options.repeats)]
-    counted = turns[options.warmup :]
-    seconds = {name: tuple(turn[name] for turn in counted) for name in jobs}
-    return Result(shape.name, seconds, memory)
+    return Result(shape.name, by_job(turns[options.warmup :]), memory)
 
 
 def table(results: Sequence[Result], title: str) -> Table:

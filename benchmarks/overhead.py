@@ -22,8 +22,8 @@ plain step, with the standard error of the medians.
 `floor` is the ratio that arithmetic alone allows: the operations of the step and the labels over
 those of the step (see arithmetic.py).
 
-Peak memory, with `--memory`, is all that torch allocates at once for the model, its capture and two
-steps.
+Peak memory is all that torch allocates at once for the model, its capture (and compilation) and two
+steps; on a processor with `--memory` alone.
 
 On a machine that others use as well, `--clock cpu --threads 1` counts the processor's seconds.
 The capture, once for each mode and input size, is not timed here: see trace_time.py.
@@ -49,7 +49,7 @@ from peak_memory import peak_memory
 from rich.console import Console
 from rich.table import Table
 from training_step import METHODS, PRECISIONS, Case, TrainingStep
-from turns import CLOCKS, Ratio, ratio, take_turns
+from turns import CLOCKS, Ratio, by_job, ratio, take_turns
 
 MODELS = (
     "deit_small_patch16_224",
@@ -83,10 +83,7 @@ class Result:
 
     def step_by_forward(self) -> Ratio:
         """An aligned step over the plain one, by what labels add to the forward pass."""
-        plain_forward, plain_step = (
-            statistics.median(t["plain"]) for t in (self.forward, self.step)
-        )
-        part = plain_forward / plain_step
+        part = statistics.median(self.forward["plain"]) / statistics.median(self.step["plain"])
         found = self.forward_ratio("aligned")
         return Ratio(
             1 + part * (found.median - 1),
@@ -143,19 +140,15 @@ def measure(case: Case, options: argparse.Namespace) -> Result:
     del training, steps, forwards  # the peak is that of one method
     return Result(
         case,
-        _by_method(step_turns),
-        _by_method(forward_turns),
+        by_job(step_turns),
+        by_job(forward_turns),
         _peak_memory(case, options),
         operations_of(case, options.methods),
     )
 
 
-def _by_method(turns: Sequence[dict[str, float]]) -> Seconds:
-    return {method: tuple(turn[method] for turn in turns) for method in turns[0]}
-
-
 def _peak_memory(case: Case, options: argparse.Namespace) -> dict[str, float]:
-    if not options.memory:
+    if case.device == "cpu" and not options.memory:  # a profile takes long
         return {}
     return {m: peak_memory(partial(train, case, m), case.device) for m in options.methods}
 
@@ -253,7 +246,7 @@ def _options() -> argparse.Namespace:
         "--precisions", nargs="+", choices=tuple(PRECISIONS), default=["float32"], help="autocast's"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--memory", action="store_true", help="peak memory too")
+    parser.add_argument("--memory", action="store_true", help="peak memory on a processor too")
     parser.add_argument("--repeats", type=int, default=11, help="turns that are counted")
     parser.add_argument(
         "--forwards", type=int, default=1, help="turns of forward passes for each turn of steps"

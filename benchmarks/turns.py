@@ -51,6 +51,11 @@ def take_turns(
     return {name: found[name] for name in jobs}
 
 
+def by_job(turns: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    """The seconds of each job, a number a turn."""
+    return {name: tuple(turn[name] for turn in turns) for name in turns[0]}
+
+
 def timed(job: Callable[[], object], device: str, clock: str, steps: int) -> float:
     """Seconds that a job takes, of so many times together."""
     now = CLOCKS[clock]
