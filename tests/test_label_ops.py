@@ -272,6 +272,16 @@ def test_attend(
     assert_distributions(result)
 
 
+def test_attend_keeps_grouped_heads_apart() -> None:
+    """Six heads that share the keys of two: each as it is alone."""
+    query, key, labels = random(2, 6, 5, 4), random(2, 2, 7, 4, seed=2), field(2, 7)
+    kept = called(label_ops.attend, labels, query, key, "b h q k, b k -> b h q", grouped_heads=True)
+    for head in range(6):
+        alone = query[:, [head]], key[:, [head // 3]]
+        expected = label_ops.attend(labels, *alone, "b h q k, b k -> b q")
+        torch.testing.assert_close(kept[:, head], expected)
+
+
 def _mask(kind: str, heads: int, queries: int, keys: int) -> Tensor | None:
     if kind == "boolean":
         mask = random(queries, keys, seed=3) > 0
