@@ -22,6 +22,7 @@ LAX = {"atol": 2e-6, "rtol": 0}
 
 settings.register_profile("labeltrace", deadline=None, derandomize=True, database=None)
 few = settings(settings.get_profile("labeltrace"), max_examples=60)
+many = settings(few, max_examples=400)
 
 
 # What every function must hold.
@@ -203,19 +204,46 @@ def beside_columns(name: str, case: dict[str, Any]) -> bool:
 @few
 @given(mixings())
 def test_mix(case: dict[str, Any]) -> None:
+    check_mix(case, lambda row: degenerate(row, case["kinds"]))
+
+
+@few
+@given(mixings(), st.integers(2, 3), st.integers(2, 4))
+def test_mix_by_a_softmax(case: dict[str, Any], sources: int, masked: int) -> None:
+    """Every so many rows are masked whole; with two sources the product is another."""
+
+    def rows_of(scores: Tensor) -> Tensor:
+        scores[::masked] = -math.inf
+        return scores.softmax(-1)
+
+    check_mix(case, rows_of, sources, normal=True)
+
+
+def check_mix(
+    case: dict[str, Any],
+    rows_of: Callable[[Tensor], Tensor],
+    sources: int = SOURCES,
+    **settings_: bool,
+) -> None:
+    """Mix with rows made of random ones; the last sources are one source where there are fewer."""
     names, sizes = case["names"], case["sizes"]
     order = [name for axis in case["axes"] for name in axis]
     leading = names["batch"] + names["averaged"] + names["rows"]
     added = [n for n in names["averaged"] if beside_columns(n, case)]
     leading = [n for n in leading if n not in added]
     columns = math.prod(sizes[name] for name in names["columns"] + added)
-    rows = degenerate(random(math.prod(sizes[n] for n in leading), columns), case["kinds"])
+    rows = rows_of(random(math.prod(sizes[n] for n in leading), columns))
     stored = [*leading, *added, *names["columns"]]
     weights = rows.reshape([sizes[n] for n in stored]).permute([stored.index(n) for n in order])
     labels = field(*(sizes[name] for name in case["labels"]))
     merged = weights.reshape([math.prod(sizes[n] for n in axis) for axis in case["axes"]])
-    result = called(label_ops.mix, labels, merged, case["notation"], **case["given"])
-    torch.testing.assert_close(result.double(), mixed_slowly(weights, labels, case), **LAX)
+    expected = mixed_slowly(weights, labels, case)
+    labels, expected = (
+        torch.cat((every[..., : sources - 1], every[..., sources - 1 :].sum(-1, keepdim=True)), -1)
+        for every in (labels, expected)
+    )
+    result = called(label_ops.mix, labels, merged, case["notation"], **case["given"], **settings_)
+    torch.testing.assert_close(result.double(), expected, **LAX)
     assert_distributions(result)
 
 
@@ -336,8 +364,22 @@ def windows(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@st.composite
+def far_windows(draw: st.DrawFn) -> dict[str, Any]:
+    """Windows of which some may lie outside, or have taps on both sides of the image alone."""
+    sizes = draw(st.permutations([3, 4]))[: draw(st.integers(1, 2))]
+    padding = [draw(st.integers(0, 7)) for _ in range(2)]
+    return {
+        "sizes": sizes,
+        "kernel": [draw(st.integers(1, 3)) for _ in sizes],
+        "stride": [draw(st.integers(1, 3)) for _ in sizes],
+        "dilation": [draw(st.integers(1, 7)) for _ in sizes],
+        "padding": [draw(st.sampled_from([tuple(padding), (padding[0],) * 2])) for _ in sizes],
+    }
+
+
 def slid(labels: Tensor, taps: Tensor, case: dict[str, Any], output: Sequence[int]) -> Tensor:
-    """Every output position by itself: the weighted mean of what its window sees."""
+    """Every output position by itself: the weighted mean of what its window sees, or of all."""
     sizes = case["sizes"]
     result = torch.zeros(len(labels), *output, SOURCES, dtype=torch.float64)
     for place in indices(output):
@@ -352,6 +394,9 @@ def slid(labels: Tensor, taps: Tensor, case: dict[str, Any], output: Sequence[in
             if all(0 <= a < size for a, size in zip(at, sizes, strict=True)):
                 seen.append(at)
                 row.append(float(taps[tap]))
+        if not seen:
+            seen = list(indices(sizes))
+            row = [1.0] * len(seen)
         for at, weight in zip(seen, normalised(row), strict=True):
             result[(slice(None), *place)] += weight * labels[(slice(None), *at)].double()
     return result
@@ -395,6 +440,19 @@ def test_convolve(case: dict[str, Any], out: int, inside: int, kinds: list[str])
     expected = slid(labels, kernel_of_contract(weights), case, sizes)
     torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
     assert_distributions(result)
+
+
+@many
+@given(far_windows())
+def test_windows_outside_the_image_take_the_mean(case: dict[str, Any]) -> None:
+    sizes = output_sizes(case)
+    if min(sizes) < 1:
+        return
+    labels, taps = field(2, *case["sizes"]), random(*case["kernel"]).abs() + 0.1
+    settings_ = (case["stride"], case["padding"], case["dilation"])
+    result = called(label_ops.convolve, labels, taps[None, None], *settings_)
+    expected = slid(labels, taps, case, sizes)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

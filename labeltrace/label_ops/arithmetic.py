@@ -43,13 +43,6 @@ def normalised(matrices: Tensor) -> Tensor:
     matrices = matrices.abs()  # a copy, on which all else is done in place
     largest = matrices.amax(-1, keepdim=True)
     matrices = matrices.div_(largest)  # so that neither huge nor denormal rows lose their sum
-    whole = matrices.sum(-1, keepdim=True)
-    unusable = ~torch.isfinite(whole)  # rows of noughts as well: they have been divided by nought
-    return matrices.div_(whole).masked_fill_(unusable, 1 / matrices.shape[-1])
-
-
-def averaged_distributions(matrices: Tensor) -> Tensor:
-    """The mean over dimension -3 of matrices whose rows sum to one; NaN rows mix equally."""
-    lost = matrices[..., :1].isnan()  # a row that is masked whole, or overflows, is NaN throughout
-    equal = lost.sum(-3) / matrices.shape[-1]
-    return (matrices.nansum(-3) + equal) / matrices.shape[-3]
+    matrices = matrices.div_(matrices.sum(-1, keepdim=True))
+    # Rows of noughts have been divided by nought, those that are not finite by more: all is NaN.
+    return matrices.nan_to_num_(1 / matrices.shape[-1])

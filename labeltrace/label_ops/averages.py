@@ -17,11 +17,11 @@ from labeltrace.label_ops.windows import renormalised, slide
 def average(pieces: Sequence[Tensor], shares: Sequence[int] | None = None) -> Tensor:
     """``Norm(sum_i s_i Y_i)`` over broadcast fields: residuals, eq. 11, and concatenations."""
     shares = shares or [1] * len(pieces)
-    total = sum(shares)
-    result = pieces[0] * (shares[0] / total)
+    mean, total = pieces[0], shares[0]
     for piece, share in zip(pieces[1:], shares[1:], strict=True):
-        result = torch.add(result, piece, alpha=share / total)
-    return result
+        total += share
+        mean = torch.lerp(mean, piece, share / total)
+    return mean
 
 
 @label_arithmetic

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import averaged_distributions, label_arithmetic, normalised
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
 from labeltrace.label_ops.notation import Axes, parse_axes, read_once, split_shape
+
+_FEW_SOURCES = 2
+"""As many as mixed images have."""
 
 
 @label_arithmetic
@@ -34,12 +37,12 @@ def mix(
     """
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(weights.detach().to(torch.float32), plan, sizes)
+    columns = _columns(labels, plan, matrices.shape[-1])
     if normal and weights.dtype in (torch.float32, torch.float64):  # others sum to one less closely
-        averaged = averaged_distributions(matrices)
-    else:
-        matrices = normalised(matrices)
-        averaged = matrices.mean(-3) if matrices.shape[-3] > 1 else matrices.squeeze(-3)
-    return _apply_matrices(averaged, labels, plan, rows)
+        return _by_name(_mixed_by_softmax(matrices, columns), labels, plan, rows)
+    matrices = normalised(matrices)
+    averaged = matrices.mean(-3) if matrices.shape[-3] > 1 else matrices.squeeze(-3)
+    return _by_name(averaged @ columns, labels, plan, rows)
 
 
 @label_arithmetic
@@ -151,19 +154,36 @@ def _matrices(
     return weights.reshape(flat), rows
 
 
-def _apply_matrices(matrices: Tensor, labels: Tensor, plan: _MixingPlan, rows: list[int]) -> Tensor:
-    """(batch..., rows, added * columns) times the labels, brought into the order of the result."""
+def _columns(labels: Tensor, plan: _MixingPlan, count: int) -> Tensor:
+    """The labels of all ``count`` columns of the matrices: (batch..., count, free * K)."""
     names = plan.label_names
-    sources = labels.shape[-1]
-    extents = dict(zip(names, labels.shape[:-1], strict=True))
     order = (*plan.batch, *plan.columns, *plan.free)
     labels = labels.permute(*(names.index(name) for name in order), len(names))
-    batch = [extents[name] for name in plan.batch]
-    columns = math.prod([extents[name] for name in plan.columns])
-    free = [extents[name] for name in plan.free]
-    if plan.added:
-        matrices = matrices.unflatten(-1, (-1, columns)).sum(-2)
-    mixed = matrices @ labels.reshape(*batch, columns, math.prod(free) * sources)
-    mixed = mixed.reshape(*batch, *rows, *free, sources)
+    batch = labels.shape[: len(plan.batch)]
+    last = math.prod(labels.shape[len(plan.batch) + len(plan.columns) :])
+    labels = labels.reshape(*batch, 1, -1, last)
+    return labels.expand(*batch, count // labels.shape[-2], -1, -1).flatten(-3, -2)
+
+
+def _mixed_by_softmax(matrices: Tensor, columns: Tensor) -> Tensor:
+    """The mean over matrices (..., averaged, rows, columns) of their products with the columns.
+
+    Rows sum to one or are NaN throughout: those are masked whole, or overflow, and mix equally.
+    """
+    if columns.shape[-1] > _FEW_SOURCES:
+        lost = matrices[..., :1].isnan().sum(-3)
+        summed = matrices.nansum(-3) + lost / matrices.shape[-1]
+        return summed @ columns / matrices.shape[-3]
+    # So few cost less than a matrix to add up in; as rows they make a quicker product.
+    mixed = columns.mT.unsqueeze(-3) @ matrices.mT
+    mixed = torch.where(mixed.isnan(), columns.mean(-2, keepdim=True).mT.unsqueeze(-3), mixed)
+    return mixed.mean(-3).mT
+
+
+def _by_name(mixed: Tensor, labels: Tensor, plan: _MixingPlan, rows: list[int]) -> Tensor:
+    """From (batch..., rows, free * K) to the order of the result."""
+    names, sources = plan.label_names, labels.shape[-1]
+    free = [labels.shape[names.index(name)] for name in plan.free]
+    mixed = mixed.reshape(*mixed.shape[:-2], *rows, *free, sources)
     produced = (*plan.batch, *plan.rows, *plan.free)
     return mixed.permute(*(produced.index(name) for name in plan.result), len(produced))

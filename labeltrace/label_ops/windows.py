@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+from labeltrace.label_ops.arithmetic import label_arithmetic
 
 _SMALLEST_TAP = 1e-30
 """A zero tap's weight: it counts only where every other tap inside the image is zero as well."""
@@ -85,12 +85,9 @@ def convolve_transposed(
     )[len(stride) - 1]
     settings = (tuple(stride), tuple(padding), tuple(output_padding), 1, tuple(dilation))
     taps = _taps(weights.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1))
-    sources = labels.shape[-1]
-    images = labels.movedim(-1, 1).reshape(-1, 1, *labels.shape[1:-1])
-    mixed = transposed(images, taps, None, *settings)
-    reached = transposed(labels.new_ones(1, 1, *labels.shape[1:-1]), taps, None, *settings)
-    mixed = renormalised(mixed, reached, images)
-    return mixed.reshape(-1, sources, *mixed.shape[2:]).movedim(1, -1)
+    images = labels.movedim(-1, 1)
+    mixed = transposed(images.reshape(-1, 1, *images.shape[2:]), taps, None, *settings)
+    return _whole(mixed.reshape(*images.shape[:2], *mixed.shape[2:]), images).movedim(1, -1)
 
 
 def _taps(weights: Tensor, own: int = 0) -> Tensor:
@@ -98,9 +95,12 @@ def _taps(weights: Tensor, own: int = 0) -> Tensor:
     weights = weights.unflatten(0, (-1, own or weights.shape[0]))
     inside, sizes = weights.shape[2], weights.shape[3:]
     magnitudes = weights.detach().to(torch.float32).flatten(2).abs()  # a copy
-    largest = magnitudes.amax(2, keepdim=True)  # of each output channel: so its sum is finite
-    magnitudes = magnitudes.div_(torch.where(largest > 0, largest, 1))
-    taps = normalised(magnitudes.unflatten(2, (inside, -1)).sum(2)).mean(1)
+    magnitudes = magnitudes.div_(magnitudes.amax(2, keepdim=True))  # so that its sum is finite
+    magnitudes = magnitudes.div_(magnitudes.sum(2, keepdim=True))
+    if inside > 1:
+        magnitudes = magnitudes.unflatten(2, (inside, -1)).sum(2)
+    # An output channel without weights, or with one that is not finite, is NaN throughout.
+    taps = magnitudes.nan_to_num_(1 / magnitudes.shape[2]).mean(1)
     return taps.reshape(-1, 1, *sizes).clamp_min(_SMALLEST_TAP)
 
 
@@ -116,20 +116,28 @@ def slide(
     A window that lies outside altogether takes the mean of all positions.
     """
     images = labels.movedim(-1, 1)
-    settings = (tuple(stride), tuple(dilation))
-    if any(before or after for before, after in padding):
-        widths = [width for pair in reversed(padding) for width in pair]
-        inside = F.pad(images.new_ones(taps.shape[0], 1, *images.shape[2:]), widths)
-        mixed = _slide_over_maps(F.pad(images, widths), taps, *settings)
-        mixed = renormalised(mixed, _slide_over_maps(inside, taps, *settings), images)
-    else:
-        whole = taps.sum(tuple(range(1, taps.dim())), keepdim=True)
-        mixed = _slide_over_maps(images, taps / whole, *settings)
-    return mixed.movedim(1, -1)
+    same = all(0 <= before == after for before, after in padding)
+    widths = [width for pair in reversed(padding) for width in pair]
+    padded = images if same else F.pad(images, widths)
+    own_padding = tuple(before if same else 0 for before, _ in padding)
+    mixed = _slide_over_maps(padded, taps, tuple(stride), own_padding, tuple(dilation))
+    windows = zip(images.shape[2:], taps.shape[2:], padding, dilation, strict=True)
+    if all(_reaches_everywhere(*window) for window in windows):
+        return mixed.div_(mixed.sum(1, keepdim=True)).movedim(1, -1)
+    return _whole(mixed, images).movedim(1, -1)
+
+
+def _reaches_everywhere(size: int, taps: int, padding: tuple[int, int], dilation: int) -> bool:
+    """Whether along one dimension every window has a tap inside the image."""
+    return max(padding) <= (taps - 1) * dilation and dilation <= size
 
 
 def _slide_over_maps(
-    images: Tensor, taps: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
+    images: Tensor,
+    taps: Tensor,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> Tensor:
     """Slide one kernel, or one for each image, over each map of (N, maps, *space).
 
@@ -143,8 +151,16 @@ def _slide_over_maps(
     together = images if apart else images.reshape(1, -1, *images.shape[2:])
     count = together.shape[1]
     kernels = taps.repeat_interleave(maps, 0) if own else taps.expand(count, *taps.shape[1:])
-    mixed = convolution(together, kernels, None, stride, 0, dilation, count)
+    mixed = convolution(together, kernels, None, stride, padding, dilation, count)
     return mixed.reshape(batch, -1, *mixed.shape[2:])
+
+
+def _whole(mixed: Tensor, images: Tensor) -> Tensor:
+    """``mixed`` (N, K, *space) over its sum, the weights that reached a position.
+
+    Labels sum to one, so their mixture sums to the weights that mixed them.
+    """
+    return renormalised(mixed, mixed.sum(1, keepdim=True), images)
 
 
 def renormalised(mixed: Tensor, reached: Tensor, images: Tensor) -> Tensor:
