@@ -60,7 +60,7 @@ def _check_values(labels: Tensor) -> None:
     with torch.no_grad():
         sums = labels.sum(1, dtype=torch.float32)
         in_range = (sums.amin() >= 1 - TOLERANCE) & (sums.amax() <= 1 + TOLERANCE)
-        sound = (labels.amin() >= 0) & in_range  # NaN is its own minimum, and fails comparisons
+        sound = (labels.amin() >= 0) & in_range  # amin passes NaN on, which is not >= 0
     if labels.device.type != "cpu" or torch.compiler.is_compiling():  # nobody waits for a value
         torch._assert_async(sound, "labels must be non-negative and sum to one over dimension 1")
         return

@@ -193,6 +193,10 @@ FOUND = {
         Code("torch.cat([x, x.mean(3, keepdim=True).expand_as(x)], 2)"),
         1,
     ),
+    "pieces_without_channels_before_others": (
+        Code("torch.cat([self.layer(x)[:, :0], x[:, :0], x], 1)", layer=nn.Conv2d(2, 3, 3, 1, 1)),
+        1,
+    ),
     "convolution_of_one_label_repeated": (
         Code("self.layer(x.mean((2, 3), keepdim=True).expand_as(x))", layer=nn.Conv2d(2, 3, 3)),
         1,

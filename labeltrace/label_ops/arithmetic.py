@@ -44,5 +44,5 @@ def normalised(matrices: Tensor) -> Tensor:
     largest = matrices.amax(-1, keepdim=True)
     matrices = matrices.div_(largest)  # so that neither huge nor denormal rows lose their sum
     matrices = matrices.div_(matrices.sum(-1, keepdim=True))
-    # Rows of noughts have been divided by nought, those that are not finite by more: all is NaN.
+    # Rows of noughts, and those with an entry that is not finite, are NaN throughout by now.
     return matrices.nan_to_num_(1 / matrices.shape[-1])

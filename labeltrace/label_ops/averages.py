@@ -15,12 +15,15 @@ from labeltrace.label_ops.windows import renormalised, slide
 
 @label_arithmetic
 def average(pieces: Sequence[Tensor], shares: Sequence[int] | None = None) -> Tensor:
-    """``Norm(sum_i s_i Y_i)`` over broadcast fields: residuals, eq. 11, and concatenations."""
+    """``Norm(sum_i s_i Y_i)`` over broadcast fields: residuals, eq. 11, and concatenations.
+
+    ``shares`` are not negative, and not all zero; a piece without channels has a share of zero.
+    """
     shares = shares or [1] * len(pieces)
     mean, total = pieces[0], shares[0]
     for piece, share in zip(pieces[1:], shares[1:], strict=True):
         total += share
-        mean = torch.lerp(mean, piece, share / total)
+        mean = torch.lerp(mean, piece, share / total if share else 0.0)
     return mean
 
 

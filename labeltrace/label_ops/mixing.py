@@ -11,8 +11,8 @@ from torch import Tensor
 from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
 from labeltrace.label_ops.notation import Axes, parse_axes, read_once, split_shape
 
-_FEW_SOURCES = 2
-"""As many as mixed images have."""
+_FEW_COLUMNS = 2
+"""Up to so many columns of labels, as two mixed images have, each softmax mixes them by itself."""
 
 
 @label_arithmetic
@@ -170,11 +170,11 @@ def _mixed_by_softmax(matrices: Tensor, columns: Tensor) -> Tensor:
 
     Rows sum to one or are NaN throughout: those are masked whole, or overflow, and mix equally.
     """
-    if columns.shape[-1] > _FEW_SOURCES:
+    if columns.shape[-1] > _FEW_COLUMNS:
         lost = matrices[..., :1].isnan().sum(-3)
         summed = matrices.nansum(-3) + lost / matrices.shape[-1]
         return summed @ columns / matrices.shape[-3]
-    # So few cost less than a matrix to add up in; as rows they make a quicker product.
+    # Few products cost less than a sum of the matrices, and transposed ones less than plain ones.
     mixed = columns.mT.unsqueeze(-3) @ matrices.mT
     mixed = torch.where(mixed.isnan(), columns.mean(-2, keepdim=True).mT.unsqueeze(-3), mixed)
     return mixed.mean(-3).mT

@@ -44,7 +44,7 @@ def convolve(
     Args:
         labels: (N, *space, K), float32.
         kernel: (1, 1, *kernel), or (N, 1, *kernel) where each sample has its own, with an entry for
-            each dimension of space, as the settings have.
+            each dimension of space, as the settings have.  Every tap is positive.
         padding: (before, after) a dimension of space; padding carries nothing.
 
     A window that lies outside altogether takes the mean of all positions.
@@ -87,7 +87,8 @@ def convolve_transposed(
     taps = _taps(weights.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1))
     images = labels.movedim(-1, 1)
     mixed = transposed(images.reshape(-1, 1, *images.shape[2:]), taps, None, *settings)
-    return _whole(mixed.reshape(*images.shape[:2], *mixed.shape[2:]), images).movedim(1, -1)
+    mixed = mixed.reshape(*images.shape[:2], *mixed.shape[2:])
+    return _over_its_sum(mixed, images).movedim(1, -1)
 
 
 def _taps(weights: Tensor, own: int = 0) -> Tensor:
@@ -99,7 +100,7 @@ def _taps(weights: Tensor, own: int = 0) -> Tensor:
     magnitudes = magnitudes.div_(magnitudes.sum(2, keepdim=True))
     if inside > 1:
         magnitudes = magnitudes.unflatten(2, (inside, -1)).sum(2)
-    # An output channel without weights, or with one that is not finite, is NaN throughout.
+    # Output channels whose weights are all nought, or not all finite, are NaN throughout by now.
     taps = magnitudes.nan_to_num_(1 / magnitudes.shape[2]).mean(1)
     return taps.reshape(-1, 1, *sizes).clamp_min(_SMALLEST_TAP)
 
@@ -113,7 +114,8 @@ def slide(
 ) -> Tensor:
     """Slide kernels (1 or N, 1, *kernel) over (N, *space, K) and renormalise inside the image.
 
-    A window that lies outside altogether takes the mean of all positions.
+    Taps are positive, so that a window has a weight wherever it has a tap inside.  One that lies
+    outside altogether takes the mean of all positions.
     """
     images = labels.movedim(-1, 1)
     same = all(0 <= before == after for before, after in padding)
@@ -124,11 +126,15 @@ def slide(
     windows = zip(images.shape[2:], taps.shape[2:], padding, dilation, strict=True)
     if all(_reaches_everywhere(*window) for window in windows):
         return mixed.div_(mixed.sum(1, keepdim=True)).movedim(1, -1)
-    return _whole(mixed, images).movedim(1, -1)
+    return _over_its_sum(mixed, images).movedim(1, -1)
 
 
 def _reaches_everywhere(size: int, taps: int, padding: tuple[int, int], dilation: int) -> bool:
-    """Whether along one dimension every window has a tap inside the image."""
+    """Whether it is certain that along one dimension every window has a tap inside the image.
+
+    The first window does not end before it, the last one does not begin behind it, and no step from
+    tap to tap leaps over it.
+    """
     return max(padding) <= (taps - 1) * dilation and dilation <= size
 
 
@@ -155,7 +161,7 @@ def _slide_over_maps(
     return mixed.reshape(batch, -1, *mixed.shape[2:])
 
 
-def _whole(mixed: Tensor, images: Tensor) -> Tensor:
+def _over_its_sum(mixed: Tensor, images: Tensor) -> Tensor:
     """``mixed`` (N, K, *space) over its sum, the weights that reached a position.
 
     Labels sum to one, so their mixture sums to the weights that mixed them.
