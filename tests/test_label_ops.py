@@ -485,8 +485,13 @@ def test_convolve_gives_distributions_whatever_the_kernel(kind: str) -> None:
     assert_distributions(result)
 
 
+BEYOND = {"sizes": [5], "kernel": [2], "stride": [7], "dilation": [2], "padding": [(1, 1)]}
+"""With ``ceil_mode``, a second window would start behind the image."""
+
+
 @few
 @given(windows(), st.booleans())
+@example(BEYOND, True)
 def test_pool(case: dict[str, Any], ceil_mode: bool) -> None:
     case["padding"] = [
         (min(before, k // 2),) * 2
