@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
 
 _SMALLEST_TAP = 1e-30
 """A zero tap's weight: it counts only where every other tap inside the image is zero as well."""
@@ -95,13 +95,10 @@ def _taps(weights: Tensor, own: int = 0) -> Tensor:
     """The taps' weights (kernels, 1, *kernel) of convolutions (kernels * own, in, *kernel)."""
     weights = weights.unflatten(0, (-1, own or weights.shape[0]))
     inside, sizes = weights.shape[2], weights.shape[3:]
-    magnitudes = weights.detach().to(torch.float32).flatten(2).abs()  # a copy
-    magnitudes = magnitudes.div_(magnitudes.amax(2, keepdim=True))  # so that its sum is finite
-    magnitudes = magnitudes.div_(magnitudes.sum(2, keepdim=True))
+    shares = normalised(weights.detach().to(torch.float32).flatten(2))  # of each output channel
     if inside > 1:
-        magnitudes = magnitudes.unflatten(2, (inside, -1)).sum(2)
-    # Output channels whose weights are all nought, or not all finite, are NaN throughout by now.
-    taps = magnitudes.nan_to_num_(1 / magnitudes.shape[2]).mean(1)
+        shares = shares.unflatten(2, (inside, -1)).sum(2)
+    taps = shares.mean(1)
     return taps.reshape(-1, 1, *sizes).clamp_min(_SMALLEST_TAP)
 
 
