@@ -44,7 +44,7 @@ def convolve(
     Args:
         labels: (N, *space, K), float32.
         kernel: (1, 1, *kernel), or (N, 1, *kernel) where each sample has its own, with an entry for
-            each dimension of space, as the settings have.  Every tap is positive.
+            each dimension of space, as the settings have.
         padding: (before, after) a dimension of space; padding carries nothing.
 
     A window that lies outside altogether takes the mean of all positions.
@@ -85,6 +85,7 @@ def convolve_transposed(
     )[len(stride) - 1]
     settings = (tuple(stride), tuple(padding), tuple(output_padding), 1, tuple(dilation))
     taps = _taps(weights.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1))
+    taps = taps.clamp_min(_SMALLEST_TAP)
     images = labels.movedim(-1, 1)
     mixed = transposed(images.reshape(-1, 1, *images.shape[2:]), taps, None, *settings)
     mixed = mixed.reshape(*images.shape[:2], *mixed.shape[2:])
@@ -99,7 +100,7 @@ def _taps(weights: Tensor, own: int = 0) -> Tensor:
     if inside > 1:
         shares = shares.unflatten(2, (inside, -1)).sum(2)
     taps = shares.mean(1)
-    return taps.reshape(-1, 1, *sizes).clamp_min(_SMALLEST_TAP)
+    return taps.reshape(-1, 1, *sizes)
 
 
 def slide(
@@ -111,14 +112,14 @@ def slide(
 ) -> Tensor:
     """Slide kernels (1 or N, 1, *kernel) over (N, *space, K) and renormalise inside the image.
 
-    Taps are positive, so that a window has a weight wherever it has a tap inside.  One that lies
-    outside altogether takes the mean of all positions.
+    A window that lies outside altogether takes the mean of all positions.
     """
     images = labels.movedim(-1, 1)
     same = all(0 <= before == after for before, after in padding)
     widths = [width for pair in reversed(padding) for width in pair]
     padded = images if same else F.pad(images, widths)
     own_padding = tuple(before if same else 0 for before, _ in padding)
+    taps = taps.clamp_min(_SMALLEST_TAP)  # a window has a weight wherever it has a tap inside
     mixed = _slide_over_maps(padded, taps, tuple(stride), own_padding, tuple(dilation))
     windows = zip(images.shape[2:], taps.shape[2:], padding, dilation, strict=True)
     if all(_reaches_everywhere(*window) for window in windows):
