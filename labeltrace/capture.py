@@ -8,6 +8,7 @@ from the live model at every call.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import sys
@@ -87,6 +88,20 @@ class Capture:
         """Whether the graph is that of the model for this batch size."""
         smallest, largest = self.batch_range
         return smallest <= batch <= largest
+
+
+def live_state(model: nn.Module, found: Capture) -> Iterator[Any]:
+    """What a captured graph takes before the inputs: the model's parameters, buffers, constants.
+
+    This runs at every call: each module is looked up once, not for each of its parameters.
+    """
+    modules = {"": model}
+    for entry in found.state:
+        path, _, name = entry.name.rpartition(".")
+        if path not in modules:
+            modules[path] = functools.reduce(getattr, path.split("."), model)
+        yield getattr(modules[path], name)
+    yield from found.constants
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, Tensor]:

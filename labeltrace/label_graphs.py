@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from labeltrace.ablation import Ablation, ablated
-from labeltrace.capture import Capture, capture, first_tensor
+from labeltrace.capture import Capture, capture, first_tensor, live_state
 from labeltrace.errors import LabelError
 from labeltrace.generate import Generated, generate
 from labeltrace.modes import modes_kept
@@ -42,19 +41,13 @@ class LabelGraph:
     ) -> tuple[Any, Any]:
         """The model's outputs and their labels; parameters and buffers are the model's own."""
         leaves, _ = tree_flatten((args, dict(kwargs)))
-        state = _state(self.capture, model)
+        state = live_state(model, self.capture)
         device = labels.device.type
         with modes_kept(device) if self.capture.switches_modes else nullcontext():
-            results = self.generated.module(*state, *self.capture.constants, *leaves, labels)
+            results = self.generated.module(*state, *leaves, labels)
         spec = self.capture.output_spec
         outputs, found = results[: spec.num_leaves], results[spec.num_leaves :]
         return tree_unflatten(list(outputs), spec), tree_unflatten(list(found), spec)
-
-
-def _state(found: Capture, model: nn.Module) -> Iterator[Any]:
-    """The live parameters and buffers, in the order of the graph's placeholders."""
-    for entry in found.state:
-        yield functools.reduce(getattr, entry.name.split("."), model)
 
 
 class LabelGraphs:

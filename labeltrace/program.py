@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from labeltrace.capture import Capture
+from labeltrace.capture import Capture, live_state
 from labeltrace.generate import generate
 from labeltrace.modes import modes_kept
 from labeltrace.tracing import Trace
@@ -36,13 +35,6 @@ class LabelProgram:
             state = live_state(self._model, self.trace.capture)
             results: tuple[Tensor, ...] = self._module(*state, *inputs, labels)
         return results
-
-
-def live_state(model: nn.Module, capture: Capture) -> Iterator[Any]:
-    """What a captured graph takes before the inputs: the model's parameters, buffers, constants."""
-    for entry in capture.state:
-        yield functools.reduce(getattr, entry.name.split("."), model)
-    yield from capture.constants
 
 
 @contextmanager

@@ -29,7 +29,8 @@ _COPIED_AT_ONCE = 2**19  # elements of queries, keys and values
 _ALIGNMENT = 64  # bytes, of what PyTorch allocates on a processor
 
 # A single query or key that the kernel's blocks leave over is multiplied as a vector, not a matrix.
-# MKL then adds up in an order that depends on where memory lies, and a trial would prove nothing.
+# MKL then adds up in an order that depends on where memory lies, and a trial would prove nothing:
+# for such a query the plain call's output is computed, for such keys the labels are, apart.
 _BLOCK_OF_QUERIES = 32  # 32, 64 or 256
 _BLOCK_OF_KEYS = 512
 
@@ -43,7 +44,7 @@ def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the plain call, without a mask, would run the processor's flash kernel in float32.
 
     And whether that is worth it and adds up in a fixed order: few tokens are left out, and some
-    numbers of them (257, 577).
+    numbers of them (513, 1025).
 
     Args:
         query: (..., L, E).
@@ -59,7 +60,6 @@ def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
         and key.shape == value.shape
         and query.shape[:2] == key.shape[:2]
         and min(query.shape[2], key.shape[2]) >= _FEWEST_TOKENS
-        and query.shape[2] % _BLOCK_OF_QUERIES != 1
         and key.shape[2] % _BLOCK_OF_KEYS != 1
         and torch.backends.mkl.is_available()
         and not torch.is_autocast_enabled("cpu")
@@ -93,7 +93,7 @@ def attend_within(
     strides = _strides_if_unchanged(layouts, columns, torch.get_num_threads())
     if strides is None:
         return None
-    output, _, mixed = _AttentionWithLabels.apply(
+    output, mixed = _AttentionWithLabels.apply(
         query, key, value, labels.detach(), scale, strides
     )
     # Without a finite softmax, a row of one head mixes NaN, or nothing where all scores are -inf.
@@ -115,54 +115,87 @@ def _run(
     """
     (batch, heads, queries, size), columns = query.shape, labels.shape[-1]
     output = query.new_empty_strided(query.shape, strides)
-    mixed = labels.new_empty(batch, queries, columns)
+    mixed = labels.new_empty(batch, columns, queries).mT
     normalisers: list[Tensor] = []
-    samples = max(1, _COPIED_AT_ONCE // ((query[0].numel() + 2 * key[0].numel()) or 1))
+    pieces = _pieces(batch, _COPIED_AT_ONCE // ((query[0].numel() + 2 * key[0].numel()) or 1))
+    scale = 1 / math.sqrt(size) if scale is None else scale
     parts = zip(
-        _beside_noughts(query, columns, samples),
-        _beside_anything(key, columns, samples),
-        _beside_labels(value, labels, samples),
-        output.split(samples),
-        mixed.split(samples),
+        _beside_noughts(query, columns, pieces),
+        _beside_anything(key, columns, pieces),
+        _beside_labels(value, labels, pieces),
+        output.split_with_sizes(pieces),
+        mixed.split_with_sizes(pieces),
         strict=True,
     )
     for wide_query, wide_key, wide_value, output_part, mixed_part in parts:
-        wide, logarithms = _kernel(
-            wide_query,
-            wide_key,
-            wide_value,
-            scale=1 / math.sqrt(size) if scale is None else scale,
-        )
-        output_part.copy_(wide[..., :size])
-        torch.sum(wide[..., size:], 1, out=mixed_part)
+        wide, logarithms = _kernel(wide_query, wide_key, wide_value, scale=scale)
+        values_mixed, labels_mixed = wide.split_with_sizes((size, columns), -1)
+        output_part.copy_(values_mixed)
+        torch.sum(labels_mixed, 1, out=mixed_part)
         normalisers.append(logarithms.mT)
-    return output, torch.cat(normalisers).mT, mixed.div_(heads)
+    logarithms = torch.cat(normalisers).mT
+    if queries % _BLOCK_OF_QUERIES == 1:
+        _replace_last_query(output, logarithms, query, key, value, scale)
+    return output, logarithms, mixed.div_(heads)
 
 
-def _beside_noughts(tensor: Tensor, columns: int, samples: int) -> Iterator[Tensor]:
+def _replace_last_query(
+    output: Tensor, normalisers: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float
+) -> None:
+    """Put the plain call's numbers in the last row, the one that its blocks leave over.
+
+    It is left over by these queries as well, and lies likewise in the kernel's own memory: by
+    itself it would not.
+    """
+    last = slice(-1 - _BLOCK_OF_QUERIES, None)
+    plain, logarithms = _kernel(query[:, :, last], key, value, scale=scale)
+    output[:, :, -1] = plain[:, :, -1]
+    normalisers[:, :, -1] = logarithms[:, :, -1]
+
+
+def _pieces(samples: int, at_once: int) -> list[int]:
+    """How many samples are copied at a time; only the last piece may be smaller."""
+    whole, rest = divmod(samples, max(1, at_once))
+    return [max(1, at_once)] * whole + [rest] * bool(rest)
+
+
+def _beside_noughts(tensor: Tensor, columns: int, pieces: list[int]) -> Iterator[Tensor]:
     """Some samples of (B, H, N, E) at a time, each in the memory of the last, and noughts."""
-    *shape, size = tensor[:samples].shape
-    wide = tensor.new_zeros(*shape, size + columns)
-    for part in tensor.split(samples):
-        own = wide[: len(part)]
-        own[..., :size] = part
-        yield own
+    return (wide for wide, _ in _copied(tensor, columns, pieces))
 
 
-def _beside_labels(tensor: Tensor, labels: Tensor, samples: int) -> Iterator[Tensor]:
+def _beside_labels(tensor: Tensor, labels: Tensor, pieces: list[int]) -> Iterator[Tensor]:
     """Likewise, with labels (B, N, K) instead of noughts, the same for all heads."""
-    wide = _beside_noughts(tensor, labels.shape[-1], samples)
-    for own, columns in zip(wide, labels.unsqueeze(1).split(samples), strict=True):
-        own[..., tensor.shape[-1] :] = columns
-        yield own
+    copies = _copied(tensor, labels.shape[-1], pieces)
+    parts = labels.unsqueeze(1).split_with_sizes(pieces)
+    for (wide, beside), part in zip(copies, parts, strict=True):
+        beside.copy_(part)
+        yield wide
 
 
-def _beside_anything(tensor: Tensor, columns: int, samples: int) -> Iterable[Tensor]:
+def _copied(tensor: Tensor, columns: int, pieces: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Likewise, and the columns beside by themselves.
+
+    Views are made once: next to a copy that lies in the cache, they are not for nothing.
+    """
+    *shape, size = tensor.shape[1:]
+    wide = tensor.new_empty(pieces[0], *shape, size + columns)
+    own, beside = wide.split_with_sizes((size, columns), -1)
+    beside.zero_()
+    for part in tensor.split_with_sizes(pieces):
+        if len(part) < len(wide):  # the last
+            wide, own, beside = (one[: len(part)] for one in (wide, own, beside))
+        own.copy_(part)
+        yield wide, beside
+
+
+def _beside_anything(tensor: Tensor, columns: int, pieces: list[int]) -> Iterable[Tensor]:
     """Likewise, with columns of any numbers: without a copy if memory goes on behind the tensor."""
     if _behind(tensor) < columns:
-        return _beside_noughts(tensor, columns, samples)
+        return _beside_noughts(tensor, columns, pieces)
     *shape, size = tensor.shape
-    return tensor.as_strided((*shape, size + columns), tensor.stride()).split(samples)
+    wide = tensor.as_strided((*shape, size + columns), tensor.stride())
+    return wide.split_with_sizes(pieces)
 
 
 def _behind(tensor: Tensor) -> int:
@@ -177,22 +210,24 @@ def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 
 
 class _AttentionWithLabels(torch.autograd.Function):
-    """Its backward pass is the plain call's: outputs and normalisers are the same."""
+    """Its backward pass is the plain call's: outputs and normalisers are the same.
 
-    forward = staticmethod(_run)
+    Without ``setup_context``, which has the arguments of each call bound by their signature.
+    """
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
         query, key, value, _, scale, _ = inputs
-        mixed_values, normalisers, mixed_labels = output
-        ctx.save_for_backward(query, key, value, mixed_values, normalisers)
+        output, normalisers, mixed = _run(*inputs)
+        ctx.save_for_backward(query, key, value, output, normalisers)
         ctx.scale = scale
-        ctx.mark_non_differentiable(normalisers, mixed_labels)
+        ctx.mark_non_differentiable(mixed)
         ctx.set_materialize_grads(False)
+        return output, mixed
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if gradient is None:
             return (None,) * 6
         gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(

@@ -183,12 +183,14 @@ def _extents(
 ) -> Extents:
     """The size of every name of the attention map."""
     leading_of_key = (*key.shape[:-3], 1) if grouped_heads else key.shape[:-2]
-    shapes = [(*query.shape[:-1], 1), (*leading_of_key, 1, key.shape[-2])]
-    shape = torch.broadcast_shapes(*shapes, *(() if mask is None else (mask.shape,)))
+    shape: tuple[int, ...] = (*query.shape[:-1], key.shape[-2])
+    if mask is not None or leading_of_key != query.shape[:-2]:
+        shapes = [shape, (*leading_of_key, 1, 1), *(() if mask is None else (mask.shape,))]
+        shape = torch.broadcast_shapes(*shapes)
     axes = (*plan.axes, _FEATURES)
     names = [name for axis in axes for name in axis]
-    shape = (*shape, query.shape[-1])
-    return dict(zip(names, split_shape(shape, axes, sizes), strict=True))
+    found = split_shape((*shape, query.shape[-1]), axes, sizes)
+    return dict(zip(names, found, strict=True))
 
 
 def _queries(query: Tensor, plan: _Plan, extents: Extents) -> Tensor:
