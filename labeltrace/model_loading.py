@@ -49,12 +49,14 @@ class LoadedModel:
         input_size: (channels, height, width) of an input image.
         mean: what to subtract from pixels in [0, 1], one number a channel.
         std: what to divide by then.
+        size_assumed: whether nobody, neither the model nor the caller, said what it takes.
     """
 
     model: nn.Module
     input_size: tuple[int, int, int]
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    size_assumed: bool = False
 
     def example(self, batch: int = 2) -> Tensor:
         """Images of zeros, (batch, *input_size), on the model's device and in its dtype."""
@@ -301,6 +303,7 @@ def _described(model: nn.Module, image_size: int | tuple[int, int] | None) -> Lo
         (channels, height, width),
         tuple(config.get("mean") or IMAGENET_DEFAULT_MEAN),
         tuple(config.get("std") or IMAGENET_DEFAULT_STD),
+        size_assumed=image_size is None and not config.get("input_size"),
     )
 
 

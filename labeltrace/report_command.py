@@ -58,6 +58,12 @@ def report_command(
             if missing:
                 console.print(f"{model} goes on with random weights: {missing}", markup=False)
             fitting = loaded.input_size[1:]
+            if loaded.size_assumed:
+                console.print(
+                    f"{model} does not say which images it takes: {fitting[0]} x {fitting[1]} "
+                    "pixels, unless told --image-size",
+                    markup=False,
+                )
             photographs = (
                 (read_photograph(images[0], fitting), read_photograph(images[1], fitting))
                 if images

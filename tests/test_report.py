@@ -211,6 +211,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         (["vit_tiny_patch16_224", "--images", "no.png", "no.png"], "no.png cannot be read"),
         (["vit_tiny_patch16_224", "-o", "nowhere/report.html"], "nowhere"),
         (["vit_tiny_patch16_224", "--image-size", "0x3"], "no image size; write 224, or 192x320"),
+        (["tests.small_reports:maxima_of_tokens"], "224 x 224 pixels, unless told --image-size"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_no_file(

@@ -14,6 +14,7 @@ each setting is tried once, on random numbers.  The backward pass is that of the
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,13 +30,16 @@ _COPIED_AT_ONCE = 2**19  # elements of queries, keys and values
 _ALIGNMENT = 64  # bytes, of what PyTorch allocates on a processor
 
 # A single query or key that the kernel's blocks leave over is multiplied as a vector, not a matrix.
-# MKL then adds up in an order that depends on where memory lies, and a trial would prove nothing:
-# for such a query the plain call's output is computed, for such keys the labels are, apart.
+# MKL then adds up in an order that depends on how memory is aligned (oneMKL Developer Guide,
+# "Obtaining Numerically Reproducible Results"), and a trial would prove nothing: for such a query
+# the plain call's output is computed; for such a key all rows that are multiplied with it must be
+# aligned, copies as well, or labels are computed apart.
 _BLOCK_OF_QUERIES = 32  # 32, 64 or 256
 _BLOCK_OF_KEYS = 512
 
 _FEWEST_TOKENS = 32  # of which labels are hardly cheaper within
 _ELEMENTS_TRIED = 2**17  # so many that another order of adding up shows in some of them
+_HEADS_TRIED = 2**6  # of a key left over, whose order may be another for a single query
 
 _kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -43,8 +47,8 @@ _kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the plain call, without a mask, would run the processor's flash kernel in float32.
 
-    And whether that is worth it and adds up in a fixed order: few tokens are left out, and some
-    numbers of them (513, 1025).
+    And whether that is worth it and adds up in a fixed order: few tokens are left out, and memory
+    that is not aligned for some numbers of them (513, 1025).
 
     Args:
         query: (..., L, E).
@@ -60,13 +64,26 @@ def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
         and key.shape == value.shape
         and query.shape[:2] == key.shape[:2]
         and min(query.shape[2], key.shape[2]) >= _FEWEST_TOKENS
-        and key.shape[2] % _BLOCK_OF_KEYS != 1
+        and not (_leaves_a_key_over(key.shape[2]) and _lies_askew(query, key))
         and torch.backends.mkl.is_available()
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and _get_current_dispatch_mode() is None  # who looks at operators sees the plain call
         and torch._fused_sdp_choice(query, key, value) == SDPBackend.FLASH_ATTENTION.value
     )
+
+
+def _leaves_a_key_over(keys: int) -> bool:
+    return keys % _BLOCK_OF_KEYS == 1
+
+
+def _lies_askew(*tensors: Tensor) -> bool:
+    """Whether any row of (B, H, N, E) starts where PyTorch would not begin to allocate."""
+    strides = (
+        stride * tensor.element_size() for tensor in tensors for stride in tensor.stride()[:-1]
+    )
+    places = itertools.chain((tensor.data_ptr() for tensor in tensors), strides)
+    return any(place % _ALIGNMENT for place in places)
 
 
 def attend_within(
@@ -93,9 +110,7 @@ def attend_within(
     strides = _strides_if_unchanged(layouts, columns, torch.get_num_threads())
     if strides is None:
         return None
-    output, mixed = _AttentionWithLabels.apply(
-        query, key, value, labels.detach(), scale, strides
-    )
+    output, mixed = _AttentionWithLabels.apply(query, key, value, labels.detach(), scale, strides)
     # Without a finite softmax, a row of one head mixes NaN, or nothing where all scores are -inf.
     complete = mixed.sum(-1).amin().item() > 1 - 0.5 / query.shape[1]
     return (output, mixed) if complete else None
@@ -174,12 +189,14 @@ def _beside_labels(tensor: Tensor, labels: Tensor, pieces: list[int]) -> Iterato
 
 
 def _copied(tensor: Tensor, columns: int, pieces: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Likewise, and the columns beside by themselves.
+    """Likewise, and the columns beside by themselves; rows are aligned.
 
     Views are made once: next to a copy that lies in the cache, they are not for nothing.
     """
     *shape, size = tensor.shape[1:]
-    wide = tensor.new_empty(pieces[0], *shape, size + columns)
+    unit = _ALIGNMENT // tensor.element_size()
+    memory = tensor.new_empty(pieces[0], *shape, -(-(size + columns) // unit) * unit)
+    wide = memory[..., : size + columns]
     own, beside = wide.split_with_sizes((size, columns), -1)
     beside.zero_()
     for part in tensor.split_with_sizes(pieces):
@@ -254,10 +271,14 @@ class _Strided:
         behind = columns if _behind(tensor) >= columns else 0
         return cls(tuple(tensor.shape), tensor.stride(), offset, behind)
 
-    def random(self, generator: torch.Generator) -> Tensor:
-        """Random numbers that lie so."""
+    def random(self, generator: torch.Generator, of_last: float = 1.0) -> Tensor:
+        """Random numbers that lie so, those of the last token so many times as large."""
         elements = self.offset + _extent(self.shape, self.strides) + self.behind
         memory = torch.randn(elements, generator=generator, device="cpu")
+        if of_last != 1:
+            places = torch.arange(elements, device="cpu")
+            last = places.as_strided(self.shape, self.strides, self.offset)[:, :, -1]
+            memory[last.unique()] *= of_last  # tokens may share memory, which takes no `mul_`
         return memory.as_strided(self.shape, self.strides, self.offset)
 
 
@@ -267,15 +288,27 @@ def _strides_if_unchanged(
 ) -> tuple[int, ...] | None:
     """The plain output's strides; None where further columns change it or the normalisers."""
     generator = torch.Generator("cpu").manual_seed(0)
-    tried = 0
     with torch.no_grad():
-        while tried < _ELEMENTS_TRIED:
-            query, key, value = (layout.random(generator) for layout in layouts)
+        for query, key, value in _trials(layouts, generator):
             shape = (key.shape[0], key.shape[2], columns)
             labels = torch.rand(shape, generator=generator, device="cpu")
             plain, normalisers = _kernel(query, key, value)
             found = _run(query, key, value, labels, None, plain.stride())
             if not (torch.equal(plain, found[0]) and torch.equal(normalisers, found[1])):
                 return None
-            tried += plain.numel()
     return plain.stride()
+
+
+def _trials(layouts: tuple[_Strided, ...], generator: torch.Generator) -> Iterator[list[Tensor]]:
+    """Random queries, keys and values that lie so, as often as it takes to see a difference.
+
+    A single score would hardly tell in the sums over all keys: a key left over is made to prevail.
+    """
+    query, key, value = layouts
+    (batch, heads, *rest), keys = query.shape, key.shape[2]
+    for _ in range(math.ceil(_ELEMENTS_TRIED / (batch * heads * math.prod(rest)))):
+        yield [layout.random(generator) for layout in layouts]
+    if not _leaves_a_key_over(keys):
+        return
+    for _ in range(math.ceil(_HEADS_TRIED / (batch * heads))):
+        yield [query.random(generator), key.random(generator, 4), value.random(generator, 1e4)]
