@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import labeltrace
 from labeltrace import label_ops
-from labeltrace.fused_attention import within
+from labeltrace.fused_attention import trials, wide_call, within
 from labeltrace.label_ops import attention
 from tests.architectures import Code
 
@@ -113,9 +113,9 @@ def test_output_and_gradients_stay_what_they_are(
         inputs[2][:, :, -1] *= 4
         inputs[3][:, :, -1] *= 1e4
     before = torch.get_num_threads()
-    within._strides_if_unchanged.cache_clear()
+    trials._tried.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(within, "_COPIED_AT_ONCE", samples * 3 * size * (queries + 2 * keys))
+        patch.setattr(wide_call, "_COPIED_AT_ONCE", samples * 3 * size * (queries + 2 * keys))
         torch.set_num_threads(threads)
         try:
             check(inputs, scale)
@@ -149,16 +149,16 @@ def test_many_columns_few_tokens_and_odd_memory_are_computed_apart(inputs: Input
 
 def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried on random numbers decides."""
-    within._strides_if_unchanged.cache_clear()
-    run = within._run
+    trials._tried.cache_clear()
+    run = trials.wide_flash_call
 
     def otherwise(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
         output, normalisers, mixed = run(*args)
         return output.nextafter(output + 1), normalisers, mixed
 
-    monkeypatch.setattr(within, "_run", otherwise)
+    monkeypatch.setattr(trials, "wide_flash_call", otherwise)
     assert check(inputs_of()) == []
-    within._strides_if_unchanged.cache_clear()
+    trials._tried.cache_clear()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38, -1e38, -3e38])
@@ -181,9 +181,9 @@ def test_what_lies_behind_the_keys_changes_nothing(value: float, last: bool) -> 
     memory = torch.randn(5, 37, 2, 3, 32, generator=torch.Generator().manual_seed(0))
     memory[3, 5, 1 if last else 0, 0 if last else 1, 1] = value
     keys, values = memory.requires_grad_().transpose(1, 3).unbind(2)
-    assert within._behind(keys) == 3 * 32
-    assert within._behind(within._Strided.of(keys, 2).random(torch.Generator())) == 2
-    assert next(iter(within._beside_anything(keys, 2, [2, 2, 1]))).data_ptr() == keys.data_ptr()
+    assert wide_call.behind(keys) == 3 * 32
+    assert wide_call.behind(trials._Strided.of(keys, 2).random(torch.Generator())) == 2
+    assert next(iter(wide_call._beside_anything(keys, 2, [2, 2, 1]))).data_ptr() == keys.data_ptr()
     assert check((labels, query, keys, values)) == [2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,17 +103,29 @@ def _within(
 ) -> tuple[Tensor, Tensor] | None:
     """Output and labels from one call of the kernel, if it can be."""
     plan = _plan(notation)
-    if not plan.averages_heads_alone or not fused_attention.may_attend_within(query, key, value):
+    run = _of_both(query, key, value) if plan.averages_heads_alone else None
+    if run is None:
         return None
     extents = _extents(query, key, None, plan, False, sizes)
     batch = [extents[name] for name in plan.batch]
     columns = _labels_of_keys(labels, plan, extents)
     columns = columns.expand(*batch, *columns.shape[-2:]).reshape(-1, *columns.shape[-2:])
-    found = fused_attention.attend_within(query, key, value, columns, scale)
+    found = run(query, key, value, columns, scale)
     if found is None:
         return None
     output, mixed = found
     return output, _by_name(mixed.unflatten(0, batch), labels, plan, extents)
+
+
+def _of_both(
+    query: Tensor, key: Tensor, value: Tensor
+) -> Callable[..., tuple[Tensor, Tensor] | None] | None:
+    """What computes outputs and labels of such tensors, if anything does."""
+    if torch.compiler.is_compiling():
+        on_processor = query.device.type == "cpu" and query.dim() == 4
+        return fused_attention.attend_beside if on_processor else None
+    may = fused_attention.may_attend_within(query, key, value)
+    return fused_attention.attend_within if may else None
 
 
 @dataclass(frozen=True, slots=True)
