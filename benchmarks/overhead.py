@@ -22,6 +22,8 @@ plain step, with the standard error of the medians.
 `floor` is the ratio that arithmetic alone allows: the operations of the step and the labels over
 those of the step (see arithmetic.py).
 
+Freed memory stays with the process where the C library is glibc (see freed_memory.py).
+
 Peak memory is all that torch allocates at once for the model, its capture (and compilation) and two
 steps; on a processor with `--memory` alone.
 
@@ -44,6 +46,7 @@ from typing import Any
 
 import torch
 from arithmetic import Arithmetic, operations_of
+from freed_memory import keep_freed_memory
 from machine import machine
 from peak_memory import peak_memory
 from rich.console import Console
@@ -218,6 +221,7 @@ def main() -> None:
     options = _options()
     if options.threads:
         torch.set_num_threads(options.threads)
+    kept = keep_freed_memory()
     progress = Console(stderr=True)
     results: list[Result] = []
     for case in cases(options):
@@ -229,7 +233,8 @@ def main() -> None:
     if options.json:
         settings = {key: value for key, value in vars(options).items() if key != "json"}
         measured = [asdict(result) | {"summary": result.summary()} for result in results]
-        document = {"machine": machine(options.device), "options": settings, "results": measured}
+        found = machine(options.device) | {"freed_memory_kept": kept}
+        document = {"machine": found, "options": settings, "results": measured}
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
