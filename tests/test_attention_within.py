@@ -161,6 +161,36 @@ def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch
     trials._tried.cache_clear()
 
 
+@ON_X86
+def test_a_query_that_is_left_over_has_the_plain_calls_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the call with further columns makes of it; a trial could not tell."""
+    trials._tried.cache_clear()
+    kernel = wide_call._kernel
+
+    def otherwise(query: Tensor, *others: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+        output, normalisers = kernel(query, *others, scale=scale)
+        if query.shape[-1] == 66:
+            output[:, :, -1, :64] += 1
+            normalisers[:, :, -1] += 1
+        return output, normalisers
+
+    monkeypatch.setattr(wide_call, "_kernel", otherwise)
+    assert check(inputs_of(65, 71, 64)) == [2]
+    assert check(inputs_of(66, 71, 64)) == []
+    trials._tried.cache_clear()
+
+
+def test_a_key_that_is_left_over_prevails_in_some_trials() -> None:
+    """Its single score would hardly tell among 512 others."""
+    layouts = [trials._Strided((1, 2, tokens, 64), (0, 64, 128, 1), 0, 0) for tokens in (37, 513)]
+    found = trials._trials((layouts[0], layouts[1], layouts[1]), torch.Generator())
+    scales = [value[:, :, -1].std() / value[:, :, :-1].std() for _, _, value in found]
+    assert sum(scale > 1000 for scale in scales) == 32  # of two heads each
+    assert sum(scale < 2 for scale in scales) == 28
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38, -1e38, -3e38])
 def test_rows_without_a_softmax_mix_equally(value: float) -> None:
     inputs = inputs_of()
