@@ -68,23 +68,28 @@ def counted() -> Iterator[list[int]]:
 
 def check(inputs: Inputs, scale: float | None = None) -> list[int]:
     """Outputs, strides, gradients and labels are right, whichever way was taken."""
-    labels, query, key, value = inputs
     with counted() as columns:
-        output, mixed = label_ops.attend_within(*inputs, NOTATION, scale=scale)
+        found = label_ops.attend_within(*inputs, NOTATION, scale=scale)
+    compare(inputs, found, scale)
+    return columns
+
+
+def compare(inputs: Inputs, found: tuple[Tensor, Tensor], scale: float | None) -> None:
+    """The output is the plain call's bit for bit, with its gradients; labels are the formula's."""
+    (labels, query, key, value), (output, mixed) = inputs, found
     plain = F.scaled_dot_product_attention(query, key, value, scale=scale)
-    assert output.stride() == plain.stride()
+    assert output.stride() == plain.stride() and output.requires_grad == plain.requires_grad
     torch.testing.assert_close(output, plain, atol=0, rtol=0, equal_nan=True)
     expected = dense(labels, query, key, scale)
     torch.testing.assert_close(mixed, expected.detach(), atol=2e-6, rtol=0)
     assert not mixed.requires_grad and mixed.dtype == torch.float32
-    if output.requires_grad:
+    if plain.requires_grad:
         of_output = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
-        found, right = (
+        gradients, right = (
             torch.autograd.grad(one, inputs[1:], of_output.to(one.dtype)) for one in (output, plain)
         )
-        for one, other in zip(found, right, strict=True):
+        for one, other in zip(gradients, right, strict=True):
             torch.testing.assert_close(one, other, atol=0, rtol=0, equal_nan=True)
-    return columns
 
 
 @settings(deadline=None, derandomize=True, database=None, max_examples=60)
