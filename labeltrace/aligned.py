@@ -132,10 +132,6 @@ class AlignedModule(nn.Module):
         else:
             super().__setattr__(name, value)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Graphs are made again where the copy is used: they belong to this model's parameters.
-        return {**self.__dict__, "_graphs": self._graphs.unmade()}
-
 
 def align(
     model: nn.Module,

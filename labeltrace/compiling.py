@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 
 from labeltrace.capture import first_tensor
 from labeltrace.errors import CaptureError
-from labeltrace.label_graphs import LabelGraph, LabelGraphs
+from labeltrace.label_graphs import LIVING_GRAPHS, LabelGraph, LabelGraphs
 from labeltrace.settings import PLAIN
 
 
@@ -35,15 +35,16 @@ def traced_graph(
     graphs: LabelGraphs, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> LabelGraph:
     """The label graph of a call: :meth:`LabelGraphs.number` for code that is being traced."""
-    _guard_settings(graphs.model)
+    identity = id(graphs)  # torch 2.11 takes constants only where it runs code while it traces
+    _guard_settings(graphs.model, identity)
     _, image = first_tensor(args, kwargs)
     batch = image.shape[0]
     described = tree_map(lambda leaf: _described(leaf, batch), (args, dict(kwargs)))
-    for number, smallest, largest in _ranges(graphs, described, 1 if batch == 1 else 2):
+    for number, smallest, largest in _ranges(identity, described, 1 if batch == 1 else 2):
         if smallest <= batch <= largest:
             return graphs.made[number]
     size = len(range(batch))  # a model that treats sizes of the batch apart: torch takes this one
-    return graphs.made[_number(graphs, described, size)]
+    return graphs.made[_number(identity, described, size)]
 
 
 def _described(leaf: Any, batch: int) -> Any:
@@ -54,9 +55,9 @@ def _described(leaf: Any, batch: int) -> Any:
     return Example(False, tuple(leaf.shape), leaf.dtype, leaf.device)
 
 
-def _guard_settings(model: nn.Module) -> None:
+def _guard_settings(model: nn.Module, identity: int) -> None:
     """Compare what :func:`labeltrace.settings.settings_of` reads with what it is at present."""
-    for module, known in zip(model.modules(), _present_settings(model), strict=True):
+    for module, known in zip(model.modules(), _present_settings(identity), strict=True):
         identity, hooks, attributes = known
         same = id(module) == identity
         same = same and len(module._forward_pre_hooks) + len(module._forward_hooks) == hooks
@@ -66,11 +67,12 @@ def _guard_settings(model: nn.Module) -> None:
             raise RuntimeError("the model was changed while torch.compile traced it")
 
 
-@torch._dynamo.assume_constant_result
+@torch.compiler.assume_constant_result
 def _present_settings(
-    model: nn.Module,
+    identity: int,
 ) -> tuple[tuple[int, int, tuple[tuple[str, Any], ...]], ...]:
     """Of each submodule: its identity, its number of hooks, its plain attributes."""
+    model = LIVING_GRAPHS[identity].model
     return tuple(
         (
             id(module),
@@ -85,9 +87,10 @@ def _present_settings(
     )
 
 
-@torch._dynamo.assume_constant_result
-def _ranges(graphs: LabelGraphs, described: Any, hint: int) -> tuple[tuple[int, int, float], ...]:
+@torch.compiler.assume_constant_result
+def _ranges(identity: int, described: Any, hint: int) -> tuple[tuple[int, int, float], ...]:
     """The graphs for any batch, with their ranges of it; one made for ``hint`` if there is none."""
+    graphs = LIVING_GRAPHS[identity]
     args, kwargs = _example(described, hint)
     with torch._guards.tracing(None), contextlib.suppress(CaptureError):
         if not graphs.numbers(args, kwargs):
@@ -96,11 +99,11 @@ def _ranges(graphs: LabelGraphs, described: Any, hint: int) -> tuple[tuple[int, 
     return tuple(ranges)
 
 
-@torch._dynamo.assume_constant_result
-def _number(graphs: LabelGraphs, described: Any, batch: int) -> int:
+@torch.compiler.assume_constant_result
+def _number(identity: int, described: Any, batch: int) -> int:
     """The graph for one size of the batch."""
     with torch._guards.tracing(None):
-        return graphs.number(*_example(described, batch))
+        return LIVING_GRAPHS[identity].number(*_example(described, batch))
 
 
 def _example(described: Any, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -65,6 +66,11 @@ class LabelGraphs:
         self.ablation = ablation
         self.made: dict[int, LabelGraph] = {}
         self._numbers: dict[tuple[Any, ...], tuple[int, ...]] = {}
+        LIVING_GRAPHS[id(self)] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy makes its own graphs: they belong to a model's parameters.
+        return LabelGraphs, (self.model, self.registry, self.channel_dim, self.ablation)
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LabelGraph:
         """The graph that serves a call; the errors are those of :meth:`number`."""
@@ -120,10 +126,6 @@ class LabelGraphs:
         trace = ablated(trace_graph(found, self.registry), self.ablation)
         return LabelGraph(found, trace, generate(trace), tuple(self.model.modules()))
 
-    def unmade(self) -> LabelGraphs:
-        """The same for a model of which no graph has been made."""
-        return LabelGraphs(self.model, self.registry, self.channel_dim, self.ablation)
-
     def label_code(self) -> str:
         """The label half of the last module that was made.
 
@@ -135,3 +137,7 @@ class LabelGraphs:
                 "no label graph yet: call the module with labels once, or pass an example to align"
             )
         return self.made[len(self.made) - 1].generated.label_code
+
+
+LIVING_GRAPHS: WeakValueDictionary[int, LabelGraphs] = WeakValueDictionary()
+"""Every :class:`LabelGraphs` there is, by its identity."""

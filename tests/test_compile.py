@@ -121,6 +121,16 @@ def test_changes_of_the_model_are_followed() -> None:
     both(5)
 
 
+def test_a_copy_has_graphs_of_its_own() -> None:
+    aligned = labeltrace.align(small().eval())
+    aligned(*inputs(3))
+    other = copy.deepcopy(aligned)
+    other.head.weight.data.zero_()
+    compiled = torch.compile(other, fullgraph=True, backend="eager")
+    same(step(compiled, other, 3), step(other, other, 3))
+    assert other._graphs.model is other.module and len(other._graphs.made) == 1
+
+
 def test_arguments_and_sizes_that_a_model_treats_apart() -> None:
     class Apart(nn.Module):
         def forward(self, x: Tensor, factor: Tensor, *, flip: bool = False) -> Tensor:
@@ -140,6 +150,10 @@ def test_arguments_and_sizes_that_a_model_treats_apart() -> None:
     graphs()
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 14),
+    reason="torch 2.11 traces no regions under autocast of a graph's own",
+)
 def test_regions_under_other_modes() -> None:
     class Regions(nn.Module):
         def __init__(self) -> None:
@@ -173,10 +187,12 @@ def test_a_model_that_changes_while_it_is_traced_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = small()
-    first, *others = compiling._present_settings(model)
+    aligned = labeltrace.align(model)
+    identity = id(aligned._graphs)
+    first, *others = compiling._present_settings(identity)
     monkeypatch.setattr(compiling, "_present_settings", lambda _: ((0, *first[1:]), *others))
     with pytest.raises(RuntimeError, match=r"the model was changed while torch\.compile traced it"):
-        compiling._guard_settings(model)
+        compiling._guard_settings(model, identity)
 
 
 def test_inductor() -> None:

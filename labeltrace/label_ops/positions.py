@@ -155,12 +155,12 @@ def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: in
 
     A piece of two dimensions where others have more is the prior (B, K), spread over its size.
     """
-    like = max(pieces, key=Tensor.dim)
-    fields = [piece for piece in pieces if piece.dim() == like.dim()]
+    dims = max(piece.dim() for piece in pieces)
+    fields = [piece for piece in pieces if piece.dim() == dims]
     shape = [max(sizes) for sizes in zip(*(piece.shape for piece in fields), strict=True)]
     whole = [
         _spread_prior(piece, shape, dim, size, batch_dim)
-        if piece.dim() < like.dim()
+        if piece.dim() < dims
         else piece.expand(_resized(shape, dim, size))
         for piece, size in zip(pieces, sizes, strict=True)
     ]
