@@ -8,7 +8,6 @@ from the live model at every call.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import os
 import sys
@@ -98,10 +97,16 @@ def live_state(model: nn.Module, found: Capture) -> Iterator[Any]:
     modules = {"": model}
     for entry in found.state:
         path, _, name = entry.name.rpartition(".")
-        if path not in modules:
-            modules[path] = functools.reduce(getattr, path.split("."), model)
-        yield getattr(modules[path], name)
+        yield getattr(_module_at(path, modules), name)
     yield from found.constants
+
+
+def _module_at(path: str, known: dict[str, nn.Module]) -> nn.Module:
+    """The module of a qualified name, and those on the way to it, added to the known ones."""
+    if path not in known:
+        parent, _, name = path.rpartition(".")
+        known[path] = getattr(_module_at(parent, known), name)
+    return known[path]
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, Tensor]:

@@ -59,7 +59,8 @@ def _check_shape(labels: Tensor, image: Tensor, channel_dim: int) -> None:
 def _check_values(labels: Tensor) -> None:
     with torch.no_grad():
         sums = labels.sum(1, dtype=torch.float32)
-        in_range = (sums.amin() >= 1 - TOLERANCE) & (sums.amax() <= 1 + TOLERANCE)
+        lowest, highest = sums.aminmax()
+        in_range = (lowest >= 1 - TOLERANCE) & (highest <= 1 + TOLERANCE)
         sound = (labels.amin() >= 0) & in_range  # amin passes NaN on, which is not >= 0
     if labels.device.type != "cpu" or torch.compiler.is_compiling():  # nobody waits for a value
         torch._assert_async(sound, "labels must be non-negative and sum to one over dimension 1")

@@ -18,8 +18,12 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import _disable_current_modes
 
 from labeltrace.fused_attention.operator import attend
-from labeltrace.fused_attention.wide_call import gradients_of_plain_call, plain_flash_call
-from labeltrace.fused_attention.within import fit_flash_kernel, mixed_within
+from labeltrace.fused_attention.wide_call import (
+    gradients_of_plain_call,
+    plain_flash_call,
+    sizes_fit,
+)
+from labeltrace.fused_attention.within import mixed_within
 
 _LIBRARY = torch.library.Library("labeltrace", "FRAGMENT")
 _LIBRARY.define(
@@ -80,12 +84,24 @@ def _attend_beside(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     score_scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    if fit_flash_kernel(query, key, value) and _may_run_flash_kernel():
+    if _fit_flash_kernel(query, key, value, labels) and _may_run_flash_kernel():
         output, _, mixed = attention_and_labels(query, key, value, labels, score_scale)
         return output, mixed
     output = torch.ops.aten.scaled_dot_product_attention(query, key, value, scale=scale)
     mixed = attend(query.detach(), key.detach(), labels, None, False, score_scale)
     return output, mixed
+
+
+def _fit_flash_kernel(query: Tensor, key: Tensor, value: Tensor, labels: Tensor) -> bool:
+    """Whether the kernel takes these tensors, in float32, and labels are cheaper within."""
+    tensors = (query, key, value)
+    return (
+        all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+        and query.dim() == 4
+        and all(tensor.stride(3) == 1 for tensor in tensors)
+        and sizes_fit(query.shape, key.shape, value.shape, labels.shape[-1])
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def _may_run_flash_kernel() -> bool:

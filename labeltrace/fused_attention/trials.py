@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from labeltrace.fused_attention.wide_call import (
     extent,
     leaves_a_key_over,
     plain_flash_call,
+    sizes_fit,
     wide_flash_call,
 )
 
@@ -31,7 +32,10 @@ _HEADS_TRIED = 2**6  # of a key left over, whose order may be another for a sing
 def strides_if_unchanged(
     query: Tensor, key: Tensor, value: Tensor, columns: int
 ) -> tuple[int, ...] | None:
-    """The plain output's strides; None where so many columns change it or its normalisers."""
+    """The plain output's strides; None where so many columns change it or its normalisers.
+
+    None as well where sizes do not fit, or labels are cheaper apart.
+    """
     if leaves_a_key_over(key.shape[2]) and _lies_askew(query, key):
         return None  # the order depends on where memory lies, and a trial would prove nothing
     layouts = (_Strided.of(query), _Strided.of(key, columns), _Strided.of(value))
@@ -47,8 +51,7 @@ def _lies_askew(*tensors: Tensor) -> bool:
     return any(place % ALIGNMENT for place in places)
 
 
-@dataclass(frozen=True, slots=True)
-class _Strided:
+class _Strided(NamedTuple):
     """How a tensor lies in memory; ``offset`` counts elements from an aligned address.
 
     ``behind`` counts the elements behind it, so far as the kernel may read them.
@@ -62,8 +65,8 @@ class _Strided:
     @classmethod
     def of(cls, tensor: Tensor, columns: int = 0) -> _Strided:
         offset = tensor.data_ptr() % ALIGNMENT // tensor.element_size()
-        readable = columns if behind(tensor) >= columns else 0
-        return cls(tuple(tensor.shape), tensor.stride(), offset, readable)
+        readable = columns if columns and behind(tensor) >= columns else 0
+        return cls(tensor.shape, tensor.stride(), offset, readable)
 
     def random(self, generator: torch.Generator, of_last: float = 1.0) -> Tensor:
         """Random numbers that lie so, those of the last token so many times as large."""
@@ -78,19 +81,23 @@ class _Strided:
 
 @functools.lru_cache(maxsize=1024)
 def _tried(layouts: tuple[_Strided, ...], columns: int, threads: int) -> tuple[int, ...] | None:
+    query, key, value = (layout.shape for layout in layouts)
+    if not sizes_fit(query, key, value, columns):
+        return None
     generator = torch.Generator("cpu").manual_seed(0)
     with torch.no_grad():
-        for query, key, value in _trials(layouts, generator):
-            shape = (key.shape[0], key.shape[2], columns)
-            labels = torch.rand(shape, generator=generator, device="cpu")
-            plain, normalisers = plain_flash_call(query, key, value)
-            found = wide_flash_call(query, key, value, labels, None, plain.stride())
+        for tensors in _trials(layouts, generator):
+            labels = torch.rand(key[0], key[2], columns, generator=generator, device="cpu")
+            plain, normalisers = plain_flash_call(*tensors)
+            found = wide_flash_call(*tensors, labels, scale=None, strides=plain.stride())
             if not (torch.equal(plain, found[0]) and torch.equal(normalisers, found[1])):
                 return None
     return plain.stride()
 
 
-def _trials(layouts: tuple[_Strided, ...], generator: torch.Generator) -> Iterator[list[Tensor]]:
+def _trials(
+    layouts: tuple[_Strided, ...], generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Random queries, keys and values that lie so, as often as it takes to see a difference.
 
     A single score would hardly tell in the sums over all keys: a key left over is made to prevail.
@@ -98,8 +105,8 @@ def _trials(layouts: tuple[_Strided, ...], generator: torch.Generator) -> Iterat
     query, key, value = layouts
     (batch, heads, *rest), keys = query.shape, key.shape[2]
     for _ in range(math.ceil(_ELEMENTS_TRIED / (batch * heads * math.prod(rest)))):
-        yield [layout.random(generator) for layout in layouts]
+        yield query.random(generator), key.random(generator), value.random(generator)
     if not leaves_a_key_over(keys):
         return
     for _ in range(math.ceil(_HEADS_TRIED / (batch * heads))):
-        yield [query.random(generator), key.random(generator, 4), value.random(generator, 1e4)]
+        yield query.random(generator), key.random(generator, 4), value.random(generator, 1e4)

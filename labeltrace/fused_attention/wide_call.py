@@ -10,7 +10,7 @@ what happens to lie behind them in memory, which the noughts leave without effec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 ALIGNMENT = 64
 """Bytes, of what PyTorch allocates on a processor."""
 
-_COPIED_AT_ONCE = 2**19  # elements of queries, keys and values
+_FEWEST_TOKENS = 32
 
 # A single query or key that the kernel's blocks leave over is multiplied as a vector, not a matrix.
 # MKL then adds up in an order that depends on how memory is aligned (oneMKL Developer Guide,
@@ -50,6 +50,21 @@ def gradients_of_plain_call(
     return gradients
 
 
+def sizes_fit(query: Sequence[int], key: Sequence[int], value: Sequence[int], columns: int) -> bool:
+    """Whether the kernel takes such sizes, and labels of so many columns are cheaper within.
+
+    Many columns cost as much as the scores; among few tokens there is little to save.
+    """
+    return (
+        key == value
+        and query[:2] == key[:2]
+        and query[3] == key[3]
+        and min(query[2], key[2]) >= _FEWEST_TOKENS
+        and columns <= query[3] // 2
+        and torch.backends.mkl.is_available()
+    )
+
+
 def leaves_a_key_over(keys: int) -> bool:
     """Whether the kernel's blocks leave one key over, whose scores depend on how rows lie."""
     return keys % _BLOCK_OF_KEYS == 1
@@ -65,8 +80,6 @@ def wide_flash_call(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attention and labels mixed by it, averaged over heads.
 
-    Some samples at a time, whose copies stay in the cache and in memory that is at hand.
-
     Args:
         query: (B, H, L, E), float32.
         key: (B, H, S, E).
@@ -76,32 +89,22 @@ def wide_flash_call(
         strides: how the output is to lie in memory.
 
     Returns:
-        The output (B, H, L, E); the logarithms of the normalisers (B, H, L); labels (B, L, K).
+        The output (B, H, L, E); the logarithms of the normalisers (B, H, L); labels (B, L, K),
+        whose columns lie beside each other.
     """
-    (batch, heads, queries, size), columns = query.shape, labels.shape[-1]
-    output = query.new_empty_strided(query.shape, strides)
-    mixed = labels.new_empty(batch, columns, queries).mT
-    normalisers: list[Tensor] = []
-    pieces = _pieces(batch, _COPIED_AT_ONCE // ((query[0].numel() + 2 * key[0].numel()) or 1))
+    size, columns = query.shape[-1], labels.shape[-1]
     scale = 1 / math.sqrt(size) if scale is None else scale
-    parts = zip(
-        _beside_noughts(query, columns, pieces),
-        _beside_anything(key, columns, pieces),
-        _beside_labels(value, labels, pieces),
-        output.split_with_sizes(pieces),
-        mixed.split_with_sizes(pieces),
-        strict=True,
+    wide, normalisers = _kernel(
+        _beside_noughts(query, columns),
+        _beside_anything(key, columns),
+        _beside_labels(value, labels),
+        scale=scale,
     )
-    for wide_query, wide_key, wide_value, output_part, mixed_part in parts:
-        wide, logarithms = _kernel(wide_query, wide_key, wide_value, scale=scale)
-        values_mixed, labels_mixed = wide.split_with_sizes((size, columns), -1)
-        output_part.copy_(values_mixed)
-        torch.sum(labels_mixed, 1, out=mixed_part)
-        normalisers.append(logarithms.mT)
-    logarithms = torch.cat(normalisers).mT
-    if queries % _BLOCK_OF_QUERIES == 1:
-        _replace_last_query(output, logarithms, query, key, value, scale)
-    return output, logarithms, mixed.div_(heads)
+    values_mixed, labels_mixed = wide.split_with_sizes((size, columns), -1)
+    output = query.new_empty_strided(query.shape, strides).copy_(values_mixed)
+    if query.shape[2] % _BLOCK_OF_QUERIES == 1:
+        _replace_last_query(output, normalisers, query, key, value, scale)
+    return output, normalisers, labels_mixed.mT.mean(1).mT
 
 
 def _replace_last_query(
@@ -118,51 +121,36 @@ def _replace_last_query(
     normalisers[:, :, -1] = logarithms[:, :, -1]
 
 
-def _pieces(samples: int, at_once: int) -> list[int]:
-    """How many samples are copied at a time; only the last piece may be smaller."""
-    whole, rest = divmod(samples, max(1, at_once))
-    return [max(1, at_once)] * whole + [rest] * bool(rest)
+def _beside_noughts(tensor: Tensor, columns: int) -> Tensor:
+    """A copy of (B, H, N, E) with columns of noughts."""
+    wide, noughts = _copy(tensor, columns)
+    noughts.zero_()
+    return wide
 
 
-def _beside_noughts(tensor: Tensor, columns: int, pieces: list[int]) -> Iterator[Tensor]:
-    """Some samples of (B, H, N, E) at a time, each in the memory of the last, and noughts."""
-    return (wide for wide, _ in _copied(tensor, columns, pieces))
+def _beside_labels(tensor: Tensor, labels: Tensor) -> Tensor:
+    """A copy of (B, H, N, E) with labels (B, N, K), the same for all heads."""
+    wide, beside = _copy(tensor, labels.shape[-1])
+    beside.copy_(labels.unsqueeze(1))
+    return wide
 
 
-def _beside_labels(tensor: Tensor, labels: Tensor, pieces: list[int]) -> Iterator[Tensor]:
-    """Likewise, with labels (B, N, K) instead of noughts, the same for all heads."""
-    copies = _copied(tensor, labels.shape[-1], pieces)
-    parts = labels.unsqueeze(1).split_with_sizes(pieces)
-    for (wide, beside), part in zip(copies, parts, strict=True):
-        beside.copy_(part)
-        yield wide
-
-
-def _copied(tensor: Tensor, columns: int, pieces: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Likewise, and the columns beside by themselves; rows are aligned.
-
-    Views are made once: next to a copy that lies in the cache, they are not for nothing.
-    """
-    *shape, size = tensor.shape[1:]
-    unit = ALIGNMENT // tensor.element_size()
-    memory = tensor.new_empty(pieces[0], *shape, -(-(size + columns) // unit) * unit)
-    wide = memory[..., : size + columns]
-    own, beside = wide.split_with_sizes((size, columns), -1)
-    beside.zero_()
-    for part in tensor.split_with_sizes(pieces):
-        if len(part) < len(wide):  # the last
-            wide, own, beside = (one[: len(part)] for one in (wide, own, beside))
-        own.copy_(part)
-        yield wide, beside
-
-
-def _beside_anything(tensor: Tensor, columns: int, pieces: list[int]) -> Iterable[Tensor]:
-    """Likewise, with columns of any numbers: without a copy if memory goes on behind the tensor."""
-    if behind(tensor) < columns:
-        return _beside_noughts(tensor, columns, pieces)
+def _copy(tensor: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """A copy with further columns, and these by themselves, yet to be filled; rows are aligned."""
     *shape, size = tensor.shape
-    wide = tensor.as_strided((*shape, size + columns), tensor.stride())
-    return wide.split_with_sizes(pieces)
+    unit = ALIGNMENT // tensor.element_size()
+    wide = tensor.new_empty(*shape, -(-(size + columns) // unit) * unit)
+    own, beside, _ = wide.split_with_sizes((size, columns, wide.shape[-1] - size - columns), -1)
+    own.copy_(tensor)
+    return wide[..., : size + columns], beside
+
+
+def _beside_anything(tensor: Tensor, columns: int) -> Tensor:
+    """The tensor with columns of any finite numbers: no copy if memory goes on behind it."""
+    if behind(tensor) < columns:
+        return _beside_noughts(tensor, columns)
+    *shape, size = tensor.shape
+    return tensor.as_strided((*shape, size + columns), tensor.stride())
 
 
 def behind(tensor: Tensor) -> int:

@@ -18,8 +18,11 @@ def label_arithmetic(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         device_type = _first_tensor(args).device.type
-        with torch.no_grad(), torch.autocast(device_type, enabled=False):
-            return function(*args, **kwargs)
+        with torch.no_grad():
+            if not torch.is_autocast_enabled(device_type):  # to switch it off takes longer
+                return function(*args, **kwargs)
+            with torch.autocast(device_type, enabled=False):
+                return function(*args, **kwargs)
 
     return wrapped
 

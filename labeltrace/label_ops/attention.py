@@ -106,6 +106,8 @@ def _within(
     run = _of_both(query, key, value) if plan.averages_heads_alone else None
     if run is None:
         return None
+    if plan.is_in_order and labels.shape[:-1] == (query.shape[0], key.shape[2]):
+        return run(query, key, value, labels, scale)
     extents = _extents(query, key, None, plan, False, sizes)
     batch = [extents[name] for name in plan.batch]
     columns = _labels_of_keys(labels, plan, extents)
@@ -147,6 +149,15 @@ class _Plan:
         """Whether a map is (batch, heads, queries, keys), and its heads are what is averaged."""
         by_axis = (self.batch, self.heads, self.rows, self.keys)
         return self.axes == by_axis and bool(self.heads)
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether labels and result are those of a map (batch, heads, queries, keys) already."""
+        return (
+            (len(self.batch), len(self.rows), len(self.keys)) == (1, 1, 1)
+            and self.labels == self.batch + self.keys
+            and self.result == self.batch + self.rows
+        )
 
     @property
     def batch_groups(self) -> Axes:
