@@ -78,8 +78,16 @@ def test_what_the_call_cannot_do_is_found_out_when_the_code_runs() -> None:
         assert check(inputs) == ["apart"]
 
 
-@pytest.mark.parametrize("inputs", [inputs_of(31), inputs_of(keys=31), inputs_of(sources=17)])
-def test_few_tokens_and_many_columns_are_computed_apart(inputs: Inputs) -> None:
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        inputs_of(31),
+        inputs_of(keys=31),
+        inputs_of(sources=17),
+        (*inputs_of()[:3], inputs_of(size=48)[3]),
+    ],
+)
+def test_few_tokens_many_columns_and_wider_values_are_computed_apart(inputs: Inputs) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "attention_and_labels", None)
         check(inputs)
