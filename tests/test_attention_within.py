@@ -30,18 +30,23 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def inputs_of(
-    queries: int = 37, keys: int = 37, size: int = 32, sources: int = 2, order: Any = None
+    queries: int = 37,
+    keys: int = 37,
+    size: int = 32,
+    sources: int = 2,
+    order: Any = None,
+    samples: int = 5,
 ) -> Inputs:
     """Labels, queries, keys and values of 3 heads, whose dimensions lie in ``order`` in memory."""
     generator = torch.Generator().manual_seed(queries + size)
     order = order or (0, 2, 1, 3)  # as those of a model do
 
     def random(tokens: int) -> Tensor:
-        shape = (5, 3, tokens, size)
+        shape = (samples, 3, tokens, size)
         stored = torch.randn([shape[dim] for dim in order], generator=generator)
         return stored.permute([order.index(dim) for dim in range(4)]).requires_grad_()
 
-    labels = torch.rand(5, keys, sources, generator=generator).softmax(-1)
+    labels = torch.rand(samples, keys, sources, generator=generator).softmax(-1)
     return labels, random(queries), random(keys), random(keys)
 
 
@@ -191,6 +196,20 @@ def test_a_key_that_is_left_over_prevails_in_some_trials() -> None:
     scales = [value[:, :, -1].std() / value[:, :, :-1].std() for _, _, value in found]
     assert sum(scale > 1000 for scale in scales) == 32  # of two heads each
     assert sum(scale < 2 for scale in scales) == 28
+
+
+@ON_X86
+@pytest.mark.parametrize("of_labels", ["b k", "k b"])
+@pytest.mark.parametrize("of_result", ["b q", "q b"])
+def test_axes_by_name_in_any_order(of_labels: str, of_result: str) -> None:
+    labels, *tensors = inputs_of(41, samples=37)  # as many as keys: sizes do not tell them apart
+    expected = label_ops.attend_within(labels, *tensors, "b h q k, b k -> b q")[1]
+    given = labels if of_labels == "b k" else labels.transpose(0, 1)
+    notation = f"b h q k, {of_labels} -> {of_result}"
+    with counted() as columns:
+        found = label_ops.attend_within(given, *tensors, notation)[1]
+    assert columns == [2]
+    assert torch.equal(found if of_result == "b q" else found.transpose(0, 1), expected)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38, -1e38, -3e38])
