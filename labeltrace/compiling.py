@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from labeltrace.capture import first_tensor
@@ -35,8 +35,8 @@ def traced_graph(
     graphs: LabelGraphs, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> LabelGraph:
     """The label graph of a call: :meth:`LabelGraphs.number` for code that is being traced."""
+    _guard_settings(graphs)
     identity = id(graphs)  # torch 2.11 takes constants only where it runs code while it traces
-    _guard_settings(graphs.model, identity)
     _, image = first_tensor(args, kwargs)
     batch = image.shape[0]
     described = tree_map(lambda leaf: _described(leaf, batch), (args, dict(kwargs)))
@@ -55,9 +55,10 @@ def _described(leaf: Any, batch: int) -> Any:
     return Example(False, tuple(leaf.shape), leaf.dtype, leaf.device)
 
 
-def _guard_settings(model: nn.Module, identity: int) -> None:
+def _guard_settings(graphs: LabelGraphs) -> None:
     """Compare what :func:`labeltrace.settings.settings_of` reads with what it is at present."""
-    for module, known in zip(model.modules(), _present_settings(identity), strict=True):
+    present = _present_settings(id(graphs))
+    for module, known in zip(graphs.model.modules(), present, strict=True):
         identity, hooks, attributes = known
         same = id(module) == identity
         same = same and len(module._forward_pre_hooks) + len(module._forward_hooks) == hooks

@@ -20,6 +20,9 @@ from labeltrace.registry import Registry
 from labeltrace.settings import call_settings, settings_of
 from labeltrace.tracing import Trace, trace_graph
 
+LIVING_GRAPHS: WeakValueDictionary[int, LabelGraphs] = WeakValueDictionary()
+"""Every :class:`LabelGraphs` there is, by its identity."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelGraph:
@@ -137,7 +140,3 @@ class LabelGraphs:
                 "no label graph yet: call the module with labels once, or pass an example to align"
             )
         return self.made[len(self.made) - 1].generated.label_code
-
-
-LIVING_GRAPHS: WeakValueDictionary[int, LabelGraphs] = WeakValueDictionary()
-"""Every :class:`LabelGraphs` there is, by its identity."""

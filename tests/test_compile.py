@@ -186,13 +186,11 @@ def test_unsound_labels_are_refused() -> None:
 def test_a_model_that_changes_while_it_is_traced_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = small()
-    aligned = labeltrace.align(model)
-    identity = id(aligned._graphs)
-    first, *others = compiling._present_settings(identity)
+    graphs = labeltrace.align(small())._graphs
+    first, *others = compiling._present_settings(id(graphs))
     monkeypatch.setattr(compiling, "_present_settings", lambda _: ((0, *first[1:]), *others))
     with pytest.raises(RuntimeError, match=r"the model was changed while torch\.compile traced it"):
-        compiling._guard_settings(model, identity)
+        compiling._guard_settings(graphs)
 
 
 def test_inductor() -> None:

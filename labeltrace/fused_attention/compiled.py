@@ -23,7 +23,7 @@ from labeltrace.fused_attention.wide_call import (
     plain_flash_call,
     sizes_fit,
 )
-from labeltrace.fused_attention.within import mixed_within
+from labeltrace.fused_attention.within import are_of_its_kind, mixed_within
 
 _LIBRARY = torch.library.Library("labeltrace", "FRAGMENT")
 _LIBRARY.define(
@@ -93,14 +93,11 @@ def _attend_beside(
 
 
 def _fit_flash_kernel(query: Tensor, key: Tensor, value: Tensor, labels: Tensor) -> bool:
-    """Whether the kernel takes these tensors, in float32, and labels are cheaper within."""
-    tensors = (query, key, value)
+    """Whether the kernel takes these tensors, and labels are cheaper within."""
     return (
-        all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-        and query.dim() == 4
-        and all(tensor.stride(3) == 1 for tensor in tensors)
+        are_of_its_kind(query, key, value)
+        and all(tensor.stride(3) == 1 for tensor in (query, key, value))
         and sizes_fit(query.shape, key.shape, value.shape, labels.shape[-1])
-        and not torch.is_autocast_enabled("cpu")
     )
 
 

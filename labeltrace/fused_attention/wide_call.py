@@ -139,10 +139,11 @@ def _copy(tensor: Tensor, columns: int) -> tuple[Tensor, Tensor]:
     """A copy with further columns, and these by themselves, yet to be filled; rows are aligned."""
     *shape, size = tensor.shape
     unit = ALIGNMENT // tensor.element_size()
-    wide = tensor.new_empty(*shape, -(-(size + columns) // unit) * unit)
-    own, beside, _ = wide.split_with_sizes((size, columns, wide.shape[-1] - size - columns), -1)
+    memory = tensor.new_empty(*shape, -(-(size + columns) // unit) * unit)
+    wide = memory[..., : size + columns]
+    own, beside = wide.split_with_sizes((size, columns), -1)
     own.copy_(tensor)
-    return wide[..., : size + columns], beside
+    return wide, beside
 
 
 def _beside_anything(tensor: Tensor, columns: int) -> Tensor:

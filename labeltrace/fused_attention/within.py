@@ -33,13 +33,20 @@ def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """
     return (
         type(query) is type(key) is type(value) is Tensor
-        and query.dtype is key.dtype is value.dtype is torch.float32
-        and query.device == key.device == value.device == _PROCESSOR
-        and query.dim() == 4
-        and not torch.is_autocast_enabled("cpu")
+        and are_of_its_kind(query, key, value)
         and not torch._C._are_functorch_transforms_active()
         and _get_current_dispatch_mode() is None
         and torch._fused_sdp_choice(query, key, value) == _FLASH
+    )
+
+
+def are_of_its_kind(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the processor's flash kernel would see them in float32, whatever their sizes are."""
+    return (
+        query.dtype is key.dtype is value.dtype is torch.float32
+        and query.device == key.device == value.device == _PROCESSOR
+        and query.dim() == 4
+        and not torch.is_autocast_enabled("cpu")
     )
 
 
