@@ -30,6 +30,7 @@ from labeltrace.layout import (
 )
 from labeltrace.reading import location
 from labeltrace.rewrites import Rows, lean, needed_fields
+from labeltrace.scheduling import run_early
 from labeltrace.tracing import Field, Replay, Trace, Value
 
 LABELS_INPUT = "labels"
@@ -91,13 +92,16 @@ class _Generator:
             self._forward_node(node)
             self._label_steps(node)
         self._drop_unread()
+        assert labels is not None
+        label_code = self._label_code()  # in the order of the model's layers
+        label_nodes = self.notes.keys() - self.both
+        run_early(self.graph, labels, label_nodes)
         self.graph.lint()
         found = self.trace.capture
         flat = GraphModule(found.root, self.graph, class_name="LabelledGraph")
         state = {entry.placeholder for entry in found.state}
-        label_nodes = self.notes.keys() - self.both
         module = with_checkpoints(flat, label_nodes, state, found.checkpoints)
-        return Generated(module, self._label_code())
+        return Generated(module, label_code)
 
     # Ends.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.fx
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from labeltrace.layout import BATCH
 
@@ -96,13 +96,15 @@ def is_getitem(node: Node) -> bool:
 
 def mutated_argument(node: Node) -> str | None:
     """The name of the argument that an operator writes to; None for functional ones."""
+    return next(iter(_mutated_arguments(node)), None)
+
+
+def _mutated_arguments(node: Node) -> tuple[str, ...]:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        return None
-    for argument in target._schema.arguments:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            return str(argument.name)
-    return None
+        return ()
+    arguments = target._schema.arguments
+    return tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
 
 
 def written_node(node: Node) -> Node | None:
@@ -110,6 +112,16 @@ def written_node(node: Node) -> Node | None:
     name = mutated_argument(node)
     written = schema_arguments(node)[name] if name is not None else None
     return written if isinstance(written, Node) else None
+
+
+def overwritten_memory(graph: Graph) -> frozenset[int | None]:
+    """What :func:`storage_of` finds for the tensors that some node writes to."""
+    written = (
+        schema_arguments(node)[name] for node in graph.nodes for name in _mutated_arguments(node)
+    )
+    each = (value if isinstance(value, (list, tuple)) else (value,) for value in written)
+    tensors = (tensor for values in each for tensor in values)
+    return frozenset(storage_of(tensor) for tensor in tensors if isinstance(tensor, Node))
 
 
 def schema_arguments(node: Node) -> Mapping[str, Any]:

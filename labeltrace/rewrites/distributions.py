@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from labeltrace.flow import Mix, Step
-from labeltrace.reading import schema_arguments, storage_of, written_node
+from labeltrace.reading import overwritten_memory, schema_arguments, storage_of
 from labeltrace.rewrites.cuts import Rows
 from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
@@ -20,14 +20,14 @@ _SOFTMAX: Final = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
 
 def leave_distributions(steps: Steps) -> Steps:
     """Mark the mixing steps whose weights' rows are distributions already."""
-    overwritten: set[int | None] | None = None
+    overwritten: frozenset[int | None] | None = None
     left: dict[Field, Step] = {}
     for field, step in steps.items():
         left[field] = step
         if not isinstance(step, Mix) or (node := _softmax(step.weights.tensor)) is None:
             continue
         if overwritten is None:
-            overwritten = _overwritten(node)
+            overwritten = overwritten_memory(node.graph)
         if storage_of(node) not in overwritten and _mixes_what_sums_to_one(step, node):
             left[field] = replace(step, normal=True)
     return left
@@ -48,12 +48,6 @@ def _drops_nothing(node: Node) -> bool:
         return False
     arguments = schema_arguments(node)
     return not arguments["train"] or arguments["p"] == 0
-
-
-def _overwritten(node: Node) -> set[int | None]:
-    """The memory that some node of the graph writes to: what it held is gone."""
-    written = (written_node(other) for other in node.graph.nodes)
-    return {storage_of(other) for other in written if other is not None}
 
 
 def _mixes_what_sums_to_one(step: Mix, softmax: Node) -> bool:
