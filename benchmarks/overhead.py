@@ -17,7 +17,9 @@ with quartiles.
 All that labels add runs in the forward pass, which is timed by itself too (in train mode, recording
 for backward), `--forwards` times for each step: many short turns say more than few long ones.  `by
 forward` is the ratio of a step that follows: one and what labels add to the forward pass, over the
-plain step, with the standard error of the medians.
+plain step, with the standard error of the medians.  Aligned's part of what the paper's method adds
+is that of a forward pass too; what attention that is not fused adds to the backward pass is left
+out.
 
 `floor` is the ratio that arithmetic alone allows: the operations of the step and the labels over
 those of the step (see arithmetic.py).
@@ -36,6 +38,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -84,10 +87,10 @@ class Result:
         """A forward pass over the plain one."""
         return ratio(self.forward[method], self.forward["plain"])
 
-    def step_by_forward(self) -> Ratio:
-        """An aligned step over the plain one, by what labels add to the forward pass."""
+    def step_by_forward(self, method: str) -> Ratio:
+        """A step over the plain one, by what labels add to the forward pass."""
         part = statistics.median(self.forward["plain"]) / statistics.median(self.step["plain"])
-        found = self.forward_ratio("aligned")
+        found = self.forward_ratio(method)
         return Ratio(
             1 + part * (found.median - 1),
             1 + part * (found.lower_quartile - 1),
@@ -100,12 +103,19 @@ class Result:
         counted = self.arithmetic[method]
         return 1 + counted.labels / counted.step
 
-    def part_of_paper(self) -> float | None:
-        """What aligned labels add to a step over what the paper's method adds, if it adds any."""
-        if not {"aligned", "paper"} <= self.step.keys():
+    def part_of_paper(self) -> tuple[float, float] | None:
+        """What aligned labels add to a forward pass over what the paper's method adds, if it does.
+
+        With its standard error.
+        """
+        if not {"aligned", "paper"} <= self.forward.keys():
             return None
-        paper = self.step_ratio("paper").median - 1
-        return (self.step_by_forward().median - 1) / paper if paper > 0 else None
+        aligned, paper = self.forward_ratio("aligned"), self.forward_ratio("paper")
+        added = paper.median - 1
+        if added <= 0:
+            return None
+        part = (aligned.median - 1) / added
+        return part, math.hypot(aligned.standard_error, part * paper.standard_error) / added
 
     def summary(self) -> dict[str, Any]:
         """All of these."""
@@ -116,9 +126,8 @@ class Result:
                 "forward_seconds": statistics.median(self.forward[method]),
                 "step": asdict(self.step_ratio(method)),
                 "forward": asdict(self.forward_ratio(method)),
+                "step_by_forward": asdict(self.step_by_forward(method)),
             }
-        if "aligned" in self.step:
-            found["aligned"]["step_by_forward"] = asdict(self.step_by_forward())
         for method in self.arithmetic:
             found[method]["floor"] = self.floor(method)
         return found
@@ -172,8 +181,7 @@ def table(results: Sequence[Result], title: str) -> Table:
     methods = [method for method in METHODS[1:] if method in results[0].step]
     for method in methods:
         found.add_column(f"{method}:\nstep (quartiles)", justify="right")
-        if method == "aligned":
-            found.add_column("\nby forward", justify="right")
+        found.add_column("\nby forward", justify="right")
         found.add_column("\nforward", justify="right")
         found.add_column("\nfloor", justify="right")
     if len(methods) == 2:
@@ -195,14 +203,13 @@ def _row(result: Result, methods: Sequence[str]) -> Iterator[str]:
     for method in methods:
         step = result.step_ratio(method)
         yield f"{step.median:.3f} ({step.lower_quartile:.3f}–{step.upper_quartile:.3f})"
-        if method == "aligned":
-            by_forward = result.step_by_forward()
-            yield f"{by_forward.median:.4f} ± {by_forward.standard_error:.4f}"
+        by_forward = result.step_by_forward(method)
+        yield f"{by_forward.median:.4f} ± {by_forward.standard_error:.4f}"
         yield f"{result.forward_ratio(method).median:.3f}"
         yield f"{result.floor(method):.4f}"
     if len(methods) == 2:
         part = result.part_of_paper()
-        yield "–" if part is None else f"{part:.2f}"
+        yield "–" if part is None else f"{part[0]:.2f} ± {part[1]:.2f}"
     if result.peak_memory:
         plain = result.peak_memory["plain"]
         yield f"{plain:.0f}"

@@ -1,0 +1,148 @@
+"""What labels cost within attention's own call, and beside it.
+
+    python benchmarks/within.py
+    python benchmarks/within.py --threads 1 --batch 1 8
+
+Three jobs on the same queries, keys, values and labels take turns in one run, in another order each
+turn, each recording for the backward pass:
+
+- plain: scaled dot-product attention without labels
+- within: the same output, and labels, from one call of PyTorch's kernel
+- apart: the plain call, and labels by the operator `labeltrace::attend`
+
+Ratios are medians over the turns of each turn's own ratio to `plain`.  All of this is on a
+processor in float32: elsewhere labels are always computed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from freed_memory import keep_freed_memory
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+from turns import by_job, ratio, take_turns
+
+import labeltrace.fused_attention as fused_attention
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The attention of one layer."""
+
+    name: str
+    heads: int
+    tokens: int
+    head_size: int = 64
+
+
+SHAPES = (
+    Shape("DeiT-S", 6, 197),
+    Shape("DeiT-S, 384 px", 6, 577),
+    Shape("DeiT-S, 512 px", 6, 1025),
+    Shape("DeiT-B", 12, 197),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds of each job, a number a turn."""
+
+    shape: str
+    batch: int
+    seconds: dict[str, tuple[float, ...]]
+
+
+def jobs_of(shape: Shape, batch: int) -> dict[str, Callable[[], object]]:
+    """The jobs for one shape, on inputs with the strides that models have."""
+    torch.manual_seed(0)
+    size = (batch, shape.tokens, 3, shape.heads, shape.head_size)
+    query, key, value = torch.randn(size).requires_grad_().permute(2, 0, 3, 1, 4).unbind()
+    labels = torch.rand(batch, shape.tokens, 2).softmax(-1)
+
+    def plain() -> object:
+        return F.scaled_dot_product_attention(query, key, value)
+
+    def within() -> object:
+        assert fused_attention.may_attend_within(query, key, value)
+        return fused_attention.attend_within(query, key, value, labels, None)
+
+    def apart() -> object:
+        with torch.no_grad():
+            mixed = fused_attention.attend(query, key, labels, None, False, shape.head_size**-0.5)
+        return plain(), mixed
+
+    both, beside = within(), apart()
+    if both is None:
+        raise SystemExit(f"labels are not computed within {shape.name}'s attention here")
+    torch.testing.assert_close(both, beside, atol=1e-5, rtol=0)
+    return {"plain": plain, "within": within, "apart": apart}
+
+
+def measure(shape: Shape, batch: int, options: argparse.Namespace) -> Result:
+    jobs = jobs_of(shape, batch)
+    turns = [
+        take_turns(jobs, turn, "cpu", "wall", 1) for turn in range(options.warmup + options.repeats)
+    ]
+    return Result(shape.name, batch, by_job(turns[options.warmup :]))
+
+
+def table(results: Sequence[Result], title: str) -> Table:
+    found = Table(title=title)
+    for heading in ("attention", "batch", "plain, ms", "within, ms", "apart, ms"):
+        found.add_column(heading, justify="left" if heading == "attention" else "right")
+    for heading in ("within over plain", "apart over plain"):
+        found.add_column(heading, justify="right")
+    for result in results:
+        found.add_row(result.shape, str(result.batch), *_numbers(result))
+    return found
+
+
+def _numbers(result: Result) -> Iterator[str]:
+    for taken in result.seconds.values():
+        yield f"{1e3 * statistics.median(taken):.2f}"
+    for job in ("within", "apart"):
+        found = ratio(result.seconds[job], result.seconds["plain"])
+        yield f"{found.median:.3f} ± {found.standard_error:.3f}"
+
+
+def main() -> None:
+    options = options_given()
+    keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    results = [measure(shape, batch, options) for batch in options.batch for shape in SHAPES]
+    title = f"Labels (K = 2) of one attention on {torch.get_num_threads()} threads, float32"
+    Console(width=None if sys.stdout.isatty() else 120).print(table(results, title))
+    if options.json:
+        document = {
+            "machine": machine("cpu"),
+            "threads": torch.get_num_threads(),
+            "results": [asdict(result) for result in results],
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def options_given() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="images")
+    parser.add_argument("--repeats", type=int, default=80, help="turns that are counted")
+    parser.add_argument("--warmup", type=int, default=5, help="turns before those")
+    parser.add_argument("--threads", type=int, help="of the processor; torch's choice without it")
+    parser.add_argument("--json", type=Path, help="a file for every number")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
