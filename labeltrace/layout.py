@@ -142,6 +142,11 @@ def has_channels(axis: Axis) -> bool:
     return any(factor.kind is Kind.CHANNEL for factor in axis)
 
 
+def repeats(axis: Axis) -> bool:
+    """Whether an axis is of copies alone, all with one label."""
+    return bool(axis) and all(factor.kind is Kind.REPEATED for factor in axis)
+
+
 def pure_positions(axis: Axis) -> bool:
     """Whether the axis is made of positions alone, factors of size one aside."""
     return has_positions(axis) and all(f.is_position or f.size == 1 for f in axis)
@@ -374,8 +379,9 @@ def _carve(
             axis.append(piece)
             need //= piece.size
         elif piece.size % need == 0 and piece.kind is not Kind.BATCH:
-            axis.append(_Piece(need, piece.kind, (*piece.key, 0)))
-            queue.append(_Piece(piece.size // need, piece.kind, (*piece.key, 1)))
+            outer, inner = ((*piece.key, part) if piece.key else () for part in (0, 1))
+            axis.append(_Piece(need, piece.kind, outer))
+            queue.append(_Piece(piece.size // need, piece.kind, inner))
             need = 1
         else:
             raise LayoutError(

@@ -306,13 +306,16 @@ def _concrete(layout: Layout) -> Layout:
 # Several layouts side by side.
 
 
+KINDS = ("map", "windows", "mean", "tokens", "channels", "mixed", "features")
+
+
 @st.composite
 def operands(draw: st.DrawFn) -> tuple[list[Pair], list[int]]:
     """Activations of one model that broadcast against one another, of different making."""
     rows, columns, width = 6, 4, 5
     pairs = []
     for index in range(draw(st.integers(1, 3))):
-        kind = draw(st.sampled_from(["map", "windows", "mean", "tokens", "channels", "mixed"]))
+        kind = draw(st.sampled_from(KINDS))
         if kind == "map":  # (B, rows * columns, C)
             layout = image((BATCH_SIZE, rows, columns, width), 3)
             made = view(layout, (BATCH_SIZE, rows * columns, width))
@@ -326,6 +329,8 @@ def operands(draw: st.DrawFn) -> tuple[list[Pair], list[int]]:
             made = image((BATCH_SIZE, rows * columns, width), 2)
         elif kind == "mixed":  # channels and positions in one axis, positions in the last
             made = view(image((BATCH_SIZE, 2, 12, width), 1), (BATCH_SIZE, rows * columns, width))
+        elif kind == "features":  # channels in the place of tokens, to be cut where positions are
+            made = image((BATCH_SIZE, rows * columns, width), 1)
         else:  # channels that broadcast
             made = view(image((BATCH_SIZE, rows * columns, 1), 2), (BATCH_SIZE, rows * columns, 1))
         numbers = torch.arange(math.prod(made.field_sizes)) + 10_000 * index
@@ -352,7 +357,8 @@ def test_align_cuts_operands_into_common_cells(case: tuple[list[Pair], list[int]
     pairs, shape = case
     try:
         alignment = align([pair.layout for pair in pairs], shape)
-    except LayoutError:  # only channels in an axis of positions can make that so
+    except LayoutError as error:  # only channels in an axis of positions can make that so
+        assert "do not nest" in str(error)
         assert any(
             has_channels(axis) and has_positions(axis) for p in pairs for axis in p.layout.axes
         )
