@@ -411,6 +411,7 @@ class Unfold(Single):
     """Dimensions cut into windows, which may overlap: each becomes windows by positions in them.
 
     ``padding`` is as wide before as after and carries the prior; ``batch_dim`` is the batch's.
+    ``copies``, where given, says how often each of ``dims``, of size one, is repeated before.
     """
 
     dims: tuple[int, ...]
@@ -419,6 +420,7 @@ class Unfold(Single):
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     batch_dim: int
+    copies: tuple[int, ...] = ()
     operation: Operation = Operation.RELAYOUT
 
 

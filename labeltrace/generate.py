@@ -146,12 +146,12 @@ class _Generator:
         repeats = [repeats_of(axis) for d, axis in enumerate(layout.axes) if d != class_dim]
         groups += [(factor,) for factor in inside]
         field = self._arranged(self.fields[value.field], arrange(layout, groups))
+        if inside:  # positions inside the channel axis of an output: their mean
+            field = self._call(label_ops.aggregate, (field, len(inside)))
         for each in (True, False):
             counts = [count if whole is each else 1 for count, whole in repeats]
             if any(count != 1 for count in counts):
                 field = self._call(label_ops.repeat, (field, counts, each))
-        if inside:  # positions inside the channel axis of an output: their mean
-            field = self._call(label_ops.aggregate, (field, len(inside)))
         if class_dim == len(sizes) and all(size == -1 for size in sizes):
             return field
         return self._call(label_ops.write_output, (field, sizes, class_dim))

@@ -193,7 +193,7 @@ def _unfold(flow: Unfold) -> Instruction:
     window = (flow.dims, flow.kernel, flow.stride, flow.padding, flow.dilation)
     if not any(flow.padding):
         return Instruction(label_ops.unfold, (flow.source, None, *map(list, window)))
-    settings = _given(batch_dim=flow.batch_dim)
+    settings = _given(batch_dim=flow.batch_dim, copies=list(flow.copies))
     return Instruction(label_ops.unfold, (flow.source, PRIOR, *map(list, window)), settings)
 
 

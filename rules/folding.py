@@ -23,10 +23,12 @@ from labeltrace.layout import (
     axis_text,
     batch_slot,
     channel,
+    has_channels,
     has_positions,
     natural,
     positions,
     pure_positions,
+    replace_axis,
     view,
     windows,
 )
@@ -115,10 +117,11 @@ def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | 
         LayoutError: an axis to be cut has positions and channels, or it is the batch.
     """
     layout = source.positions
-    varying = [dim for dim in cuts if has_positions(layout.axes[dim])]
+    varying = [dim for dim, window in cuts.items() if _varies(layout.axes[dim], window.padding)]
     for dim in varying:
         axis = layout.axes[dim]
-        if not pure_positions(axis) or any(factor.kind is Kind.BATCH for factor in axis):
+        mixed = has_positions(axis) and not pure_positions(axis)
+        if mixed or any(factor.kind is Kind.BATCH for factor in axis):
             raise LayoutError(f"windows of an axis that is not of space alone: {axis_text(axis)}")
     if not varying:
         axes = [
@@ -128,6 +131,12 @@ def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | 
         inside = [resized(layout.axes[dim], window.size) for dim, window in cuts.items()]
         return Layout((*axes, *inside)), None
     arrangement, dims, fresh = arrange_one_by_one(layout, varying)
+    copies: list[int] = []
+    for dim in varying:
+        size = axis_size(layout.axes[dim])
+        copies.append(1 if has_positions(layout.axes[dim]) else size)
+        fresh = replace_axis(fresh, dim, (Factor(size, Kind.POSITION),))
+    fresh = natural(fresh.axes)
     cut = windows(fresh, {dim: (cuts[dim].count, cuts[dim].size) for dim in varying})
     axes, behind = list(cut.axes[: len(layout.axes)]), list(cut.axes[len(layout.axes) :])
     for index, (dim, window) in enumerate(cuts.items()):
@@ -146,7 +155,13 @@ def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | 
         padding=padding,
         dilation=tuple(window.dilation for window in chosen),
         batch_dim=batch_slot(fresh) if any(padding) else 0,
+        copies=tuple(copies) if any(count > 1 for count in copies) else (),
     )
+
+
+def _varies(axis: Axis, padding: int) -> bool:
+    """Whether what stands in the windows of an axis differs: by position, or by the prior."""
+    return has_positions(axis) or (padding > 0 and not has_channels(axis))
 
 
 def _finished(source: Operand, layout: Layout, step: Unfold | None) -> Flow:

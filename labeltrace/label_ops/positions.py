@@ -132,12 +132,16 @@ def unfold(
     padding: Sequence[int],
     dilation: Sequence[int],
     batch_dim: int = 0,
+    copies: Sequence[int] = (),
 ) -> Tensor:
     """Dimensions ``dims`` cut into windows, as by :func:`torch.nn.functional.unfold`.
 
     Each becomes two: the windows, and the positions in a window.  ``padding`` on both sides
-    carries the prior (B, K), contract point 3; without it the prior is not read.
+    carries the prior (B, K), contract point 3; without it the prior is not read.  ``copies``, one
+    for each of ``dims``, repeats a dimension of size one before.
     """
+    for dim, count in zip(dims, copies, strict=False):
+        labels = labels.repeat_interleave(count, dim)
     for dim, width in zip(dims, padding, strict=True):
         if width:
             assert prior is not None

@@ -20,6 +20,15 @@ def unfolded(arguments: str, padding: int = 0) -> RuleCase:
     return windows("im2col", f"F.unfold(x, {arguments}{extra})", by_hand)
 
 
+def beside_one_row(copies: int, padding: tuple[int, int]) -> RuleCase:
+    """What windows see of the padding beside a row, or copies of it, carries the prior."""
+    rows = f"x[:, :, 2, None].expand(-1, -1, {copies}, -1)"
+    high, wide = padding
+    padded = f"F.pad({rows}, {(wide, wide, high, high)}, value={PADDED})"
+    by_hand = on(f"F.unfold({padded}, (3, 2))", spread(moves, 1))
+    return windows("im2col", f"F.unfold({rows}, (3, 2), padding={padding})", by_hand)
+
+
 def fold_of(columns: str, sizes: tuple[int, int], arguments: str, **settings: object) -> RuleCase:
     """Everything that lands on a position counts alike."""
     return windows("col2im", f"F.fold({columns}, {sizes}, {arguments})", alike, **settings)
@@ -35,6 +44,10 @@ CASES = (
     unfolded("(2, 3), stride=(1, 2)"),
     unfolded("2, dilation=(3, 2)"),
     unfolded("3, stride=2", padding=1),
+    beside_one_row(1, (1, 0)),
+    beside_one_row(1, (2, 1)),
+    beside_one_row(4, (1, 1)),
+    beside_one_row(4, (0, 1)),
     fold_of("x.flatten(2).repeat(1, 4, 1)", (6, 8), "2"),
     fold_of("x.flatten(2).repeat(1, 6, 1)", (11, 13), "(3, 2), stride=2, padding=(0, 1)"),
     fold_of("x.flatten(2).repeat(1, 4, 1)", (7, 9), "2, dilation=2"),
