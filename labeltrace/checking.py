@@ -73,6 +73,8 @@ def _labels_fault(labels: Labels, call: Call) -> str:
     operand = labels.operand
     pending = [other.pending for other in call.operands if isinstance(other.pending, Pending)]
     behind = [side.operand for product in pending for side in product.sides]
+    factors = [other.factors for other in call.operands if other.factors is not None]
+    behind += [factor for both in factors for factor in (both.first, both.second)]
     if not any(operand.field == other.field for other in (*call.labelled, *behind)):
         return f"reads the labels of {operand.name}, which the call does not have"
     if prod(labels.arrangement.sizes) != prod(operand.positions.field_sizes):

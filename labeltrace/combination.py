@@ -56,7 +56,10 @@ def over(
         layout, pending = pending.resolved(layout), None
     if least is None and operation is Operation.RELAYOUT:
         least = source.least
-    return Weights(layout=layout, least=least, pending=pending, approximation=approximation)
+    factors = source.factors.changed() if source.factors and bounded is None else None
+    return Weights(
+        layout=layout, least=least, pending=pending, approximation=approximation, factors=factors
+    )
 
 
 def combine(
@@ -73,7 +76,9 @@ def combine(
         raise LayoutError("keys times values, summed over positions, join another stream")
     alignment = align([operand.positions for operand in operands], output)
     if not all(operand.labelled for operand in operands):
-        return Weights(layout=alignment.layout, approximation=approximation)
+        weights = [operand for operand in operands if operand.is_weights]
+        factors = next((one.factors.changed() for one in weights if one.factors), None)
+        return Weights(layout=alignment.layout, approximation=approximation, factors=factors)
     sources = tuple(
         Labels(operand, alignment.arrangement(index)) for index, operand in enumerate(operands)
     )

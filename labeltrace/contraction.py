@@ -41,6 +41,7 @@ from labeltrace.layout import (
     has_positions,
     natural,
     positions,
+    repeats,
 )
 from labeltrace.linear_attention import keys_times_values, linear_mixing
 from labeltrace.mixing_plan import plan_mixing
@@ -87,6 +88,7 @@ def _stream_and_matrix(
             return linear_mixing(stream, matrix, result, sizes)
         return _channel_mixing(stream, matrix, result, sizes)
     if all(letter in matrix.axes and not has_channels(stream.axes[letter]) for letter in moved):
+        stream = _each_once(stream, matrix)
         plan = plan_mixing(stream, matrix, result, sizes)
         gathered = _gathers_features(stream, matrix, result)
         axes = _result_layout((stream, matrix), result, sizes).axes
@@ -109,6 +111,16 @@ def _stream_and_matrix(
     return _aggregation(stream, result, sizes)
 
 
+def _each_once(stream: Side, matrix: Side) -> Side:
+    """The stream without axes that repeat its label, where the matrix differs along them."""
+    kept = {
+        letter: axis
+        for letter, axis in stream.axes.items()
+        if not (repeats(axis) and letter in matrix.axes and not repeats(matrix.axes[letter]))
+    }
+    return replace(stream, axes=kept)
+
+
 def _gathers_features(stream: Side, matrix: Side, result: Letters) -> bool:
     """Whether the rows are features of keys: a query of one row has none."""
     new = set(result) - set(stream.axes)
@@ -129,6 +141,9 @@ def _two_streams(
     contracted = [letter for letter in sizes if letter not in result]
     one = {letter for letter in contracted if first.has_positions(letter)}
     two = {letter for letter in contracted if second.has_positions(letter)}
+    for stream, matrix in ((first, second), (second, first)):
+        if one & two and is_pairwise(matrix, stream):
+            return _stream_and_matrix(stream, matrix, result, sizes)
     if one & two:  # a sum over positions of a product: channels by channels, or keys by values
         layout = _result_layout((first, second), result, sizes)
         return keys_times_values(first, second, result, layout.axes)
@@ -141,13 +156,45 @@ def _two_streams(
         return Weights(layout=_result_layout((first, second), result, sizes))
     if own_one or own_two:
         stream, matrix = (first, second) if own_one else (second, first)
-        return _channel_mixing(stream, matrix, result, sizes)
-    return product(
-        with_axes(first.operand, _kept(first, result)),
-        with_axes(second.operand, _kept(second, result)),
-        output,
-        operation=Operation.CHANNEL_MIXING,
-    )
+        flow = _channel_mixing(stream, matrix, result, sizes)
+    else:
+        flow = product(
+            with_axes(first.operand, _kept(first, result)),
+            with_axes(second.operand, _kept(second, result)),
+            output,
+            operation=Operation.CHANNEL_MIXING,
+        )
+    return replace(flow, bounded=True) if is_inner(first, second, result, sizes) else flow
+
+
+def is_inner(first: Side, second: Side, result: Letters, sizes: Mapping[str, int]) -> bool:
+    """Whether a product of two streams is an inner one: of their channels it leaves heads alone.
+
+    That is a score, which scales what it multiplies (contract, points 8 and 9): the normaliser of
+    linear attention, a query times the sum of all keys.
+    """
+
+    def shared(letter: str) -> bool:
+        return all(has_channels(side.axes.get(letter, ())) for side in (first, second))
+
+    places = first.positions | second.positions
+    left = [letter for letter in result if sizes[letter] > 1 and letter not in places]
+    contracted = [letter for letter in sizes if letter not in result and letter not in places]
+    return any(map(shared, contracted)) and all(map(shared, left))
+
+
+def is_pairwise(one: Side, other: Side) -> bool:
+    """Whether a stream holds one number for each pair of positions, of its own and the other's.
+
+    Such are scores that no softmax has made weights, a kernel of distances; the other has features.
+    """
+    own = {
+        letter
+        for letter in one.positions
+        if letter not in other.axes or repeats(other.axes[letter])
+    }
+    features = any(map(has_channels, other.axes.values()))
+    return bool(own) and features and not any(map(has_channels, one.axes.values()))
 
 
 def product(first: Operand, second: Operand, output: Shape, *, operation: Operation) -> Flow:

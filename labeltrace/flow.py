@@ -8,7 +8,7 @@ label graph has to compute (for most steps: nothing).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 
@@ -47,8 +47,8 @@ class Operand:
     makes it a gate in products; no value is below ``least``; ``features`` says that some of its
     positions are features of keys, gathered over the tokens for queries to choose from.
     ``pending`` weights are keys times values, summed over positions: see
-    :mod:`labeltrace.linear_attention`.  A stream that was multiplied by mixing weights has both as
-    its ``factors``: their sum over positions mixes them.
+    :mod:`labeltrace.linear_attention`.  ``factors``: of a product that is a stream times mixing
+    weights, see :class:`Factors`.
     """
 
     path: tuple[str | int, ...]
@@ -60,7 +60,7 @@ class Operand:
     least: float = -inf
     features: bool = False
     pending: object = None
-    factors: tuple[Operand, Operand] | None = None
+    factors: Factors | None = None
 
     @property
     def traced(self) -> bool:
@@ -98,6 +98,22 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Factors:
+    """The two operands of a product, one of which weighs the other: see :mod:`labeltrace.weighing`.
+
+    ``at_hand`` says that the product's axes are theirs still, so that a sum over positions can mix.
+    """
+
+    first: Operand
+    second: Operand
+    at_hand: bool = True
+
+    def changed(self) -> Factors:
+        """The factors after a step on their product."""
+        return replace(self, at_hand=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """The label field of one operand, with the dimensions that a step needs."""
 
@@ -125,7 +141,7 @@ class Flow:
     features: bool | None = None
     approximation: str = ""
     alternative: Weights | None = None
-    factors: tuple[Operand, Operand] | None = None
+    factors: Factors | None = None
 
     @property
     def labels(self) -> tuple[Labels, ...]:

@@ -25,6 +25,7 @@ from labeltrace.flow import (
     Average,
     Carry,
     Constant,
+    Factors,
     Flow,
     Labels,
     LinearMix,
@@ -91,7 +92,7 @@ class Value:
     pending: object = None
     summands: int = 1
     alternative: Value | None = None
-    factors: tuple[Operand, Operand] | None = None
+    factors: Factors | None = None
 
 
 Values = tuple[Value | None, ...]
@@ -205,6 +206,7 @@ class _Walk:
         self.input_layout = Layout(())
         self.positions = {node: index for index, node in enumerate(capture.graph.nodes)}
         self.storages: dict[int, list[Node]] = {}
+        self.written: dict[int | None, int] = {}  # memory, and where it was last written to
         self.regions = find_regions(capture, registry)
 
     # Nodes.
@@ -225,6 +227,9 @@ class _Walk:
             self._visit_getitem(node)
         elif node.op == "call_function":
             self._visit_call(node)
+            written = written_node(node)
+            if written is not None:
+                self.written[storage_of(written)] = self.positions[node]
 
     def _visit_input(self, node: Node) -> None:
         if node.name != self.capture.traced_input:
@@ -418,8 +423,18 @@ class _Walk:
             least=known.least,
             features=known.features,
             pending=known.pending,
-            factors=known.factors,
+            factors=self._unchanged(known.factors),
         )
+
+    def _unchanged(self, factors: Factors | None) -> Factors | None:
+        """The factors of a product; not at hand if weights have been written to, in it or since."""
+        if factors is None:
+            return None
+        both = (factors.first, factors.second)
+        read = [one.tensor for one in both if not one.labelled] or [one.tensor for one in both]
+        nodes = [tensor for tensor in read if isinstance(tensor, Node)]
+        changed = any(self.written.get(storage_of(n), -1) > self.positions[n] for n in nodes)
+        return factors.changed() if changed else factors
 
     def _single(self, node: Node) -> Value | None:
         values = self.values.get(node, (None,))
@@ -469,7 +484,7 @@ class _Walk:
             features=features if flow.features is None else flow.features,
             summands=summands,
             alternative=self._weights(node, flow.alternative) if flow.alternative else None,
-            factors=flow.factors,
+            factors=flow.factors or _factors_moved(flow),
         )
 
     def _weights(self, node: Node, flow: Weights) -> Value:
@@ -479,6 +494,7 @@ class _Walk:
             source=self._source(node, flow),
             least=_least(flow),
             pending=flow.pending,
+            factors=flow.factors,
         )
 
     def _source(self, node: Node, flow: Weights) -> Source:
@@ -679,6 +695,16 @@ def _better_reading(flow: Flow, other: Flow) -> Flow:
     if linear and isinstance(other, Weights) and flow.alternative is None:
         return replace(flow, alternative=other)
     return flow
+
+
+def _factors_moved(flow: Flow) -> Factors | None:
+    """The factors of a product that a linear step has taken in, or moved."""
+    if isinstance(flow, Carry):
+        read = [flow.source] if flow.bounded is None else []
+    else:
+        moved = flow.operation is Operation.RELAYOUT
+        read = [labels.operand for labels in flow.labels] if moved else []
+    return next((operand.factors.changed() for operand in read if operand.factors), None)
 
 
 def _least(flow: Flow) -> float:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from string import ascii_lowercase
 
 from labeltrace.call import Call
 from labeltrace.contraction import contract
@@ -43,6 +44,21 @@ def matmul_with_bias(call: Call) -> Flow:
         raise LayoutError(f"{call.operator} adds a stream from the image to a product")
     first, second = (call[name] for name in names)
     return contract("... r k, ... k c -> ... r c", first, second, call.output)
+
+
+@rule("aten.tensordot")
+def contracted_axes(call: Call) -> Flow:
+    """A product summed over axes that are given in pairs."""
+    first: Operand = call["self"]
+    second: Operand = call["other"]
+    letters = iter(ascii_lowercase)
+    one = [next(letters) for _ in first.shape]
+    two = [next(letters) for _ in second.shape]
+    for dim, other in zip(call["dims_self"], call["dims_other"], strict=True):
+        two[other] = one[dim]
+    result = [letter for letter in one + two if (letter in one) != (letter in two)]
+    notation = f"{' '.join(one)}, {' '.join(two)} -> {' '.join(result)}"
+    return contract(notation, first, second, call.output)
 
 
 @rule("aten.einsum")

@@ -13,6 +13,7 @@ from labeltrace.errors import LayoutError
 from labeltrace.flow import Average, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import has_positions
 from labeltrace.registry import rule
+from labeltrace.weighing import factors_of
 
 LINEAR = (
     "aten.alias",
@@ -78,12 +79,10 @@ UNBOUNDED = (
     "aten.mish",
     "aten.nan_to_num",
     "aten.prelu",
-    "aten.reciprocal",
     "aten.relu",
     "aten.relu6",
     "aten.round",
     "aten.rrelu",
-    "aten.rsqrt",
     "aten.selu",
     "aten.silu",
     "aten.softplus",
@@ -145,15 +144,25 @@ def bounded(call: Call) -> Flow:
 
 @rule("aten.hardtanh", "aten.clamp", "aten.clamp_min", "aten.clamp_max")
 def clamped(call: Call) -> Flow:
-    """Values cut to a range: a gate if it lies within (-1, 1), as that of a hard sigmoid."""
+    """Values cut to a range: a gate if it lies within (-1, 1), as that of a hard sigmoid.
+
+    What was a gate stays one.
+    """
     if len(call.traced) > 1:
         return _either(call.traced, call.output)
     limits = [call.get(name) for name in ("min_val", "min", "max_val", "max")]
     numbers = [limit for limit in limits if isinstance(limit, (int, float))]
-    bounded = len(numbers) == 2 and all(abs(number) <= 1 for number in numbers)
+    narrow = len(numbers) == 2 and all(abs(number) <= 1 for number in numbers)
+    bounded = narrow or call.traced[0].bounded
     least = limits[0] if limits[0] is not None else limits[1]
     known = isinstance(least, (int, float))
     return _nonlinear(call, bounded=bounded, least=float(least) if known else -inf)
+
+
+@rule("aten.reciprocal", "aten.rsqrt")
+def inverse(call: Call) -> Flow:
+    """What divides by a gate is one."""
+    return _nonlinear(call, bounded=call.operands[0].bounded)
 
 
 @rule("aten.elu", "aten.celu")
@@ -212,7 +221,11 @@ def dropout(call: Call) -> Flow:
     source: Operand = call.operands[0]  # `input`, or `self` of the in-place twin
     if source.is_weights and call["train"] and call["p"] > 0:
         return Weights(
-            layout=source.positions, least=source.least, before=source, pending=source.pending
+            layout=source.positions,
+            least=source.least,
+            before=source,
+            pending=source.pending,
+            factors=source.factors,
         )
     flow = carry(source, call.output, least=0.0 if source.nonnegative else -inf)
     return replace(flow, factors=source.factors)
@@ -225,7 +238,10 @@ def choice(call: Call) -> Flow:
     if not candidates:
         return carry(call.traced[0], call.output, bounded=True)
     if len(candidates) == 1:
-        return carry(candidates[0], call.output)
+        flow = carry(candidates[0], call.output)
+        mask = call.get("condition", call.get("mask"))
+        factors = factors_of(candidates[0], mask) if isinstance(mask, Operand) else None
+        return replace(flow, factors=factors.changed() if factors else flow.factors)
     return _either(candidates, call.output)
 
 

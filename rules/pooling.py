@@ -23,6 +23,7 @@ from labeltrace.layout import (
     pure_positions,
 )
 from labeltrace.registry import rule
+from labeltrace.weighing import unweighted
 
 MAXIMUM = "the maximum is taken for the mean: which position it comes from depends on the values"
 
@@ -30,7 +31,7 @@ MAXIMUM = "the maximum is taken for the mean: which position it comes from depen
 @rule("aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d")
 def average_pool(call: Call) -> Flow:
     """The mean over windows."""
-    return _pool(call, "")
+    return _pool(call, _unweighted(call))
 
 
 @rule("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d")
@@ -58,7 +59,7 @@ def power_pool(call: Call) -> Flow:
 @rule("aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d")
 def adaptive_average_pool(call: Call) -> Flow:
     """The mean over windows that tile the image."""
-    return _adaptive(call, "")
+    return _adaptive(call, _unweighted(call))
 
 
 @rule("aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d")
@@ -70,6 +71,12 @@ def adaptive_maximum_pool(call: Call) -> tuple[Flow, ...]:
 def with_index(flow: Flow) -> tuple[Flow, ...]:
     """An extreme value, and an index, which has positions and no content."""
     return (flow, flow if flow.layout is None else Weights(layout=flow.layout))
+
+
+def _unweighted(call: Call) -> str:
+    source: Operand = call["self"]
+    rank = len(source.shape)
+    return unweighted(source, range(rank - space_count(call), rank))
 
 
 def _pool(call: Call, approximation: str) -> Flow:

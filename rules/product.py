@@ -6,36 +6,45 @@ from math import inf
 from labeltrace.call import Call
 from labeltrace.combination import carry
 from labeltrace.contraction import product
-from labeltrace.flow import Carry, Flow, Operand, Operation
+from labeltrace.flow import Factors, Flow, Operand, Operation
 from labeltrace.registry import rule
 from labeltrace.rules.selection import narrowed
+from labeltrace.weighing import factors_of
 
 
 @rule("aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod")
 def multiplication(call: Call) -> Flow:
     """A product or quotient of two operands, one of which may be a constant or a number."""
     traced = call.traced
-    if len(traced) == 1:
+    if len(traced) == 2:
+        flow = product(traced[0], traced[1], call.output, operation=Operation.POINTWISE)
+    else:
         flow = carry(traced[0], call.output, least=_scaled(call))
-        constant = isinstance(call["other"], (int, float))
-        return replace(flow, factors=traced[0].factors if constant else None)
-    flow = product(traced[0], traced[1], call.output, operation=Operation.POINTWISE)
-    stream, weights = sorted(traced, key=lambda operand: operand.is_weights)
-    if call.operator == "aten.mul" and isinstance(flow, Carry) and weights.is_weights:
-        return replace(flow, factors=(stream, weights))
-    return flow
+    known = traced[0].factors if _is_scaling(call) else _factors(call)
+    return replace(flow, factors=known or flow.factors)
+
+
+def _factors(call: Call) -> Factors | None:
+    first, second = call["self"], call["other"]
+    if not isinstance(first, Operand) or not isinstance(second, Operand):
+        return None
+    factors = factors_of(first, second)
+    return factors.changed() if factors and call.operator != "aten.mul" else factors
+
+
+def _is_scaling(call: Call) -> bool:
+    """Whether a stream is multiplied or divided by a number."""
+    known = call.operator in ("aten.mul", "aten.div", "aten.true_divide")
+    number = isinstance(call["other"], (int, float))
+    return known and number and call.get("rounding_mode") is None
 
 
 def _scaled(call: Call) -> float:
     """The least value of a stream times or over a number that is not negative."""
     source, other = call["self"], call["other"]
-    if not isinstance(source, Operand) or not isinstance(other, (int, float)) or other <= 0:
+    if not _is_scaling(call) or not isinstance(source, Operand) or other <= 0:
         return -inf
-    if call.get("rounding_mode") is not None:
-        return -inf
-    if call.operator == "aten.mul":
-        return source.least * other
-    return source.least / other if call.operator in ("aten.div", "aten.true_divide") else -inf
+    return source.least * other if call.operator == "aten.mul" else source.least / other
 
 
 @rule("aten.glu")

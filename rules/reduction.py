@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 from math import inf
-from string import ascii_lowercase
 
 from labeltrace.call import Call
 from labeltrace.combination import over
-from labeltrace.contraction import aggregation, contract
+from labeltrace.contraction import aggregation
 from labeltrace.flow import Flow, Operand, Operation, Weights
 from labeltrace.layout import (
     Axis,
@@ -15,46 +14,28 @@ from labeltrace.layout import (
     has_channels,
     has_positions,
     natural,
-    pure_positions,
     unsqueeze,
 )
 from labeltrace.registry import rule
 from labeltrace.rules.pooling import with_index
+from labeltrace.weighing import is_score, unweighted, weighed_sum
 
-_LETTERS = ascii_lowercase
 SELECTING = "which position a value comes from depends on the values; their mean is taken"
-UNWEIGHTED = "mixing weights vary along some of the axes that are summed; they are not applied"
 
 
 @rule("aten.mean", "aten.sum", "aten.nansum", "aten.nanmean")
 def mean(call: Call) -> Flow:
     """A sum or mean; of a stream times mixing weights, it mixes with them (point 4)."""
-    return _weighted(call) or _reduce(call, "")
-
-
-def _weighted(call: Call) -> Flow | None:
-    """A stream times weights, summed over positions: ``Norm(W)·Y``; None where it is none."""
     source: Operand = call["self"]
-    if source.factors is None:
-        return None
-    stream, weights = source.factors
-    rank = len(source.shape)
-    gone = dims_of(call.get("dim"), rank)
-    one, two = (_LETTERS[rank - len(factor.shape) : rank] for factor in source.factors)
-    axes = dict(zip(two, weights.positions.axes, strict=True))
-    varying = [dim for dim in gone if has_positions(axes.get(_LETTERS[dim], ()))]
-    if not varying:
-        return None
-    if len(varying) < len(gone) or not all(pure_positions(source.positions.axes[d]) for d in gone):
-        return _reduce(call, UNWEIGHTED)
-    kept = [dim for dim in range(rank) if dim not in gone]
-    result = [_LETTERS[dim] for dim in kept]
-    notation = f"{' '.join(one)}, {' '.join(two)} -> {' '.join(result)}"
-    flow = contract(notation, stream, weights, tuple(source.shape[dim] for dim in kept))
+    summed = dims_of(call.get("dim"), len(source.shape))
+    flow = weighed_sum(source, summed)
+    if flow is None:
+        flow = _reduce(call, unweighted(source, summed))
+        return replace(flow, bounded=True) if is_score(source, summed) else flow
     if flow.layout is None or not call.get("keepdim", False):
         return flow
     layout = flow.layout
-    for dim in sorted(gone):
+    for dim in sorted(summed):
         layout = unsqueeze(layout, dim)
     return replace(flow, layout=layout, alternative=None)
 

@@ -157,6 +157,10 @@ class Attention(nn.Module):
         weights = self._scores(torch.einsum("bhqd,bhkd->bhqk", q * 0.5, k))
         return torch.einsum("bhqk,bhkd->bhqd", weights, v)
 
+    def _summed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = self._scores(q @ k.transpose(-2, -1) * 0.5)
+        return (weights[..., None] * v[:, :, None]).sum(3)
+
     def _folded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Heads folded into the batch."""
         q, k, v = (part.flatten(0, 1) for part in (q, k, v))
@@ -447,7 +451,17 @@ def _self_attention(draw: Draw, state: State) -> Stage:
     """Over tokens."""
     tokens = prod(state.space)
     heads = int(_pick(draw, *_divisors(state.channels)))
-    spellings = ("fused", "written", "einsum", "folded", "folded_fused", "transposed", "module")
+    spellings: tuple[str, ...] = (
+        "fused",
+        "written",
+        "einsum",
+        "folded",
+        "folded_fused",
+        "transposed",
+        "module",
+    )
+    if heads < state.channels:  # values of one feature might as well be a factor of the scores
+        spellings += ("summed",)
     spelling = str(_pick(draw, *spellings))
     after = replace(state, blended=False, gate=False)
     if spelling == "module":
@@ -603,6 +617,32 @@ def _in_place(draw: Draw, state: State) -> Stage:
     )
     text = str(_pick(draw, *texts))
     return Stage(Code(text), replace(state, gate="sigmoid" in text))
+
+
+def _predicted_mixing(draw: Draw, state: State) -> Stage:
+    """Weights that each token says by itself, times values, summed over all (Synthesizer)."""
+    softmax = str(_pick(draw, "", ".softmax(-1)"))
+    texts = (
+        "({}[..., None] * x[:, None]).sum(2)",
+        "(x[:, None] * {}[..., None] * 0.3).mean(2)",
+        "{} @ x",
+    )
+    text = str(_pick(draw, *texts)).format(f"self.weigh(x){softmax}")
+    weigh = nn.Linear(state.channels, prod(state.space))
+    promise = Promise.SOUND if state.blended else Promise.EQUAL
+    return Stage(Code(text, weigh=weigh), replace(state, gate=False), promise)
+
+
+def _involution(draw: Draw, state: State) -> Stage:
+    """A kernel for each position, predicted there."""
+    grouped = int(_pick(draw, *_divisors(state.channels)))
+    text = (
+        f"(F.unfold(x, 3, padding=1).view(len(x), {grouped}, -1, 9, *x.shape[2:])"
+        f" * self.weigh(x).view(len(x), {grouped}, 1, 9, *x.shape[2:])).sum(3).view_as(x)"
+    )
+    weigh = nn.Conv2d(state.channels, 9 * grouped, 1)
+    promise = Promise.SOUND if state.blended else Promise.EQUAL
+    return Stage(Code(text, weigh=weigh), replace(state, gate=False), promise, prior=True)
 
 
 def _token_mixing(draw: Draw, state: State) -> Stage:
@@ -1023,6 +1063,7 @@ OF_MAPS = (
     _mixed_windows,
     _haloed_windows,
     _unshuffled_convolution,
+    _involution,
 )
 OF_TOKENS = (
     _self_attention,
@@ -1030,6 +1071,7 @@ OF_TOKENS = (
     _talking_heads,
     _cosine_attention,
     _spatial_gate,
+    _predicted_mixing,
     _token_mixing,
     _class_token,
     _to_map,

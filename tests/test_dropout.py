@@ -35,20 +35,30 @@ WEIGHTS: dict[str, Weights] = {
 }
 
 
+Mixing = Callable[[Tensor, Tensor, bool], Tensor]
+MIXINGS: dict[str, Mixing] = {
+    "product": lambda p, v, training: p @ v,
+    "sum": lambda p, v, training: (p[..., None] * v[:, :, None]).sum(3),
+    "dropped sum": lambda p, v, training: drop(p[..., None] * v[:, :, None], training).sum(3),
+}
+
+
 class Attention(nn.Module):
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, mixing: Mixing = MIXINGS["product"]) -> None:
         super().__init__()
         self.weights = weights
+        self.mixing = mixing
 
     def forward(self, x: Tensor) -> Tensor:
         scores = torch.stack([x @ x.mT, -x @ x.mT / 2], 1)
         weights = self.weights(scores.softmax(-1), self.training)
-        return (weights @ x[:, None]).mean(1)
+        return self.mixing(weights, x[:, None], self.training).mean(1)
 
 
+@pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_labels_do_not_see_dropout(name: str) -> None:
-    model = Attention(WEIGHTS[name])
+def test_labels_do_not_see_dropout(name: str, mixing: str) -> None:
+    model = Attention(WEIGHTS[name], MIXINGS[mixing])
     aligned = labeltrace.align(model, channel_dim=-1)
     x, own = torch.randn(7, TOKENS, WIDTH), torch.eye(TOKENS).expand(7, -1, -1)
     dropped, labels = aligned.train()(x, own)

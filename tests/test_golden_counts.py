@@ -126,8 +126,8 @@ GOLDEN: dict[str, Counts] = {
     # Deep stem; three short cuts with average pooling.
     "resnet26d": Counts(3 + 8, 8 * 2 + 4 + 1, (3 + 24) * 2 + 4, 8, 3 + 2),
     # 8 blocks: two 3x3 paths, stacked, and a 3x3. The selection sums the paths, takes the mean, two
-    # 1x1 with one norm and activation, softmax; product, and a sum over the paths.
-    "skresnet18": Counts(1 + 8 * 3, 8 * 2 + 3 + 1, 2 + 8 * (3 * 2 + 2 + 2) + 3, 8, 8 * 3 + 2),
+    # 1x1 with one norm and activation, softmax; product, and its sum over the paths, which mixes.
+    "skresnet18": Counts(1 + 8 * (3 + 1), 8 * 2 + 3 + 1, 2 + 8 * (3 * 2 + 2 + 2) + 3, 8, 8 * 2 + 2),
     # Deep stem; 8 blocks: 1x1, grouped 3x3, 1x1. Split attention: two sums over the radix, which is
     # channels; mean, two 1x1 with one norm and activation, softmax, product. Average pooling where
     # maps shrink: three in the blocks, three in the short cuts.

@@ -61,10 +61,24 @@ class LinearAttention(nn.Module):
             v = nn.functional.pad(v, (0, 1), value=1.0)
             mixed = q @ (k.mT @ v)
             mixed = mixed[..., :-1] / (mixed[..., -1:] + 1e-6)
+        elif self.spelling in NORMALISERS:
+            mixed = NORMALISERS[self.spelling](q, k, q @ (k.mT @ v))
         return mixed.transpose(1, 2).flatten(2)
 
 
-SPELLINGS = ["keys first", "values first", "scaled", "einsum", "folded heads", "summed along"]
+Normaliser = Callable[[Tensor, Tensor, Tensor], Tensor]
+NORMALISERS: dict[str, Normaliser] = {
+    "divided by a product": lambda q, k, mixed: mixed / (q @ k.sum(2).unsqueeze(-1) + 1e-6),
+    "divided by an einsum": lambda q, k, mixed: (
+        mixed / torch.einsum("bhnd,bhd->bhn", q, k.sum(-2))[..., None].clamp(min=1e-6)
+    ),
+    "divided by a sum": lambda q, k, mixed: mixed / (1e-6 + (q * k.sum(2, True)).sum(-1, True)),
+    "times an inverse": lambda q, k, mixed: mixed * (1 / (q @ k.mean(2, True).mT + 1e-6)),
+}
+SPELLINGS = [
+    *("keys first", "values first", "scaled", "einsum", "folded heads", "summed along"),
+    *NORMALISERS,
+]
 
 
 def label_image(batch: int) -> Tensor:

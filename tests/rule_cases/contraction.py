@@ -162,6 +162,50 @@ MATRICES = (
         "matmul", "self.weight @ x", mixes(channel_dim=3), weight=values(11, 7), **MAPS_LAST
     ),
     contraction("matmul", "x @ self.weight", mixes(), weight=values(7)),
+    contraction(
+        "tensordot",
+        "torch.tensordot(self.weight, x, ([1], [-1])).movedim(0, -1)",
+        mixes(),
+        weight=values(11, 7),
+    ),
+    contraction(
+        "tensordot",
+        "torch.tensordot(x, self.weight, ([1], [0]))",
+        mixes(),
+        weight=values(7, 11),
+        **TOKENS,
+    ),
+    contraction(
+        "tensordot",
+        "torch.tensordot(x, self.weight, 2)",
+        looped(merged_rows),
+        weight=values(7, 3, 11),
+        **TOKENS,
+    ),
+    contraction(
+        "tensordot", "torch.tensordot(x, self.weight, 1)", alike, weight=values(3, 11), **MAPS_LAST
+    ),
+    # Copies of a stream, one for each of the rows that mix it.
+    contraction(
+        "einsum",
+        "torch.einsum('nm,bnmc->bnc', self.weight, x[:, None].expand(-1, 11, -1, -1))",
+        mixes(channel_dim=2),
+        weight=values(11, 7),
+        **TOKENS,
+    ),
+    contraction(
+        "einsum",
+        "torch.einsum('bnm,bnmc->bnc', (x @ x.mT).exp(), x[:, None].expand(-1, 7, -1, -1))",
+        mixes("torch.einsum('bnm,bmc->bnc', (x @ x.mT).exp().detach(), x)", channel_dim=2),
+        **TOKENS,
+    ),
+    contraction(
+        "matmul",
+        "(F.linear(x, self.weight)[:, :, None] @ x[:, None].expand(-1, 7, -1, -1)).squeeze(2)",
+        mixes("F.linear(x, self.weight).detach() @ x", channel_dim=2),
+        weight=values(7, 3),
+        **TOKENS,
+    ),
     contraction("matmul", "x @ self.weight", alike, weight=values(3), **MAPS_LAST),
     contraction(
         "matmul", "self.weight @ x", alike, weight=values(3), shape=(2, 5, 3, 7), channel_dim=2

@@ -1,7 +1,7 @@
 """Pooling: the cells of each window, as the operator itself tells them."""
 
 from tests.rule_cases.case import Refusal, RuleCase, Truth
-from tests.rule_cases.truths import alike, each, mixes, no_label, reached
+from tests.rule_cases.truths import alike, each, mixes, no_label, on, reached
 
 SHAPES = {1: (2, 3, 11), 2: (2, 3, 5, 7), 3: (2, 3, 2, 5, 3)}
 WINDOWS = {
@@ -133,6 +133,24 @@ ELSEWHERE = (
     RuleCase("aten.avg_pool1d", "F.avg_pool1d(x.flatten(2).mT, 2, 1)", alike),
     RuleCase("aten.max_pool1d", "F.max_pool1d(x.flatten(2).mT, 2, 1)", reached()),
     RuleCase("aten.adaptive_avg_pool1d", "F.adaptive_avg_pool1d(x.flatten(2).mT, 2)", alike),
+    # Weights that are pooled with what they weigh are not applied; along channels they gate.
+    *(
+        RuleCase(
+            f"aten.{name}",
+            f"F.{name}(x * x.mean(1, keepdim=True).softmax({dim}), {size})",
+            truth,
+            {},
+            shape,
+            approximate=dim == 2,
+        )
+        for name, size, shape in (
+            ("avg_pool1d", "3", (2, 3, 11)),
+            ("avg_pool2d", "3, 2, 1", (2, 3, 5, 7)),
+            ("adaptive_avg_pool1d", "4", (2, 3, 11)),
+            ("adaptive_avg_pool3d", "1", (2, 3, 2, 5, 3)),
+        )
+        for dim, truth in ((1, alike), (2, on(f"F.{name}(x, {size})", alike)))
+    ),
     # Where no label varies along space, nothing is mixed.
     RuleCase(
         "aten.avg_pool2d", "F.avg_pool2d(x.mean((2, 3), keepdim=True).expand_as(x), 2)", alike

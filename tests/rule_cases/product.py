@@ -81,6 +81,23 @@ GATED = {
     "F.glu(x.flatten(2).mT, 1)": ("x[:, :, :2].flatten(2).mT", (2, 3, 4, 5), 1),
 }
 
+# An inner product of two streams scales what it multiplies: it is a gate, and so is its inverse.
+SCORES = (
+    "x * torch.einsum('bchw,bc->bhw', x.flip(3), x.mean((2, 3)))[:, None]",
+    "x * (0.5 * torch.einsum('bchw,bchw->bhw', x.flip(3), x.flip(2)))[:, None]",
+    "(x.flip(3) * x.mean((2, 3), True)).sum(1, keepdim=True) * x",
+    "x / (x.flip(3) * x.flip(2)).sum(1, keepdim=True)",
+    "x * (x.flip(3) * x.flip(2)).sum(1, keepdim=True).reciprocal().clone()",
+    "x * x.flip(3).tanh().rsqrt()",
+    "x * x.flip(3).sigmoid().clamp(min=0.1)",
+)
+# What is left of their channels is features, and so is a sum of one stream's alone.
+FEATURES = (
+    "x * torch.einsum('bchw,bck->bkhw', x.flip(3), x.mean((2, 3))[:, :, None] * self.square)",
+    "x * (x.flip(3) * self.square[0, :, None, None]).sum(1, keepdim=True)",
+    "x / (x.flip(3) * x.mean((2, 3), True)).exp()",
+)
+
 CASES = (
     *(
         RuleCase(name, f"{ATEN}{operator}{pair}", averages(*streams), {}, SMALL)
@@ -109,4 +126,9 @@ CASES = (
         for code, (kept, shape, dim) in GATED.items()
     ),
     RuleCase("aten.mul", "x * x.sigmoid().flip(2)", averages("x"), {}, (2, 2, 5, 3), 3),
+    *(RuleCase("aten.mul", code, averages("x"), {}, SMALL) for code in SCORES),
+    *(
+        RuleCase("aten.mul", code, averages("x", "x.flip(3)"), {"square": values(3, 3)}, SMALL)
+        for code in FEATURES
+    ),
 )

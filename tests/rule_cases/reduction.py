@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.rule_cases.case import RuleCase, Truth
+from typing import Any
+
+from tests.rule_cases.case import Refusal, RuleCase, Truth, values
 from tests.rule_cases.truths import alike, each, mixes, no_label, reached
 
 DIMS = (
@@ -191,4 +193,135 @@ ELSEWHERE = (
         )
     ),
 )
-CASES = (*SUMS, *MOMENTS, *EXTREMES, *ELSEWHERE)
+# A stream times weights for its positions, summed over these: the weights mix it (point 4).
+TOKENS = {"shape": (2, 7, 3), "channel_dim": 2}
+PARTS = {
+    "dense": values(7, 3),
+    "each": values(7 * 3, 3, seed=1),
+    "one": values(1, 3, seed=2),
+    "heads": values(5, 3, seed=3),
+    "scale": values(3, seed=5),
+    "places": values(7, 1, seed=6),
+    "matrix": values(7, 7, seed=7),
+    "kernel": values(9, 3, 1, 1, seed=4),
+}
+PAIRWISE = {
+    "(x @ x.mT)": "[..., None] * x[:, None]",
+    "(x @ x.mT).relu()": "[..., None] * x[:, None]",
+    "(x @ x.mT).softmax(-1)": "[..., None] * x[:, None]",
+    "(x @ x.mT).sigmoid().clone()": "[..., None].expand(-1, -1, -1, 3) * x[:, None]",
+    "(x @ x.mT).tanh().exp()": "[..., None] * x[:, None].expand(-1, 7, -1, -1)",
+    # A kernel of distances, which no softmax has made weights.
+    "(x[:, :, None] - x[:, None]).square().sum(3).neg().exp()": "[..., None] * x[:, None]",
+    # No queries: each token says by itself how much it takes of the others.
+    "F.linear(x, self.dense)": "[..., None] * x[:, None]",
+    "F.linear(x, self.dense).softmax(-1)": "[..., None] * x[:, None]",
+    "F.linear(x, self.each).unflatten(2, (7, 3))": " * x[:, None]",
+    "F.linear(x, self.dense).exp()": "[..., None] * x[:, None].expand(-1, 7, -1, -1)",
+    # A learned matrix, the same for all images.
+    "self.matrix": "[..., None] * x[:, None]",
+    "self.matrix.softmax(-1)": "[None, ..., None] * x[:, None].expand(-1, 7, -1, -1)",
+}
+FORMS = (
+    "({}).sum(2)",
+    "(-2 * ({})).mean(2)",
+    "(({}) / 3).to(x.dtype).sum(2, keepdim=True).squeeze(2)",
+    "({}).clone().sum((2, 3), keepdim=True).flatten(2)",
+)
+
+
+def weighed(
+    name: str,
+    weights: str,
+    rest: str,
+    form: str = "({}).sum(2)",
+    dim: int | None = 2,
+    **setting: Any,
+) -> RuleCase:
+    """The code with weights held fast says how they mix."""
+    truth = mixes(form.format(f"({weights}).detach(){rest}"), dim)
+    return reduction(name, form.format(f"{weights}{rest}"), truth, parts=PARTS, **setting)
+
+
+ATTENTION = "F.linear(x, self.one).softmax(1)"
+TEMPERED = "((x @ x.mT).exp() * F.linear(x, self.one).exp().mT)"
+BY_HEAD = "((x @ x.mT)[:, None] * F.linear(x, self.heads).mT[..., None]).exp()"
+WEIGHED = (
+    *(
+        weighed("mean" if "mean" in form else "sum", weights, rest, form, **TOKENS)
+        for weights, rest in PAIRWISE.items()
+        for form in FORMS
+        if "each" not in weights or "(2, 3)" not in form  # a matrix a channel: not one Jacobian
+    ),
+    *(
+        weighed("sum", weights, rest, "({}).sum(1)", 1, **TOKENS)
+        for weights, rest in (
+            ("F.linear(x.mean(1), self.dense)", "[..., None] * x"),
+            (ATTENTION, " * x"),
+            (ATTENTION, ".mul(x)"),
+            ("self.places", " * x"),
+            ("self.places", ".mul(x) / -3"),
+            ("self.places", ".mT.mT * x.clone()"),
+            (ATTENTION, " * x.clone().mul_(3)"),
+        )
+    ),
+    reduction(
+        "sum",
+        "x.clone().mul_(self.places).sum(1)",
+        mixes("(x * self.places).sum(1)"),
+        parts=PARTS,
+        **TOKENS,
+    ),
+    weighed(  # an involution: the pixel in the middle says how its neighbours are mixed
+        "sum",
+        "F.conv2d(x[:, :, 1:-1, 1:-1], self.kernel)",
+        "[:, None] * F.unfold(x, 3).unflatten(2, (3, 5)).unflatten(1, (3, 9))",
+        dim=1,
+    ),
+    # What scales scores makes other scores, whose sums are part of the weights.
+    weighed("sum", f"{TEMPERED} / {TEMPERED}.sum(-1, keepdim=True)", " @ x", "{}", **TOKENS),
+    reduction(
+        "sum",
+        f"{TEMPERED} @ x / {TEMPERED}.sum(-1, keepdim=True)",
+        mixes(f"{TEMPERED}.detach() @ x", 2),
+        parts=PARTS,
+        **TOKENS,
+    ),
+    reduction(
+        "sum",
+        f"{BY_HEAD} / {BY_HEAD}.sum(-1, keepdim=True) @ x[:, None]",
+        mixes(f"{BY_HEAD}.detach() @ x[:, None]", (1, 3)),
+        parts=PARTS,
+        **TOKENS,
+    ),
+    # A gate is ignored, and so are weights that are no longer at hand, which is approximate.
+    *(
+        reduction(name, code, mixes("x.sum(1)", 1), approximate, parts=PARTS, **TOKENS)
+        for name, code, approximate in (
+            ("sum", "(x * F.linear(x, self.one).sigmoid()).sum(1)", False),
+            ("mean", "(x * F.linear(x, self.one)).mean(1)", False),
+            ("mean", f"-(x * {ATTENTION} * self.scale / x.mean((1, 2), True)).mean(1)", True),
+            ("sum", f"(x * {ATTENTION} + self.scale).flip(1).sum(1)", True),
+            ("sum", f"(x * {ATTENTION}).mT.sum(2)", True),
+            ("sum", "(x * self.places + self.scale).sum(1)", True),
+            ("sum", "(x / self.places).sum(1)", True),
+            ("sum", "x.masked_fill(self.places > 0, 0.0).sum(1)", True),
+            ("mean", "torch.where(self.places > 0, x, self.scale).mean(1)", True),
+            ("mean", "torch.where(F.linear(x, self.one) > 0, x, self.scale).mean(1)", False),
+            ("mean", "(x * self.scale).mean(1)", False),
+            ("mean", f"F.linear((x * {ATTENTION}).mT.clone().mT, self.heads[:3]).mean(1)", True),
+            ("sum", f"{ATTENTION}.expand(-1, -1, 3).clone().mul_(x).sum(1)", True),
+            ("sum", f"(lambda w: (w * x, w.zero_())[0].sum(1))({ATTENTION})", True),
+        )
+    ),
+)
+CASES = (*SUMS, *MOMENTS, *EXTREMES, *ELSEWHERE, *WEIGHED)
+
+REFUSED = tuple(
+    Refusal(code, "summed over positions after another step", PARTS, **TOKENS)
+    for code in (
+        "((x @ x.mT)[..., None] * x[:, None]).movedim(2, 3).sum(3)",
+        "((x @ x.mT)[..., None] * x[:, None] * self.scale).mean(2)",
+        "((x @ x.mT)[..., None] * x[:, None] / (x @ x.mT).sum(-1)[..., None, None]).sum(2)",
+    )
+)
