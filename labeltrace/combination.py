@@ -7,7 +7,16 @@ from dataclasses import replace
 
 from labeltrace.call import Shape
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Average, Carry, Flow, Labels, Operand, Operation, Weights
+from labeltrace.flow import (
+    Average,
+    Carry,
+    Flow,
+    Labels,
+    Operand,
+    Operation,
+    Weights,
+    changed_factors,
+)
 from labeltrace.layout import Layout, align, expand
 from labeltrace.pending import Pending
 
@@ -56,7 +65,7 @@ def over(
         layout, pending = pending.resolved(layout), None
     if least is None and operation is Operation.RELAYOUT:
         least = source.least
-    factors = source.factors.changed() if source.factors and bounded is None else None
+    factors = changed_factors([source]) if bounded is None else None
     return Weights(
         layout=layout, least=least, pending=pending, approximation=approximation, factors=factors
     )
@@ -76,8 +85,7 @@ def combine(
         raise LayoutError("keys times values, summed over positions, join another stream")
     alignment = align([operand.positions for operand in operands], output)
     if not all(operand.labelled for operand in operands):
-        weights = [operand for operand in operands if operand.is_weights]
-        factors = next((one.factors.changed() for one in weights if one.factors), None)
+        factors = changed_factors(operand for operand in operands if operand.is_weights)
         return Weights(layout=alignment.layout, approximation=approximation, factors=factors)
     sources = tuple(
         Labels(operand, alignment.arrangement(index)) for index, operand in enumerate(operands)

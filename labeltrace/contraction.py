@@ -116,7 +116,7 @@ def _each_once(stream: Side, matrix: Side) -> Side:
     kept = {
         letter: axis
         for letter, axis in stream.axes.items()
-        if not (repeats(axis) and letter in matrix.axes and not repeats(matrix.axes[letter]))
+        if not (repeats(axis) and matrix.differs(letter))
     }
     return replace(stream, axes=kept)
 
@@ -188,11 +188,7 @@ def is_pairwise(one: Side, other: Side) -> bool:
 
     Such are scores that no softmax has made weights, a kernel of distances; the other has features.
     """
-    own = {
-        letter
-        for letter in one.positions
-        if letter not in other.axes or repeats(other.axes[letter])
-    }
+    own = {letter for letter in one.positions if not other.differs(letter)}
     features = any(map(has_channels, other.axes.values()))
     return bool(own) and features and not any(map(has_channels, one.axes.values()))
 

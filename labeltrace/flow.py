@@ -7,7 +7,7 @@ label graph has to compute (for most steps: nothing).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
@@ -47,8 +47,7 @@ class Operand:
     makes it a gate in products; no value is below ``least``; ``features`` says that some of its
     positions are features of keys, gathered over the tokens for queries to choose from.
     ``pending`` weights are keys times values, summed over positions: see
-    :mod:`labeltrace.linear_attention`.  ``factors``: of a product that is a stream times mixing
-    weights, see :class:`Factors`.
+    :mod:`labeltrace.linear_attention`.  ``factors``: of a product, see :class:`Factors`.
     """
 
     path: tuple[str | int, ...]
@@ -99,7 +98,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """The two operands of a product, one of which weighs the other: see :mod:`labeltrace.weighing`.
+    """The two operands of a product: streams, or one and its weights (:mod:`labeltrace.weighing`).
 
     ``at_hand`` says that the product's axes are theirs still, so that a sum over positions can mix.
     """
@@ -111,6 +110,11 @@ class Factors:
     def changed(self) -> Factors:
         """The factors after a step on their product."""
         return replace(self, at_hand=False)
+
+
+def changed_factors(operands: Iterable[Operand]) -> Factors | None:
+    """The factors of the first product among operands, after a step on them; None without one."""
+    return next((one.factors.changed() for one in operands if one.factors is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

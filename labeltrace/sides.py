@@ -8,7 +8,7 @@ from string import ascii_lowercase
 
 from labeltrace.call import Shape
 from labeltrace.flow import Operand
-from labeltrace.layout import Axis, axis_size, channel, has_positions
+from labeltrace.layout import Axis, axis_size, channel, has_positions, repeats
 
 Letters = tuple[str, ...]
 
@@ -23,6 +23,10 @@ class Side:
 
     def has_positions(self, letter: str) -> bool:
         return has_positions(self.axes.get(letter, ()))
+
+    def differs(self, letter: str) -> bool:
+        """Whether the operand has the axis, and not as copies alone."""
+        return letter in self.axes and not repeats(self.axes[letter])
 
     @property
     def positions(self) -> set[str]:

@@ -34,6 +34,7 @@ from labeltrace.flow import (
     Operation,
     Step,
     Weights,
+    changed_factors,
 )
 from labeltrace.layout import Layout, has_positions, image, kinds, shape_text, simplify
 from labeltrace.node import TracedNode
@@ -704,7 +705,7 @@ def _factors_moved(flow: Flow) -> Factors | None:
     else:
         moved = flow.operation is Operation.RELAYOUT
         read = [labels.operand for labels in flow.labels] if moved else []
-    return next((operand.factors.changed() for operand in read if operand.factors), None)
+    return changed_factors(read)
 
 
 def _least(flow: Flow) -> float:

@@ -15,7 +15,7 @@ from string import ascii_lowercase
 from labeltrace.contraction import contract, is_inner, is_pairwise
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Factors, Flow, Operand
-from labeltrace.layout import Kind, has_channels, has_positions, pure_positions, repeats
+from labeltrace.layout import Kind, has_channels, has_positions, pure_positions
 from labeltrace.sides import Side, side_of, sizes_of
 
 UNWEIGHTED = "it was multiplied by weights for its positions, which are not applied along all axes"
@@ -112,9 +112,7 @@ class _Weighing:
         Values have features, and each score weighs all of them; what scales scores has none.
         """
         axes = zip(self.stream.letters, self.stream.operand.positions.axes, strict=True)
-        return any(
-            has_channels(axis) and not _differs(self.weights, letter) for letter, axis in axes
-        )
+        return any(has_channels(axis) and not self.weights.differs(letter) for letter, axis in axes)
 
 
 def _weighings(factors: Factors, among: Collection[str] | None = None) -> list[_Weighing]:
@@ -154,15 +152,11 @@ def _weighed(stream: Side, weights: Side) -> set[str]:
         letter
         for letter, axis in stream.axes.items()
         if has_positions(axis) and all(factor.kind is not Kind.BATCH for factor in axis)
-        if _differs(weights, letter)
+        if weights.differs(letter)
         if not weights.has_positions(letter)
         or not weights.operand.labelled
         or is_pairwise(weights, stream)
     }
-
-
-def _differs(side: Side, letter: str) -> bool:
-    return letter in side.axes and not repeats(side.axes[letter])
 
 
 def _letters(product: Operand) -> str:
