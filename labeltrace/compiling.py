@@ -9,11 +9,12 @@ to another trace, and a new batch size does not.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import guard_scalar
 from torch.utils._pytree import tree_map
 
 from labeltrace.capture import first_tensor
@@ -43,16 +44,23 @@ def traced_graph(
     for number, smallest, largest in _ranges(identity, described, 1 if batch == 1 else 2):
         if smallest <= batch <= largest:
             return graphs.made[number]
-    size = len(range(batch))  # a model that treats sizes of the batch apart: torch takes this one
-    return graphs.made[_number(identity, described, size)]
+    # A model that treats sizes of the batch apart: its code is made for this one.
+    return graphs.made[_number(identity, described, int(guard_scalar(batch)))]
 
 
 def _described(leaf: Any, batch: int) -> Any:
+    """What a capture depends on: of numbers that torch has left open, their value in this call."""
+    if isinstance(leaf, int | float):
+        return guard_scalar(leaf)
     if not isinstance(leaf, Tensor):
         return leaf
     if leaf.dim() > 0 and leaf.shape[0] == batch:
-        return Example(True, tuple(leaf.shape[1:]), leaf.dtype, leaf.device)
-    return Example(False, tuple(leaf.shape), leaf.dtype, leaf.device)
+        return Example(True, _known(leaf.shape[1:]), leaf.dtype, leaf.device)
+    return Example(False, _known(leaf.shape), leaf.dtype, leaf.device)
+
+
+def _known(sizes: Sequence[int]) -> tuple[int, ...]:
+    return tuple([int(guard_scalar(size)) for size in sizes])
 
 
 def _guard_settings(graphs: LabelGraphs) -> None:

@@ -38,11 +38,10 @@ def _check_shape(labels: Tensor, image: Tensor, channel_dim: int) -> None:
     dim = channel_dim % image.dim()
     sizes = [size for axis, size in enumerate(image.shape) if axis not in (0, dim)]
     shape = tuple(labels.shape)
-    wanted = f"(B, K, {', '.join(map(str, sizes))})" if sizes else "(B, K)"
     if labels.dim() != image.dim():
         raise LabelError(
             f"labels have shape {shape}; for an input of shape {tuple(image.shape)} they must be "
-            f"{wanted}, or have ones for the sizes"
+            f"{_wanted(sizes)}, or have ones for the sizes"
         )
     if shape[0] != image.shape[0]:
         raise LabelError(f"labels have a batch of {shape[0]}, the input one of {image.shape[0]}")
@@ -53,7 +52,14 @@ def _check_shape(labels: Tensor, image: Tensor, channel_dim: int) -> None:
         )
     fits = all(given in (1, size) for given, size in zip(shape[2:], sizes, strict=True))
     if not fits or shape[1] == 0:
-        raise LabelError(f"labels have shape {shape}; {wanted} fits the input, or ones for sizes")
+        raise LabelError(
+            f"labels have shape {shape}; {_wanted(sizes)} fits the input, or ones for sizes"
+        )
+
+
+def _wanted(sizes: list[int]) -> str:
+    """For an error alone: code that torch traces cannot write down a size that it leaves open."""
+    return f"(B, K, {', '.join(map(str, sizes))})" if sizes else "(B, K)"
 
 
 def _check_values(labels: Tensor) -> None:

@@ -150,6 +150,43 @@ def test_arguments_and_sizes_that_a_model_treats_apart() -> None:
     graphs()
 
 
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 5, 3, 2, 1)
+
+    def forward(self, x: Tensor, factor: float | Tensor = 1) -> Tensor:
+        return (self.layer(x) * factor).mean((2, 3))
+
+
+def sized(rows: int = 6, columns: int = 10, sources: int = 3) -> tuple[Tensor, Tensor]:
+    images, labels = torch.randn(3, 3, rows, columns), torch.rand(3, sources, rows, columns)
+    return images, labels / labels.sum(1, keepdim=True)
+
+
+# What differs between two calls of one function, torch leaves open in the code that it makes next.
+CALLS: dict[str, list[tuple[Any, ...]]] = {
+    "sizes of images": [sized(), sized(8), sized(8, 12), sized(11, 13), sized()],
+    "sources": [sized(sources=sources) for sources in (3, 2, 7, 1, 41)],
+    "whole numbers": [(*sized(), factor) for factor in (2, 3, 5, -4)],
+    "other numbers": [(*sized(), factor) for factor in (0.5, 1.5, -2.5)],
+    "sizes of an argument": [(*sized(), torch.rand(size, 1, 1)) for size in (5, 1, 5)],
+}
+
+
+@pytest.mark.parametrize("calls", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("one_model", [True, False])
+def test_whatever_differs_between_calls(calls: list[tuple[Any, ...]], one_model: bool) -> None:
+    """Several models share what torch knows of calls: it is that of one line of code."""
+    aligned = labeltrace.align(Scaled())
+    for arguments in calls:
+        aligned = aligned if one_model else labeltrace.align(Scaled())
+        compiled = torch.compile(aligned, fullgraph=True, backend="eager")
+        for found, expected in zip(compiled(*arguments), aligned(*arguments), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    graphs()
+
+
 @pytest.mark.skipif(
     torch.__version__ < (2, 14),
     reason="torch 2.11 traces no regions under autocast of a graph's own",

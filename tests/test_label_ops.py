@@ -44,10 +44,10 @@ def called(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor
     tensors = [value for value in _flattened((args, kwargs)) if isinstance(value, Tensor)]
     before = [tensor.clone() for tensor in tensors]
     state = torch.random.get_rng_state()
-    plain = function(*args, **kwargs)
     for tensor in tensors:
         if tensor.is_floating_point():
-            tensor.requires_grad_()
+            tensor.requires_grad_()  # before both calls: matrix products add up otherwise without
+    plain = function(*args, **kwargs)
     with torch.autocast("cpu", torch.bfloat16):
         result = function(*args, **kwargs)
     for tensor, value in zip(tensors, before, strict=True):
