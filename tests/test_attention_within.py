@@ -97,6 +97,13 @@ def compare(inputs: Inputs, found: tuple[Tensor, Tensor], scale: float | None) -
             torch.testing.assert_close(one, other, atol=0, rtol=0, equal_nan=True)
 
 
+@torch.no_grad()
+def let_last_key_prevail(inputs: Inputs) -> None:
+    """It may be left over by the kernel's blocks, and tells in all sums then."""
+    inputs[2][:, :, -1] *= 4
+    inputs[3][:, :, -1] *= 1e4
+
+
 @settings(deadline=None, derandomize=True, database=None, max_examples=60)
 @given(
     st.sampled_from((1, 13, 33, 65, 67, 257, 577, 600)),
@@ -117,9 +124,7 @@ def test_output_and_gradients_stay_what_they_are(
     threads: int,
 ) -> None:
     inputs = inputs_of(queries, keys, size, sources, (*order, 3))
-    with torch.no_grad():  # the last key, which may be left over, tells in all sums
-        inputs[2][:, :, -1] *= 4
-        inputs[3][:, :, -1] *= 1e4
+    let_last_key_prevail(inputs)
     before = torch.get_num_threads()
     trials._tried.cache_clear()
     torch.set_num_threads(threads)
@@ -143,13 +148,12 @@ def test_the_scores_are_computed_once(
 @ON_X86
 def test_a_key_that_is_left_over_is_computed_within_where_its_score_stays() -> None:
     """It does with AVX2; with AVX-512, MKL adds up its products in another order."""
-    columns = check(inputs_of(513, 513, 64))
-    labels, query, key, value = (tensor.detach() for tensor in inputs_of(513, 513, 64))
-    key[:, :, -1] *= 4
-    value[:, :, -1] *= 1e4
-    plain, _ = wide_call.plain_flash_call(query, key, value)
-    found, *_ = wide_call.wide_flash_call(query, key, value, labels, None, plain.stride())
-    assert columns == ([2] if torch.equal(found, plain) else [])
+    inputs = inputs_of(513, 513, 64)
+    let_last_key_prevail(inputs)
+    labels, *tensors = (tensor.detach() for tensor in inputs)
+    plain, _ = wide_call.plain_flash_call(*tensors)
+    found, *_ = wide_call.wide_flash_call(*tensors, labels, None, plain.stride())
+    assert check(inputs) == ([2] if torch.equal(found, plain) else [])
 
 
 @pytest.mark.parametrize(

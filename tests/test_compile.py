@@ -57,10 +57,11 @@ def small() -> nn.Module:
         return Small()
 
 
-def inputs(batch: int) -> tuple[Tensor, Tensor]:
+def inputs(batch: int, rows: int = 6, columns: int = 10, sources: int = 3) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(batch)
-    labels = torch.rand(batch, 3, 6, 10, generator=generator).square()
-    return torch.randn(batch, 3, 6, 10, generator=generator), labels / labels.sum(1, keepdim=True)
+    labels = torch.rand(batch, sources, rows, columns, generator=generator).square()
+    images = torch.randn(batch, 3, rows, columns, generator=generator)
+    return images, labels / labels.sum(1, keepdim=True)
 
 
 def graphs() -> int:
@@ -159,18 +160,13 @@ class Scaled(nn.Module):
         return (self.layer(x) * factor).mean((2, 3))
 
 
-def sized(rows: int = 6, columns: int = 10, sources: int = 3) -> tuple[Tensor, Tensor]:
-    images, labels = torch.randn(3, 3, rows, columns), torch.rand(3, sources, rows, columns)
-    return images, labels / labels.sum(1, keepdim=True)
-
-
 # What differs between two calls of one function, torch leaves open in the code that it makes next.
 CALLS: dict[str, list[tuple[Any, ...]]] = {
-    "sizes of images": [sized(), sized(8), sized(8, 12), sized(11, 13), sized()],
-    "sources": [sized(sources=sources) for sources in (3, 2, 7, 1, 41)],
-    "whole numbers": [(*sized(), factor) for factor in (2, 3, 5, -4)],
-    "other numbers": [(*sized(), factor) for factor in (0.5, 1.5, -2.5)],
-    "sizes of an argument": [(*sized(), torch.rand(size, 1, 1)) for size in (5, 1, 5)],
+    "sizes of images": [inputs(3, *size) for size in ((), (8,), (8, 12), (11, 13), ())],
+    "sources": [inputs(3, sources=sources) for sources in (3, 2, 7, 1, 41)],
+    "whole numbers": [(*inputs(3), factor) for factor in (2, 3, 5, -4)],
+    "other numbers": [(*inputs(3), factor) for factor in (0.5, 1.5, -2.5)],
+    "sizes of an argument": [(*inputs(3), torch.rand(size, 1, 1)) for size in (5, 1, 5)],
 }
 
 

@@ -167,12 +167,12 @@ def check_sources(architecture: Architecture, aligned: AlignedModule) -> None:
     """Soundness: a position has a source only if the Jacobian says that it can read it."""
     # Two images: PyTorch's gradient of a batch norm in eval mode is wrong for one by itself, where
     # that of its output has the strides of channels last (2.11 and 2.14, on a processor).
-    images, cells = images_of(architecture, 2), identity(architecture, 1)
+    images, cells = images_of(architecture, 2), identity(architecture, 2)
     check_soundness(
         architecture.model.eval(),
-        aligned(images, cells.expand(2, -1, -1, -1))[1][:2],
+        aligned(images, cells)[1],
         images,
-        cells,
+        cells[:1],
         equal=architecture.promise is Promise.EQUAL,
         prior=architecture.prior,
         channel_dim=architecture.channel_dim,
