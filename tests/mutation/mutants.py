@@ -32,6 +32,7 @@ TRACE = (
     "sides",
     "tracing",
     "unplaced",
+    "weighing",
 )
 
 FILES = (
