@@ -204,6 +204,18 @@ def test_a_module_is_one_node_of_the_trace() -> None:
     ]
 
 
+def test_a_module_whose_rule_refuses_it_is_told_once() -> None:
+    def refuse(call: Call) -> Flow:
+        raise labeltrace.LayoutError("the spectrum is of another size")
+
+    with pytest.raises(
+        labeltrace.LayoutError, match=r"(?s)1 node that.*the spectrum is of another"
+    ):
+        labeltrace.align(
+            Filtering(), torch.randn(2, 3, ROWS, COLUMNS), rules={GlobalFilter: refuse}
+        )
+
+
 def test_the_rule_of_a_base_class_serves_its_subclasses() -> None:
     class Renamed(GlobalFilter):
         pass

@@ -170,8 +170,13 @@ def test_a_node_under_a_stub_says_so(kind: str) -> None:
     assert told == set(rules)
 
 
-def test_a_point_wise_stub_leaves_labels_alone() -> None:
-    model = Chain(lambda x: ops.late(torch.ones(3), x), lambda x: ops.squash(x))
+@pytest.mark.parametrize(
+    "late",
+    [lambda x: ops.late(torch.ones(3), x), lambda x: ops.late(x.mean((2, 3)), x)],
+    ids=["constant first", "label of another shape first"],
+)
+def test_a_point_wise_stub_leaves_labels_alone(late: Callable[[Tensor], Tensor]) -> None:
+    model = Chain(late, lambda x: ops.squash(x))
     names = pasted(model, error_of(model))
     assert torch.equal(names["aligned"](images(), label_image())[1], label_image())
 

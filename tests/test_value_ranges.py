@@ -107,6 +107,8 @@ NO_GATES = {
     "gate beside a stream": lambda x: torch.cat([torch.sigmoid(x), x], 1),
     "gate and a stream": lambda x: torch.sigmoid(x) + x,
     "gelu of a gate": lambda x: F.gelu(torch.sigmoid(x)),
+    "largest": lambda x: x.amax(1),
+    "largest, with its index": lambda x: x.max(1).values,
 }
 
 
