@@ -165,8 +165,6 @@ def check_batch(architecture: Architecture, aligned: AlignedModule, order: list[
 
 def check_sources(architecture: Architecture, aligned: AlignedModule) -> None:
     """Soundness: a position has a source only if the Jacobian says that it can read it."""
-    # Two images: PyTorch's gradient of a batch norm in eval mode is wrong for one by itself, where
-    # that of its output has the strides of channels last (2.11 and 2.14, on a processor).
     images, cells = images_of(architecture, 2), identity(architecture, 2)
     check_soundness(
         architecture.model.eval(),
@@ -307,6 +305,17 @@ def test_positions_of_size_one_stay_beside_positions(name: str) -> None:
     check_contract(architecture, aligned, training=False)
     check_batch(architecture, aligned, [2, 0, 1])
     check_sources(architecture, aligned)
+
+
+def test_batch_norm_of_one_row_with_channels_last() -> None:
+    """Its gradient, as PyTorch has it, names other columns than the one that is read."""
+    model = nn.Sequential(
+        Code("x.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)"),
+        nn.BatchNorm2d(2),
+        Code("x[:, :, 0, -1]"),
+    )
+    architecture = Architecture(model, (1, 11), 1, Promise.EQUAL, prior=False)
+    check_sources(architecture, labeltrace.align(model))
 
 
 def test_additive_mask_of_a_model_in_double_precision() -> None:
