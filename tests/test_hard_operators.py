@@ -169,6 +169,16 @@ def test_a_sum_over_other_positions_than_those_of_the_weights_is_their_mean() ->
     assert "not applied" in node.approximation
 
 
+def test_channels_that_are_scaled_and_summed_are_mixed() -> None:
+    """Weights of channels are none of positions, whatever is summed later on."""
+    model = Code(lambda self, x: (x * self.scale).sum(1).mean(1), scale=random(3, 1, 1))
+    trace = labeltrace.trace(model, random(2, 3, 5, 7))
+    assert [str(node.operation) for node in trace.nodes if node.operator == "aten.sum"] == [
+        "channel mixing"
+    ]
+    assert not trace.approximate
+
+
 # Writes in place. --------------------------------------------------------------------------------
 
 

@@ -107,6 +107,8 @@ NO_GATES = {
     "gate beside a stream": lambda x: torch.cat([torch.sigmoid(x), x], 1),
     "gate and a stream": lambda x: torch.sigmoid(x) + x,
     "gelu of a gate": lambda x: F.gelu(torch.sigmoid(x)),
+    "channels weighed by numbers": lambda x: (x * torch.arange(123.0).view(3, 1, 41)).sum(1),
+    "streams multiplied, rows summed": lambda x: (x * x.flip(2)).sum(2),
     "largest": lambda x: x.amax(1),
     "largest, with its index": lambda x: x.max(1).values,
 }
