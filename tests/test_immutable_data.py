@@ -19,7 +19,7 @@ IDENTITIES = {"Replay"}
 
 ROOMS = (
     "call|flow|label_ops|layout|mixing_plan|node|pending|reading|regions|registry|rules|sides"
-    "|tracing"
+    "|tracing|weighing"
 )
 
 
