@@ -544,6 +544,12 @@ REFUSED = (
         "F.conv2d(x, x.mean((0, 2, 3)).view(1, 3, 1, 1).expand(-1, -1, 2, 2))",
         "a kernel computed from the image",
     ),
+    Refusal(  # the kernels of all images, but the batch does not stand first among them
+        "F.conv2d(x.flatten(0, 1)[None], (x.flatten(2).mean(2) @ self.experts)"
+        ".view(-1, 5, 3, 3, 2).transpose(0, 1).reshape(-1, 3, 3, 2), groups=x.shape[0])",
+        "a kernel computed from the image",
+        {"experts": values(3, 90)},
+    ),
     Refusal(
         "F.conv_transpose2d(x, x.transpose(0, 1)[:, :, :2, :2])",
         "a constant kernel",
