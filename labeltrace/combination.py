@@ -17,7 +17,7 @@ from labeltrace.flow import (
     Weights,
     changed_factors,
 )
-from labeltrace.layout import Layout, align, expand
+from labeltrace.layout import Layout, align, expand, has_channels, has_positions, repeats
 from labeltrace.pending import Pending
 
 
@@ -94,7 +94,7 @@ def combine(
         source = min(operands, key=lambda operand: operand.bounded)  # a gate if all are
         return over(
             source,
-            expand(source.positions, output),
+            _with_channels(expand(source.positions, output), alignment.layout),
             operation=operation,
             bounded=bounded,
             approximation=approximation,
@@ -106,6 +106,17 @@ def combine(
         shares=tuple(shares or (1,) * len(operands)),
         bounded=bounded,
         approximation=approximation,
+    )
+
+
+def _with_channels(layout: Layout, combined: Layout) -> Layout:
+    """The layout of one operand with the channels that another one has where it has copies."""
+    pairs = zip(layout.axes, combined.axes, strict=True)
+    return Layout(
+        tuple(
+            other if repeats(axis) and has_channels(other) and not has_positions(other) else axis
+            for axis, other in pairs
+        )
     )
 
 

@@ -247,11 +247,18 @@ def _kept(side: Side, result: Letters) -> Layout:
     return Layout(tuple(side.axes.get(letter, ()) for letter in result))
 
 
-def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
+def new_kind(stream: Side, result: Letters) -> Kind:
+    """What a new axis holds in place of contracted ones without positions: channels or copies.
+
+    Where copies are contracted, or an axis of size one, the channels are elsewhere, and stay there.
+    """
     kept = any(has_channels(axis) for letter, axis in stream.axes.items() if letter in result)
     gone = any(has_channels(axis) for letter, axis in stream.axes.items() if letter not in result)
-    # Where an axis of size one is contracted, the channels may be elsewhere, and stay there.
-    new = Kind.REPEATED if kept and not gone else Kind.CHANNEL
+    return Kind.REPEATED if kept and not gone else Kind.CHANNEL
+
+
+def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
+    new = new_kind(stream, result)
     axes: list[Axis] = []
     for letter in result:
         if letter in stream.axes:

@@ -4,6 +4,7 @@ from string import ascii_lowercase
 
 from labeltrace.call import Call
 from labeltrace.combination import over
+from labeltrace.contraction import new_kind
 from labeltrace.flow import Attend, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import (
     Axis,
@@ -40,8 +41,9 @@ def scaled_dot_product_attention(call: Call) -> Flow:
         layout = natural([axis or channel(sizes[x]) for axis, x in zip(axes, result, strict=True)])
         return Weights(layout=layout) if value.traced or probabilities.positions else Constant()
     if not values.has_positions("k"):
-        layout = Layout(tuple(values.axes.get(letter, channel(sizes[letter])) for letter in result))
-        return over(value, layout, operation=Operation.CHANNEL_MIXING)
+        new = new_kind(values, result)
+        axes = [values.axes.get(letter, (Factor(sizes[letter], new),)) for letter in result]
+        return over(value, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
     plan = plan_mixing(values, probabilities, result, sizes)
     return Attend(
         layout=plan.layout,

@@ -220,6 +220,21 @@ FOUND = {
         Code("self.layer(x.mean(3, keepdim=True))", layer=nn.Linear(1, 3)),
         1,
     ),
+    "fused_attention_of_one_label": (
+        Code(
+            "(lambda t: F.scaled_dot_product_attention(t, t, t).mT.view_as(x))"
+            "(x.mean((2, 3), keepdim=True).expand_as(x).flatten(2).mT)"
+        ),
+        1,
+    ),
+    "bounded_scores_of_one_bounded_token": (
+        Code(
+            "(lambda t: (t @ t.mT).softmax(-1) @ self.layer(t))"
+            "(torch.tanh(x).mean((2, 3)).tanh()[:, None])",
+            layer=nn.Linear(2, 3),
+        ),
+        2,
+    ),
     "join_of_one_label": (Code("torch.cat([x.mean((2, 3), keepdim=True)] * 2, 2)"), 1),
     "padding_of_one_label": (Code("F.pad(x.mean((2, 3), keepdim=True), (1, 2))"), 1),
     "index_of_one_label": (
