@@ -42,8 +42,8 @@ def scaled_dot_product_attention(call: Call) -> Flow:
         return Weights(layout=layout) if value.traced or probabilities.positions else Constant()
     if not values.has_positions("k"):
         new = new_kind(values, result)
-        axes = [values.axes.get(letter, (Factor(sizes[letter], new),)) for letter in result]
-        return over(value, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+        kept = tuple(values.axes.get(letter, (Factor(sizes[letter], new),)) for letter in result)
+        return over(value, Layout(kept), operation=Operation.CHANNEL_MIXING)
     plan = plan_mixing(values, probabilities, result, sizes)
     return Attend(
         layout=plan.layout,
