@@ -4,7 +4,7 @@ Cutting out only moves positions: those inside a window stand where the operator
 channel axis or in one of their own.  Padding carries the prior (contract, point 3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -46,6 +46,17 @@ class Window:
     padding: int = 0
     dilation: int = 1
 
+    @property
+    def tiles(self) -> bool:
+        """Whether windows stand side by side, none over another, and none over the edge."""
+        return self.size == self.stride and not self.padding and self.dilation == 1
+
+    def cover(self, size: int) -> bool:
+        """Whether some window has a tap on each position of an axis of that size."""
+        starts = range(-self.padding, self.count * self.stride - self.padding, self.stride)
+        taps = range(0, self.size * self.dilation, self.dilation)
+        return {start + tap for start in starts for tap in taps}.issuperset(range(size))
+
 
 @rule("aten.unfold")
 def unfolded_axis(call: Call) -> Flow:
@@ -60,13 +71,8 @@ def unfolded_axis(call: Call) -> Flow:
 def unfolded(call: Call) -> Flow:
     """Windows of rows and columns: (..., C, H, W) to (..., C * window, windows)."""
     source: Operand = call["self"]
-    names = ("kernel_size", "stride", "padding", "dilation")
-    sliding = zip(*(spread(call[name], 2) for name in names), strict=True)
-    cuts: dict[int, Window] = {}
-    for dim, (size, stride, padding, dilation) in enumerate(sliding, len(source.shape) - 2):
-        room = source.shape[dim] + 2 * padding - dilation * (size - 1) - 1
-        cuts[dim] = Window(room // stride + 1, size, stride, padding, dilation)
-    layout, step = _cut(source, cuts)
+    sliding = _sliding(call, source.shape[-2:])
+    layout, step = _cut(source, dict(enumerate(sliding, len(source.shape) - 2)))
     *batch, channels, rows, columns, high, wide = layout.axes
     joined = Layout((*batch, (*channels, *high, *wide), (*rows, *columns)))
     return _finished(source, joined, step)
@@ -76,37 +82,76 @@ def unfolded(call: Call) -> Flow:
 def folded(call: Call) -> Flow:
     """Windows laid over one another and added up: (..., C * window, windows) to (..., C, H, W)."""
     source: Operand = call["self"]
-    names = ("output_size", "kernel_size", "stride", "padding", "dilation")
-    sizes, kernel, stride, padding, dilation = (spread(call[name], 2) for name in names)
+    sizes = spread(call["output_size"], 2)
+    sliding = _sliding(call, sizes)
+    kernel = [window.size for window in sliding]
     *batch, channels, count = source.shape
-    split = (*batch, channels // prod(kernel), prod(kernel), count)
-    *rest, taps, places = view(source.positions, split).axes
+    shape = (*batch, channels // prod(kernel))
+    split = view(source.positions, (*shape, prod(kernel), count))
+    *rest, taps, places = split.axes
     rest[-1] = rest[-1] or channel(1)  # one channel, of which a view may keep no factor
-    for axis in (taps, places):
-        if has_positions(axis) and not pure_positions(axis):
-            raise LayoutError(f"windows of positions and channels are folded: {axis_text(axis)}")
     if not has_positions(taps) and not has_positions(places):
-        space = (resized(places, size) for size in sizes)
-        return over(source, Layout((*rest, *space)), operation=Operation.CHANNEL_MIXING)
+        alike = Layout((*rest, *(resized(places, size) for size in sizes)))
+        return over(source, alike, operation=Operation.CHANNEL_MIXING)
     maps: list[Axis] = [(Factor(size, Kind.POSITION),) if size > 1 else () for size in sizes]
+    if _is_mixed(taps) or _is_mixed(places):
+        split = view(source.positions, (*shape, *kernel, *(window.count for window in sliding)))
+        high, wide, rows, columns = split.axes[-4:]
+        taps, places = (), ()
+        for dim, (inside, across) in enumerate([(high, rows), (wide, columns)]):
+            if has_positions(inside + across) or not sliding[dim].cover(sizes[dim]):
+                taps, places = taps + inside, places + across
+            else:  # labels are the same all along it
+                maps[dim] = resized(across, sizes[dim])
+                sliding[dim] = Window(1, 1, 1)
+    for axis in (taps, places):
+        if _is_mixed(axis):
+            raise LayoutError(f"windows of positions and channels are folded: {axis_text(axis)}")
     layout = natural([*rest, *maps])
     if source.is_weights:
         return Weights(layout=layout)
-    other = tuple(factor for axis in rest for factor in positions(axis))
-    tiles = kernel == stride and not any(padding) and all(d == 1 for d in dilation)
-    groups = (other, positions(taps), positions(places))
+    other = tuple(factor for axis in split.axes[: len(rest)] for factor in positions(axis))
+    arrangement = arrange(split, (other, positions(taps), positions(places)))
     elsewhere = any(factor.kind is not Kind.BATCH for factor in other)
-    return Fold(
+    return replace(
+        _laid_back(Labels(source, arrangement), layout, sliding),
         features=None if elsewhere else False,  # what lands on a map is no feature of keys
-        operation=Operation.RELAYOUT if tiles else Operation.SPATIAL_AGGREGATION,
+    )
+
+
+def _sliding(call: Call, sizes: Sequence[int]) -> list[Window]:
+    """How windows slide over the rows and the columns of a map of such sizes."""
+    names = ("kernel_size", "stride", "padding", "dilation")
+    sliding: list[Window] = []
+    for room, *own in zip(sizes, *(spread(call[name], 2) for name in names), strict=True):
+        size, stride, padding, dilation = own
+        count = (room + 2 * padding - dilation * (size - 1) - 1) // stride + 1
+        sliding.append(Window(count, size, stride, padding, dilation))
+    return sliding
+
+
+def _is_mixed(axis: Axis) -> bool:
+    """Whether an axis has positions and others."""
+    return has_positions(axis) and not pure_positions(axis)
+
+
+def _laid_back(source: Labels, layout: Layout, sliding: Sequence[Window]) -> Fold:
+    """The step for labels of a batch, of the positions in a window and of the windows."""
+    sizes = tuple(prod(factor.size for factor in positions(axis)) for axis in layout.axes[-2:])
+    return Fold(
+        operation=(
+            Operation.RELAYOUT
+            if all(window.tiles for window in sliding)
+            else Operation.SPATIAL_AGGREGATION
+        ),
         layout=layout,
-        stored=(axis_size(other), *sizes),
-        source=Labels(source, arrange(view(source.positions, split), groups)),
+        stored=(source.arrangement.shape[0], *sizes),
+        source=source,
         sizes=sizes,
-        kernel=kernel,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
+        kernel=tuple(window.size for window in sliding),
+        stride=tuple(window.stride for window in sliding),
+        padding=tuple(window.padding for window in sliding),
+        dilation=tuple(window.dilation for window in sliding),
     )
 
 

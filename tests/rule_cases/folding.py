@@ -34,6 +34,12 @@ def fold_of(columns: str, sizes: tuple[int, int], arguments: str, **settings: ob
     return windows("col2im", f"F.fold({columns}, {sizes}, {arguments})", alike, **settings)
 
 
+ONE_COLUMN = "x[..., 0, None].expand_as(x).flatten(2)"
+"""Places (5 by 7) whose label is another in each row, and the same all along it."""
+
+ONE_ROW = "x[:, :, 0, None].expand_as(x).flatten(2)"
+
+
 CASES = (
     windows("unfold", "x.unfold(2, 3, 1)", moves),
     windows("unfold", "x.unfold(-1, 2, 2)", moves),
@@ -54,6 +60,9 @@ CASES = (
     fold_of("x.flatten(2).repeat(1, 4, 1)", (2, 36), "2"),
     fold_of("x.flatten(2).repeat(1, 2, 1)", (36, 1), "(2, 1)"),
     fold_of("x.flatten(2).repeat(1, 6, 1)", (15, 14), "(3, 2), stride=(3, 2)"),
+    fold_of(f"{ONE_COLUMN}.repeat(1, 6, 1)", (6, 9), "(2, 3)"),
+    fold_of(f"{ONE_ROW}.repeat(1, 6, 1)", (8, 9), "(2, 3), stride=2, padding=(1, 3)"),
+    fold_of(f"{ONE_ROW}.repeat(1, 6, 1)", (10, 21), "(2, 3), stride=(2, 3)"),
 )
 
 REFUSED = (
@@ -65,5 +74,9 @@ REFUSED = (
         ".flatten(1, 4), (2, 8), 2)",
         "windows of positions and channels are folded",
         shape=(2, 8, 6, 7),
+    ),
+    Refusal(  # between the windows stands what has no label
+        f"F.fold({ONE_COLUMN}, (5, 13), 1, stride=(1, 2))",
+        "windows of positions and channels are folded: 5 position . 7 repeated",
     ),
 )
