@@ -165,8 +165,7 @@ def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | 
     varying = [dim for dim, window in cuts.items() if _varies(layout.axes[dim], window.padding)]
     for dim in varying:
         axis = layout.axes[dim]
-        mixed = has_positions(axis) and not pure_positions(axis)
-        if mixed or any(factor.kind is Kind.BATCH for factor in axis):
+        if _is_mixed(axis) or any(factor.kind is Kind.BATCH for factor in axis):
             raise LayoutError(f"windows of an axis that is not of space alone: {axis_text(axis)}")
     if not varying:
         axes = [
