@@ -143,8 +143,10 @@ def capture(
     returned with a batch that starts at one.
 
     Raises:
-        CaptureError: the model cannot be exported, or its inputs do not fit it.
+        CaptureError: the model cannot be exported, or its inputs do not fit it, or what calls is
+            being exported itself.
     """
+    _check_not_exporting(model)
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
     channel_dim = checked_channel_dim(image, channel_dim)
@@ -177,6 +179,17 @@ def capture(
         checkpoints=checkpoints,
         batch_range=(1 if single else smallest, largest),
     )
+
+
+def _check_not_exporting(model: nn.Module) -> None:
+    """One export within another leaves the outer one without its state."""
+    if torch.compiler.is_exporting():
+        raise CaptureError(
+            f"an aligned {type(model).__name__} is being exported with labels before it was "
+            "captured for such inputs, and one export cannot run within another; in the mode to be "
+            "exported, call the aligned model once with images and labels of these sizes, or pass "
+            "the images to align as its example, then export it"
+        )
 
 
 def checked_channel_dim(image: Tensor, channel_dim: int) -> int:
