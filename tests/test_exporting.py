@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim, export
 
 import labeltrace
@@ -34,6 +34,5 @@ def test_an_exported_program_has_the_labels_of_any_batch(strict: bool, captured_
 @BOTH_STRICT
 @pytest.mark.parametrize("model", [small(), nn.Conv2d(3, 5, 3)], ids=["small", "one layer"])
 def test_an_export_before_any_capture_says_what_to_do(model: nn.Module, strict: bool) -> None:
-    example: tuple[Tensor, ...] = inputs(3)
     with pytest.raises(CaptureError, match="call the aligned model once with images and labels"):
-        export(labeltrace.align(model), example, strict=strict)
+        export(labeltrace.align(model), inputs(3), strict=strict)
