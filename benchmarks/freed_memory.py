@@ -2,7 +2,7 @@
 
 Whether glibc hands freed memory back to the system, and fetches it again page by page, depends on
 what happens to lie at the end of its heap.  Forward passes of DeiT-S at batch 8 took from none to
-98,000 page faults, up to 0.12 s of processor time, with labels as well as without: which method of
+89,000 page faults, up to 0.16 s of processor time, with labels as well as without: which method of
 a run they hit is luck.
 """
 
