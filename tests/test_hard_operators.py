@@ -169,6 +169,16 @@ def test_a_sum_over_other_positions_than_those_of_the_weights_is_their_mean() ->
     assert "not applied" in node.approximation
 
 
+def test_a_sum_over_rows_and_channels_in_one_axis_is_a_mean_and_says_so() -> None:
+    """Weights of each row and channel: no row has one of its own."""
+    model = Code(lambda self, x: (x.flatten(1, 2) * self.weights).sum(1), weights=random(15, 1))
+    images = random(2, 3, 5, 7)
+    mean = torch.eye(35).reshape(35, 5, 7).mean(1).mT.expand(2, -1, -1)
+    torch.testing.assert_close(labels_of(model, images), mean)
+    (node,) = labeltrace.trace(model, images).approximate
+    assert "not applied" in node.approximation
+
+
 def test_channels_that_are_scaled_and_summed_are_mixed() -> None:
     """Weights of channels are none of positions, whatever is summed later on."""
     model = Code(lambda self, x: (x * self.scale).sum(1).mean(1), scale=random(3, 1, 1))
