@@ -45,7 +45,9 @@ def test_steps_are_averaged_as_they_are_read(
     kind: type[nn.RNNBase], first: bool, both: bool, layers: int
 ) -> None:
     layer = kind(WIDTH, HIDDEN, num_layers=layers, batch_first=first, bidirectional=both)
-    found = labels_of(Recurrent(layer), torch.randn(BATCH, STEPS, WIDTH), identity())
+    aligned = labeltrace.align(Recurrent(layer), channel_dim=-1)
+    x = torch.randn(BATCH, STEPS, WIDTH)
+    found = aligned(x, identity())[1]
     one = torch.tensor([[1 / (t + 1) if s <= t else 0 for s in range(STEPS)] for t in range(STEPS)])
     if both:
         one = (one + one.flip(0, 1)) / 2
@@ -60,7 +62,7 @@ def test_steps_are_averaged_as_they_are_read(
         torch.testing.assert_close(
             state, torch.stack(ends)[:, None].expand_as(state), atol=1e-6, rtol=0
         )
-    (node,) = labeltrace.trace(Recurrent(layer), torch.randn(2, 5, 3), channel_dim=-1).approximate
+    (node,) = aligned.trace(x).approximate
     assert "depends on the data" in node.approximation
 
 
