@@ -291,7 +291,7 @@ FAMILIES: tuple[Family, ...] = (
         "twins_svt",
         "twins_svt_small",
         img_size=PYRAMID_IMAGE,
-        depths=(2, 1, 1, 1),
+        depths=(2, 1, 2, 1),
         wss=(5, 5, 3, 3),  # windows that the map does not fill: it is padded
         sr_ratios=(4, 2, 2, 1),
         **ATTENTION,
