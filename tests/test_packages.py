@@ -1,4 +1,4 @@
-"""The packages: each is in the list that is installed, and the wheel holds every module and file."""
+"""The packages: each is in the list that is installed, and the wheel holds every file."""
 
 from __future__ import annotations
 
