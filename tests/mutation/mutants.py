@@ -36,7 +36,7 @@ TRACE = (
 )
 
 FILES = (
-    "labeltrace/layout.py",
+    "labeltrace/layout/__init__.py",
     *(f"labeltrace/{name}.py" for name in TRACE),
     *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("labeltrace/label_ops/*.py")),
     *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("rules/*.py")),
