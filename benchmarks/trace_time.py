@@ -37,7 +37,7 @@ from turns import CLOCKS
 import labeltrace
 from labeltrace.capture import capture
 from labeltrace.generate import generate
-from labeltrace.registry import current
+from labeltrace.rule_api.registry import current
 from labeltrace.tracing import trace_graph
 
 MODELS = (

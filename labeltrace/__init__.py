@@ -30,7 +30,7 @@ from labeltrace.mixing import (
 )
 from labeltrace.observing import Observer, labels_at
 from labeltrace.place import places
-from labeltrace.registry import rule, using_rules
+from labeltrace.rule_api.registry import rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
 from labeltrace.tracing import Trace
 

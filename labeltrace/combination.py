@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labeltrace.call import Shape
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Average,
@@ -19,6 +18,7 @@ from labeltrace.flow import (
 )
 from labeltrace.layout import Layout, align, expand, has_channels, has_positions, repeats
 from labeltrace.pending import Pending
+from labeltrace.rule_api.call import Shape
 
 
 def carry(

@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
-from labeltrace.call import Shape
 from labeltrace.combination import combine, over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Aggregate, Constant, Flow, Labels, Mix, Operand, Operation, Weights
@@ -45,6 +44,7 @@ from labeltrace.layout import (
 )
 from labeltrace.linear_attention import keys_times_values, linear_mixing
 from labeltrace.mixing_plan import plan_mixing
+from labeltrace.rule_api.call import Shape
 from labeltrace.sides import Letters, Side, parse, side_of, sizes_of
 
 GATHERED = (

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 
 from torch import Tensor
 
-from labeltrace.call import Shape
 from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Aggregate, Custom, Flow, Labels, Operand, Operation
@@ -23,6 +22,7 @@ from labeltrace.layout import (
     natural,
     shape_text,
 )
+from labeltrace.rule_api.call import Shape
 
 
 def custom_step(

@@ -16,7 +16,7 @@ from labeltrace.capture import Capture, capture, first_tensor, live_state
 from labeltrace.errors import LabelError
 from labeltrace.generate import Generated, generate
 from labeltrace.modes import modes_kept
-from labeltrace.registry import Registry
+from labeltrace.rule_api.registry import Registry
 from labeltrace.settings import call_settings, settings_of
 from labeltrace.tracing import Trace, trace_graph
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch.fx import Graph, Node
 
-from labeltrace.call import Shape
 from labeltrace.errors import LabelTraceError, LayoutError, UnknownOperatorError
 from labeltrace.layout import shape_text
 from labeltrace.reading import is_getitem, location, tensors_of, written_node
+from labeltrace.rule_api.call import Shape
 from labeltrace.stubs import UnknownCall, rule_stubs
 
 SHOWN = 8

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch.fx import Node
 
-from labeltrace.call import Rule
 from labeltrace.capture import Capture
 from labeltrace.reading import clean_path
-from labeltrace.registry import Registry
+from labeltrace.rule_api.call import Rule
+from labeltrace.rule_api.registry import Registry
 from labeltrace.whole_functions import FUNCTION_TAG
 
 

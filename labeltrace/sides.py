@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 
-from labeltrace.call import Shape
 from labeltrace.flow import Operand
 from labeltrace.layout import Axis, axis_size, channel, has_positions, repeats
+from labeltrace.rule_api.call import Shape
 
 Letters = tuple[str, ...]
 

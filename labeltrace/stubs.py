@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labeltrace.call import Shape
 from labeltrace.layout import shape_text
+from labeltrace.rule_api.call import Shape
 
 
 @dataclass(frozen=True, slots=True)

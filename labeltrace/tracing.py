@@ -16,7 +16,6 @@ from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
 
-from labeltrace.call import Call, Rule, Shape
 from labeltrace.capture import Capture
 from labeltrace.checking import check_flows
 from labeltrace.errors import LayoutError
@@ -50,7 +49,8 @@ from labeltrace.reading import (
     written_node,
 )
 from labeltrace.regions import Region, find_regions
-from labeltrace.registry import Registry, rule_name
+from labeltrace.rule_api.call import Call, Rule, Shape
+from labeltrace.rule_api.registry import Registry, rule_name
 from labeltrace.stubs import UnknownCall
 from labeltrace.unplaced import added_to_weights
 

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from labeltrace.call import Call
 from labeltrace.flow import Operand
+from labeltrace.rule_api.call import Call
 
 SUMS = frozenset({"aten.add", "aten.sub", "aten.rsub", "aten.__iadd__", "aten.__isub__"})
 """Operators that add to scores.  In a product, weights would be a gate of the unplaced content."""

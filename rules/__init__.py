@@ -1,10 +1,10 @@
 """What each operator does to positions and channels: one file per kind of step.
 
-A rule is a plain function from a :class:`labeltrace.call.Call` to a flow.  Importing this package
+A rule is a plain function from a :class:`labeltrace.rule_api.call.Call` to a flow.  Importing this package
 files all of them; ``BUILT_IN`` is the table that holds them.
 """
 
-from labeltrace.registry import current
+from labeltrace.rule_api.registry import current
 from labeltrace.rules import (
     attention,
     constant,

@@ -2,7 +2,6 @@
 
 from string import ascii_lowercase
 
-from labeltrace.call import Call
 from labeltrace.combination import over
 from labeltrace.contraction import new_kind
 from labeltrace.flow import Attend, Constant, Flow, Operand, Operation, Weights
@@ -16,7 +15,8 @@ from labeltrace.layout import (
     natural,
 )
 from labeltrace.mixing_plan import plan_mixing
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 from labeltrace.sides import Side, side_of
 
 _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]

@@ -3,9 +3,9 @@
 What they return does not come from the image, whatever tensor they were given.
 """
 
-from labeltrace.call import Call
 from labeltrace.flow import Constant, Flow
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 
 
 @rule(

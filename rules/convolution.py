@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from labeltrace.call import Call
 from labeltrace.combination import over, with_axes
 from labeltrace.contraction import aggregation, contract
 from labeltrace.errors import LayoutError
@@ -28,7 +27,8 @@ from labeltrace.layout import (
     natural,
     positions,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 from labeltrace.rules.pooling import resized, spatial_field, spread, without_positions
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from labeltrace.call import Call
 from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Fold, Labels, Operand, Operation, Unfold, Weights
@@ -32,7 +31,8 @@ from labeltrace.layout import (
     view,
     windows,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 from labeltrace.rules.pooling import resized, spread
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from labeltrace.call import Call, Shape
 from labeltrace.combination import carry, combine
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Average, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import has_positions
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call, Shape
+from labeltrace.rule_api.registry import rule
 from labeltrace.weighing import factors_of
 
 LINEAR = (

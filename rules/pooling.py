@@ -3,7 +3,6 @@
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from labeltrace.call import Call
 from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import AdaptivePool, Flow, Labels, Operand, Operation, Pool, Weights
@@ -22,7 +21,8 @@ from labeltrace.layout import (
     positions,
     pure_positions,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 from labeltrace.weighing import unweighted
 
 MAXIMUM = "the maximum is taken for the mean: which position it comes from depends on the values"

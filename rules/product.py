@@ -3,11 +3,11 @@
 from dataclasses import replace
 from math import inf
 
-from labeltrace.call import Call
 from labeltrace.combination import carry
 from labeltrace.contraction import product
 from labeltrace.flow import Factors, Flow, Operand, Operation
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 from labeltrace.rules.selection import narrowed
 from labeltrace.weighing import factors_of
 

@@ -7,7 +7,6 @@ layer remembers all that it has read (contract, point 11).
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labeltrace.call import Call
 from labeltrace.combination import over
 from labeltrace.contraction import aggregation
 from labeltrace.errors import LayoutError
@@ -26,7 +25,8 @@ from labeltrace.layout import (
     positions,
     pure_positions,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 
 REMEMBERED = (
     "what a recurrent layer remembers depends on the data: all positions that it has read count "

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from math import inf
 
-from labeltrace.call import Call
 from labeltrace.combination import over
 from labeltrace.contraction import aggregation
 from labeltrace.flow import Flow, Operand, Operation, Weights
@@ -16,7 +15,8 @@ from labeltrace.layout import (
     natural,
     unsqueeze,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 from labeltrace.rules.pooling import with_index
 from labeltrace.weighing import is_score, unweighted, weighed_sum
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from labeltrace.call import Call
 from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Labels, Operand, Operation, Repeat, Weights
@@ -19,7 +18,8 @@ from labeltrace.layout import (
     pure_positions,
     replace_axis,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 
 
 @rule("aten.repeat", "aten.tile")

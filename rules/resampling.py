@@ -3,10 +3,10 @@
 The weights are those of the interpolation, which is separable: one matrix an axis of space.
 """
 
-from labeltrace.call import Call
 from labeltrace.flow import Flow, Resample, Weights
 from labeltrace.layout import natural
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 from labeltrace.rules.pooling import spatial_field, without_positions
 
 MODES = {

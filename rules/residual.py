@@ -6,11 +6,11 @@ added to mixing weights gives mixing weights.
 
 from math import inf
 
-from labeltrace.call import Call
 from labeltrace.combination import carry, combine
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call
+from labeltrace.rule_api.registry import rule
 
 
 @rule("aten.add", "aten.sub", "aten.rsub", "aten.lerp", "aten.__iadd__", "aten.__isub__")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from labeltrace.call import Call, listed
 from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
@@ -36,7 +35,8 @@ from labeltrace.layout import (
     size_text,
     view,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call, listed
+from labeltrace.rule_api.registry import rule
 
 
 @rule("aten.slice", "aten.narrow")

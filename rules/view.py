@@ -1,6 +1,5 @@
 """Views: axes are split, merged, reordered or repeated, and labels stay where they are."""
 
-from labeltrace.call import Call, listed
 from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, Labels, Operand, Operation, Rearrange
@@ -15,7 +14,8 @@ from labeltrace.layout import (
     unsqueeze,
     view,
 )
-from labeltrace.registry import rule
+from labeltrace.rule_api.call import Call, listed
+from labeltrace.rule_api.registry import rule
 from labeltrace.rules.repetition import copied
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from labeltrace.call import Call, listed
 from labeltrace.flow import Operand
 from labeltrace.layout import channel, natural
+from labeltrace.rule_api.call import Call, listed
 
 
 def test_a_call_has_its_arguments_in_order() -> None:

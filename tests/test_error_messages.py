@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labeltrace import CaptureError, LabelError, LayoutError, align, capture, label_ops
-from labeltrace.call import Call, Rule
 from labeltrace.combination import carry
 from labeltrace.contraction import contract
 from labeltrace.custom import custom_step, even_mix
@@ -38,6 +37,7 @@ from labeltrace.layout import (
     natural,
 )
 from labeltrace.model_loading import WeightsUnavailableError, load_model
+from labeltrace.rule_api.call import Call, Rule
 
 IMAGES = torch.rand(4, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 ROOT = Path(__file__).parents[1]

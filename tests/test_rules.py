@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import labeltrace
-from labeltrace.call import Call
 from labeltrace.flow import Constant
+from labeltrace.rule_api.call import Call
 from labeltrace.rules import BUILT_IN
 from tests.architectures import Code
 from tests.rule_cases import (

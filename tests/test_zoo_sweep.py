@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import labeltrace
 from labeltrace import AlignedModule, cli, models_zoo, zoo_commands
 from labeltrace.models_zoo import Family
-from labeltrace.registry import current
+from labeltrace.rule_api.registry import current
 from labeltrace.zoo_sweep import checks, coverage, expected, records, workers
 from labeltrace.zoo_sweep.records import Check, Outcome, Status, Task
 from labeltrace.zoo_sweep.workers import Limits

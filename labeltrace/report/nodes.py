@@ -8,17 +8,17 @@ from pathlib import PurePath
 
 import torch.fx
 
-from labeltrace.call import Rule
 from labeltrace.flow import Operation
 from labeltrace.layout import Layout
 from labeltrace.node import TracedNode
 from labeltrace.place import Place
 from labeltrace.reading import operator_names
 from labeltrace.regions import find_regions
-from labeltrace.registry import current
 from labeltrace.report.content import Node
 from labeltrace.report.folding import Folding
 from labeltrace.report.words import INPUT, SAME, step_in_words
+from labeltrace.rule_api.call import Rule
+from labeltrace.rule_api.registry import current
 from labeltrace.tracing import Field, Trace
 
 LONGEST_CALL = 160  # letters

@@ -19,7 +19,7 @@ from labeltrace.capture import capture
 from labeltrace.errors import LabelTraceError
 from labeltrace.generate import generate
 from labeltrace.models_zoo import load
-from labeltrace.registry import current
+from labeltrace.rule_api.registry import current
 from labeltrace.tracing import trace_graph
 from labeltrace.zoo_sweep.records import Check, Task
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from labeltrace.call import Rule
+from labeltrace.rule_api.call import Rule
 
 Function = Callable[..., Any]
 AnyRule = TypeVar("AnyRule", bound=Rule)
