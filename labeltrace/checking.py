@@ -7,9 +7,9 @@ from math import prod
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Attend, Carry, Constant, Flow, Labels, Mix, Step
 from labeltrace.layout import shape_text
-from labeltrace.pending import Pending
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import rule_name
+from labeltrace.rule_helpers.key_value_product import Pending
 
 
 def check_flows(flows: tuple[object, ...], call: Call, rule: Rule) -> None:

@@ -2,8 +2,6 @@
 
 from string import ascii_lowercase
 
-from labeltrace.combination import over
-from labeltrace.contraction import new_kind
 from labeltrace.flow import Attend, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import (
     Axis,
@@ -14,10 +12,12 @@ from labeltrace.layout import (
     has_positions,
     natural,
 )
-from labeltrace.mixing_plan import plan_mixing
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
-from labeltrace.sides import Side, side_of
+from labeltrace.rule_helpers.contraction import new_kind
+from labeltrace.rule_helpers.elementwise import over
+from labeltrace.rule_helpers.matrix_mixing import plan_mixing
+from labeltrace.rule_helpers.named_operand import Side, side_of
 
 _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from string import ascii_lowercase
 
-from labeltrace.contraction import contract
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.contraction import contract
 
 ONE = Operand((), ())
 """Stands for the other factor where there is none."""

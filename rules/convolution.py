@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from labeltrace.combination import over, with_axes
-from labeltrace.contraction import aggregation, contract
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Convolve,
@@ -29,6 +27,8 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.contraction import aggregation, contract
+from labeltrace.rule_helpers.elementwise import over, with_axes
 from labeltrace.rules.pooling import resized, spatial_field, spread, without_positions
 
 

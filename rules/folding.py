@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Fold, Labels, Operand, Operation, Unfold, Weights
 from labeltrace.layout import (
@@ -33,6 +32,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.elementwise import over
 from labeltrace.rules.pooling import resized, spread
 
 

@@ -7,7 +7,6 @@ Pieces joined along channels are averaged by their share of the channels (point 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from labeltrace.combination import combine, over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Join, Labels, Operand, Operation, Pad, Weights
 from labeltrace.layout import (
@@ -30,6 +29,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.elementwise import combine, over, with_axes
 
 
 @rule("aten.cat", "aten.concat", "aten.concatenate")

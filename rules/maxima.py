@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from labeltrace.custom import custom_step
 from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.label_ops import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.layout import has_channels, has_positions, pure_positions
 from labeltrace.rule_api.call import Call, Rule
+from labeltrace.rule_helpers.custom_step import custom_step
 from labeltrace.rules.pooling import (
     adaptive_maximum_pool,
     maximum_pool,

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from labeltrace.combination import carry, combine
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Average, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import has_positions
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import rule
-from labeltrace.weighing import factors_of
+from labeltrace.rule_helpers.elementwise import carry, combine
+from labeltrace.rule_helpers.weighted_sum import factors_of
 
 LINEAR = (
     "aten.alias",

@@ -3,7 +3,6 @@
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import AdaptivePool, Flow, Labels, Operand, Operation, Pool, Weights
 from labeltrace.layout import (
@@ -23,7 +22,8 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
-from labeltrace.weighing import unweighted
+from labeltrace.rule_helpers.elementwise import over
+from labeltrace.rule_helpers.weighted_sum import unweighted
 
 MAXIMUM = "the maximum is taken for the mean: which position it comes from depends on the values"
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from math import inf
 
-from labeltrace.combination import carry
-from labeltrace.contraction import product
 from labeltrace.flow import Factors, Flow, Operand, Operation
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.contraction import product
+from labeltrace.rule_helpers.elementwise import carry
+from labeltrace.rule_helpers.weighted_sum import factors_of
 from labeltrace.rules.selection import narrowed
-from labeltrace.weighing import factors_of
 
 
 @rule("aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod")

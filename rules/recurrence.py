@@ -7,8 +7,6 @@ layer remembers all that it has read (contract, point 11).
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labeltrace.combination import over
-from labeltrace.contraction import aggregation
 from labeltrace.errors import LayoutError
 from labeltrace.flow import FinalStates, Flow, Labels, Operand, Operation, Recur
 from labeltrace.layout import (
@@ -27,6 +25,8 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.contraction import aggregation
+from labeltrace.rule_helpers.elementwise import over
 
 REMEMBERED = (
     "what a recurrent layer remembers depends on the data: all positions that it has read count "

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from math import inf
 
-from labeltrace.combination import over
-from labeltrace.contraction import aggregation
 from labeltrace.flow import Flow, Operand, Operation, Weights
 from labeltrace.layout import (
     Axis,
@@ -17,8 +15,10 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.contraction import aggregation
+from labeltrace.rule_helpers.elementwise import over
+from labeltrace.rule_helpers.weighted_sum import is_score, unweighted, weighed_sum
 from labeltrace.rules.pooling import with_index
-from labeltrace.weighing import is_score, unweighted, weighed_sum
 
 SELECTING = "which position a value comes from depends on the values; their mean is taken"
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Labels, Operand, Operation, Repeat, Weights
 from labeltrace.layout import (
@@ -20,6 +19,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.elementwise import over, with_axes
 
 
 @rule("aten.repeat", "aten.tile")

@@ -6,11 +6,11 @@ added to mixing weights gives mixing weights.
 
 from math import inf
 
-from labeltrace.combination import carry, combine
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.elementwise import carry, combine
 
 
 @rule("aten.add", "aten.sub", "aten.rsub", "aten.lerp", "aten.__iadd__", "aten.__isub__")

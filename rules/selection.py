@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Flip,
@@ -37,6 +36,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.elementwise import over, with_axes
 
 
 @rule("aten.slice", "aten.narrow")

@@ -1,6 +1,5 @@
 """Views: axes are split, merged, reordered or repeated, and labels stay where they are."""
 
-from labeltrace.combination import over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, Labels, Operand, Operation, Rearrange
 from labeltrace.layout import (
@@ -16,6 +15,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import rule
+from labeltrace.rule_helpers.elementwise import over, with_axes
 from labeltrace.rules.repetition import copied
 
 

@@ -22,10 +22,10 @@ from labeltrace import (
     align,
     trace,
 )
-from labeltrace.combination import carry, over
 from labeltrace.flow import Flow, Operation
 from labeltrace.layout import unsqueeze
 from labeltrace.rule_api.call import Call
+from labeltrace.rule_helpers.elementwise import carry, over
 from tests.families import FAMILIES
 from tests.test_forward_identity import IMAGES, LABELS, Function, Tiny, snapshot, unchanged
 

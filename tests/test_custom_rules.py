@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace.combination import carry
-from labeltrace.custom import custom_step
 from labeltrace.flow import Carry, Constant, Flow, Operation, Weights
 from labeltrace.layout import channel, natural
 from labeltrace.rule_api import registry
 from labeltrace.rule_api.call import Call
+from labeltrace.rule_helpers.custom_step import custom_step
+from labeltrace.rule_helpers.elementwise import carry
 
 ROWS, COLUMNS, FEATURES, SOURCES = 5, 7, 3, 2
 

@@ -22,9 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labeltrace import CaptureError, LabelError, LayoutError, align, capture, label_ops
-from labeltrace.combination import carry
-from labeltrace.contraction import contract
-from labeltrace.custom import custom_step, even_mix
 from labeltrace.flow import Flow, Labels, Operand, Operation, Step
 from labeltrace.instructions import instruction
 from labeltrace.layout import (
@@ -38,6 +35,9 @@ from labeltrace.layout import (
 )
 from labeltrace.model_loading import WeightsUnavailableError, load_model
 from labeltrace.rule_api.call import Call, Rule
+from labeltrace.rule_helpers.contraction import contract
+from labeltrace.rule_helpers.custom_step import custom_step, even_mix
+from labeltrace.rule_helpers.elementwise import carry
 
 IMAGES = torch.rand(4, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 ROOT = Path(__file__).parents[1]

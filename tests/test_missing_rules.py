@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace.combination import carry
-from labeltrace.custom import custom_step, even_mix
 from labeltrace.flow import Flow
 from labeltrace.rule_api.call import Call
+from labeltrace.rule_helpers.custom_step import custom_step, even_mix
+from labeltrace.rule_helpers.elementwise import carry
 from labeltrace.stubs import UnknownCall, rule_stubs
 
 BATCH, CHANNELS, ROWS, COLUMNS, SOURCES = 4, 3, 7, 11, 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import labeltrace
-from labeltrace.contraction import GATHERED
+from labeltrace.rule_helpers.contraction import GATHERED
 from labeltrace.tracing import Trace
 from tests.architectures import Code
 

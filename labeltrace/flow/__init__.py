@@ -47,7 +47,7 @@ class Operand:
     makes it a gate in products; no value is below ``least``; ``features`` says that some of its
     positions are features of keys, gathered over the tokens for queries to choose from.
     ``pending`` weights are keys times values, summed over positions: see
-    :mod:`labeltrace.linear_attention`.  ``factors``: of a product, see :class:`Factors`.
+    :mod:`labeltrace.rule_helpers.linear_attention`.  ``factors``: of a product, see :class:`Factors`.
     """
 
     path: tuple[str | int, ...]
@@ -98,7 +98,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """The two operands of a product: streams, or one and its weights (:mod:`labeltrace.weighing`).
+    """The two operands of a product: streams, or one and its weights (:mod:`labeltrace.rule_helpers.weighted_sum`).
 
     ``at_hand`` says that the product's axes are theirs still, so that a sum over positions can mix.
     """

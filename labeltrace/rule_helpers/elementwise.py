@@ -17,8 +17,8 @@ from labeltrace.flow import (
     changed_factors,
 )
 from labeltrace.layout import Layout, align, expand, has_channels, has_positions, repeats
-from labeltrace.pending import Pending
 from labeltrace.rule_api.call import Shape
+from labeltrace.rule_helpers.key_value_product import Pending
 
 
 def carry(

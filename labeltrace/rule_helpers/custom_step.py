@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 
 from torch import Tensor
 
-from labeltrace.combination import over
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Aggregate, Custom, Flow, Labels, Operand, Operation
 from labeltrace.layout import (
@@ -23,6 +22,7 @@ from labeltrace.layout import (
     shape_text,
 )
 from labeltrace.rule_api.call import Shape
+from labeltrace.rule_helpers.elementwise import over
 
 
 def custom_step(

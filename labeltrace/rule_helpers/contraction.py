@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
-from labeltrace.combination import combine, over, with_axes
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Aggregate, Constant, Flow, Labels, Mix, Operand, Operation, Weights
 from labeltrace.layout import (
@@ -42,10 +41,11 @@ from labeltrace.layout import (
     positions,
     repeats,
 )
-from labeltrace.linear_attention import keys_times_values, linear_mixing
-from labeltrace.mixing_plan import plan_mixing
 from labeltrace.rule_api.call import Shape
-from labeltrace.sides import Letters, Side, parse, side_of, sizes_of
+from labeltrace.rule_helpers.elementwise import combine, over, with_axes
+from labeltrace.rule_helpers.linear_attention import keys_times_values, linear_mixing
+from labeltrace.rule_helpers.matrix_mixing import plan_mixing
+from labeltrace.rule_helpers.named_operand import Letters, Side, parse, side_of, sizes_of
 
 GATHERED = (
     "queries choose among features whose labels were gathered over the tokens and averaged over "

@@ -21,7 +21,7 @@ from labeltrace.layout import (
     has_positions,
     natural,
 )
-from labeltrace.sides import Letters, Side
+from labeltrace.rule_helpers.named_operand import Letters, Side
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
-from labeltrace.contraction import contract, is_inner, is_pairwise
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Factors, Flow, Operand
 from labeltrace.layout import Kind, has_channels, has_positions, pure_positions
-from labeltrace.sides import Side, side_of, sizes_of
+from labeltrace.rule_helpers.contraction import contract, is_inner, is_pairwise
+from labeltrace.rule_helpers.named_operand import Side, side_of, sizes_of
 
 UNWEIGHTED = "it was multiplied by weights for its positions, which are not applied along all axes"
 

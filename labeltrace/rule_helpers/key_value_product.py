@@ -1,6 +1,6 @@
 """Pending products: keys times values, summed over positions, before it is clear what they are.
 
-See :mod:`labeltrace.linear_attention`.
+See :mod:`labeltrace.rule_helpers.linear_attention`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from labeltrace.layout import Axis, Factor, Layout, natural
-from labeltrace.sides import Side
+from labeltrace.rule_helpers.named_operand import Side
 
 Part = tuple[str, int]
 """A letter and which run of its axis: neighbouring factors that all are positions, or not."""

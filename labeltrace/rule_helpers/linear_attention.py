@@ -3,7 +3,7 @@
 The first product has no positions of its own.  What it is shows only later: with a non-linear step
 after it, it is channel weights (cross-covariance attention); contracted with queries as it is, the
 two products together mix positions with ``phi(q)·phi(k)^T`` (contract, point 4).  Until then it is
-pending (:mod:`labeltrace.pending`): its axes are opaque factors that lead back to the letters of
+pending (:mod:`labeltrace.rule_helpers.key_value_product`): its axes are opaque factors that lead back to the letters of
 the first product.
 """
 
@@ -26,9 +26,9 @@ from labeltrace.layout import (
     has_positions,
     natural,
 )
-from labeltrace.mixing_plan import Names
-from labeltrace.pending import Part, Pending, runs
-from labeltrace.sides import Letters, Side
+from labeltrace.rule_helpers.key_value_product import Part, Pending, runs
+from labeltrace.rule_helpers.matrix_mixing import Names
+from labeltrace.rule_helpers.named_operand import Letters, Side
 
 SIGNED = "queries or keys may be negative: their magnitudes are taken before they are multiplied"
 

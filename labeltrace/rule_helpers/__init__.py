@@ -1,0 +1,1 @@
+"""What rules are made of: element-wise steps, contractions, steps of the user's own."""
