@@ -35,7 +35,7 @@ from torch.export import Dim
 from turns import CLOCKS
 
 import labeltrace
-from labeltrace.capture import capture
+from labeltrace.capture.export import capture
 from labeltrace.generate import generate
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing import trace_graph

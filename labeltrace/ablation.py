@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from labeltrace.capture.node_info import lies_in, lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import (
     Attend,
@@ -17,7 +18,6 @@ from labeltrace.flow import (
     Step,
 )
 from labeltrace.layout import Arrangement
-from labeltrace.reading import lies_in, lies_in_named
 from labeltrace.tracing import Field, Trace
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labeltrace.ablation import Ablation
-from labeltrace.capture import capture, checked_channel_dim, first_tensor
+from labeltrace.capture.export import capture, checked_channel_dim, first_tensor
 from labeltrace.compiling import traced_graph
 from labeltrace.label_checks import check_label_image
 from labeltrace.label_graphs import LabelGraphs

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.utils.checkpoint import checkpoint
 
-from labeltrace.checkpoint_calls import Settings, checkpoint_tag
-from labeltrace.flattening import MODE_SWITCHES
+from labeltrace.capture.checkpoint_tags import Settings, checkpoint_tag
+from labeltrace.capture.inline_subgraphs import MODE_SWITCHES
 from labeltrace.modes import modes_kept
 
 

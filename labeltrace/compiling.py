@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 from torch.utils._pytree import tree_map
 
-from labeltrace.capture import first_tensor
+from labeltrace.capture.export import first_tensor
 from labeltrace.errors import CaptureError
 from labeltrace.label_graphs import LIVING_GRAPHS, LabelGraph, LabelGraphs
 from labeltrace.settings import PLAIN

@@ -10,6 +10,7 @@ from typing import Any
 from torch.fx import Graph, GraphModule, Node
 
 from labeltrace import label_ops
+from labeltrace.capture.node_info import location
 from labeltrace.checkpoint_regions import with_checkpoints
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Attend, Labels, Operand, Step
@@ -28,7 +29,6 @@ from labeltrace.layout import (
     is_dynamic,
     positions,
 )
-from labeltrace.reading import location
 from labeltrace.rewrites import Rows, lean, needed_fields
 from labeltrace.scheduling import run_early
 from labeltrace.tracing import Field, Replay, Trace, Value

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from labeltrace.ablation import Ablation, ablated
-from labeltrace.capture import Capture, capture, first_tensor, live_state
+from labeltrace.capture.export import Capture, capture, first_tensor, live_state
 from labeltrace.errors import LabelError
 from labeltrace.generate import Generated, generate
 from labeltrace.modes import modes_kept

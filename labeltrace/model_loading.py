@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from labeltrace.capture import model_line
+from labeltrace.capture.export import model_line
 from labeltrace.errors import LabelTraceError
 
 DEFAULT_INPUT_SIZE = (3, 224, 224)

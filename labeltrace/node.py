@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labeltrace.capture.node_info import Location
 from labeltrace.flow import Operation
 from labeltrace.layout import Layout
-from labeltrace.reading import Location
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from labeltrace.aligned import AlignedModule
-from labeltrace.capture import capture, live_state
+from labeltrace.capture.export import capture, live_state
 from labeltrace.errors import LabelError
 from labeltrace.label_checks import check_label_image
 from labeltrace.layout import BATCH, Layout

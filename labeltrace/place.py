@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from labeltrace.capture.node_info import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
 from labeltrace.layout import Factor, Kind, Layout, channel, natural
-from labeltrace.reading import is_named, lies_in
 from labeltrace.tracing import Field, Trace, Value
 
 OUTPUT = "output"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch.fx import Graph, Node
 
+from labeltrace.capture.node_info import is_getitem, location, tensors_of, written_node
 from labeltrace.errors import LabelTraceError, LayoutError, UnknownOperatorError
 from labeltrace.layout import shape_text
-from labeltrace.reading import is_getitem, location, tensors_of, written_node
 from labeltrace.rule_api.call import Shape
 from labeltrace.stubs import UnknownCall, rule_stubs
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch.fx import Node
 
-from labeltrace.capture import Capture
-from labeltrace.reading import clean_path
+from labeltrace.capture.export import Capture
+from labeltrace.capture.function_tags import FUNCTION_TAG
+from labeltrace.capture.node_info import clean_path
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry
-from labeltrace.whole_functions import FUNCTION_TAG
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from torch.fx import Graph, Node
 
-from labeltrace.reading import overwritten_memory, storage_of
+from labeltrace.capture.node_info import overwritten_memory, storage_of
 
 
 def run_early(graph: Graph, labels: Node, label_nodes: Collection[Node]) -> None:

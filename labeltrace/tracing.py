@@ -16,7 +16,17 @@ from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
 
-from labeltrace.capture import Capture
+from labeltrace.capture.export import Capture
+from labeltrace.capture.node_info import (
+    Sizes,
+    is_getitem,
+    location,
+    mutated_argument,
+    operator_names,
+    schema_arguments,
+    storage_of,
+    written_node,
+)
 from labeltrace.checking import check_flows
 from labeltrace.errors import LayoutError
 from labeltrace.explaining import flow_graph, node_table
@@ -38,16 +48,6 @@ from labeltrace.flow import (
 from labeltrace.layout import Layout, has_positions, image, kinds, shape_text, simplify
 from labeltrace.node import TracedNode
 from labeltrace.problems import Problem, Steps, Unknown, problems_error
-from labeltrace.reading import (
-    Sizes,
-    is_getitem,
-    location,
-    mutated_argument,
-    operator_names,
-    schema_arguments,
-    storage_of,
-    written_node,
-)
 from labeltrace.regions import Region, find_regions
 from labeltrace.rule_api.call import Call, Rule, Shape
 from labeltrace.rule_api.registry import Registry, rule_name

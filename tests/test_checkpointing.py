@@ -25,7 +25,7 @@ from torch.utils.checkpoint import (
 )
 
 import labeltrace
-from labeltrace.checkpoint_calls import checkpoints_tagged
+from labeltrace.capture.checkpoint_tags import checkpoints_tagged
 from labeltrace.checkpoint_regions import CheckpointedRegion
 from labeltrace.generate import generate
 

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labeltrace import CaptureError, LabelError, LayoutError, align, capture, label_ops
+from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
+from labeltrace.capture.export import export
 from labeltrace.flow import Flow, Labels, Operand, Operation, Step
 from labeltrace.instructions import instruction
 from labeltrace.layout import (
@@ -449,7 +450,7 @@ def test_a_capture_with_side_effects(
     def functional(*args: Any, **kwargs: Any) -> Any:
         return torch.export.export(*args, **kwargs).run_decompositions({})
 
-    monkeypatch.setattr(capture, "export", functional)
+    monkeypatch.setattr(export, "export", functional)
     with pytest.raises(CaptureError) as caught:
         align(model, IMAGES)
     assert words in str(caught.value)

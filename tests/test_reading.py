@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch.fx import Graph
 
-from labeltrace.reading import is_named, lies_in, lies_in_named, overwritten_memory, storage_of
+from labeltrace.capture.node_info import (
+    is_named,
+    lies_in,
+    lies_in_named,
+    overwritten_memory,
+    storage_of,
+)
 
 
 @pytest.mark.parametrize(

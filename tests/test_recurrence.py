@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace import CaptureError, LayoutError
-from labeltrace.recorded_states import states_mended
+from labeltrace.capture.fix_rnn_state_shapes import states_mended
 
 BATCH, STEPS, WIDTH, HIDDEN = 2, 5, 3, 4
 KINDS = [nn.LSTM, nn.GRU, nn.RNN, lambda *args, **kw: nn.RNN(*args, **kw, nonlinearity="relu")]

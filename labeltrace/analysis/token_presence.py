@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from labeltrace.analysis.chunks import chunks, one_hot_image
 from labeltrace.analysis.progress import tracked
+from labeltrace.capture.node_info import lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import Operation, Single
 from labeltrace.observing import Observer, observer_of
 from labeltrace.place import Place, step_places
-from labeltrace.reading import lies_in_named
 from labeltrace.rerooting import rerooted, source_place, source_sizes
 from labeltrace.token_grid import TokenGrid
 from labeltrace.tracing import Field

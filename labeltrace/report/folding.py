@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from labeltrace.ablation import layers_of
-from labeltrace.reading import lies_in
+from labeltrace.capture.node_info import lies_in
 from labeltrace.report.content import Module
 from labeltrace.tracing import Trace
 

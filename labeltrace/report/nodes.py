@@ -8,11 +8,11 @@ from pathlib import PurePath
 
 import torch.fx
 
+from labeltrace.capture.node_info import operator_names
 from labeltrace.flow import Operation
 from labeltrace.layout import Layout
 from labeltrace.node import TracedNode
 from labeltrace.place import Place
-from labeltrace.reading import operator_names
 from labeltrace.regions import find_regions
 from labeltrace.report.content import Node
 from labeltrace.report.folding import Folding

@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 from torch.fx import Node
 
+from labeltrace.capture.node_info import overwritten_memory, schema_arguments, storage_of
 from labeltrace.flow import Mix, Step
-from labeltrace.reading import overwritten_memory, schema_arguments, storage_of
 from labeltrace.rewrites.cuts import Rows
 from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps

@@ -8,9 +8,9 @@ from typing import Final
 import torch
 from torch.fx import Graph, Node
 
-from labeltrace.checkpoint_calls import checkpoint_tag
+from labeltrace.capture.checkpoint_tags import checkpoint_tag
+from labeltrace.capture.node_info import schema_arguments
 from labeltrace.flow import Attend, Step
-from labeltrace.reading import schema_arguments
 from labeltrace.rewrites.steps import Steps
 
 _ATTENTION: Final = torch.ops.aten.scaled_dot_product_attention.default

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 import labeltrace
-from labeltrace.capture import capture
+from labeltrace.capture.export import capture
 from labeltrace.errors import LabelTraceError
 from labeltrace.generate import generate
 from labeltrace.models_zoo import load

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import labeltrace
-from labeltrace.reading import operator_names
+from labeltrace.capture.node_info import operator_names
 from labeltrace.rules import BUILT_IN
 from labeltrace.tracing import Trace
 from tests.architectures import Code

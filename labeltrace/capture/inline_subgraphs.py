@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from labeltrace.checkpoint_calls import CHECKPOINT_TAG, checkpoint_tag
+from labeltrace.capture.checkpoint_tags import CHECKPOINT_TAG, checkpoint_tag
 from labeltrace.errors import CaptureError
 
 GRAD_MODE = "wrap_with_set_grad_enabled"

@@ -26,11 +26,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.utils import parametrize
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
-from labeltrace.checkpoint_calls import Settings, checkpoints_tagged
+from labeltrace.capture.checkpoint_tags import Settings, checkpoints_tagged
+from labeltrace.capture.fix_rnn_state_shapes import states_mended
+from labeltrace.capture.function_tags import Function, kept_whole
+from labeltrace.capture.inline_subgraphs import flattened
 from labeltrace.errors import CaptureError
-from labeltrace.flattening import flattened
-from labeltrace.recorded_states import states_mended
-from labeltrace.whole_functions import Function, kept_whole
 
 Calls = tuple[tuple[Any, ...], ...]
 """Operators with the plain values among their arguments; ``...`` stands for computed ones."""
