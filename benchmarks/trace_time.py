@@ -38,7 +38,7 @@ import labeltrace
 from labeltrace.capture.export import capture
 from labeltrace.generate import generate
 from labeltrace.rule_api.registry import current
-from labeltrace.tracing import trace_graph
+from labeltrace.tracing.walk import trace_graph
 
 MODELS = (
     "deit_small_patch16_224",

@@ -7,7 +7,6 @@
 
 from labeltrace import analysis
 from labeltrace import rules as _rules  # files the built-in rules
-from labeltrace.ablation import Ablation
 from labeltrace.aligned import AlignedModule, align, trace
 from labeltrace.analysis import provenance
 from labeltrace.errors import (
@@ -32,7 +31,8 @@ from labeltrace.observing import Observer, labels_at
 from labeltrace.place import places
 from labeltrace.rule_api.registry import rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
-from labeltrace.tracing import Trace
+from labeltrace.tracing.ablation import Ablation
+from labeltrace.tracing.walk import Trace
 
 __version__ = "0.1.0"
 

@@ -19,12 +19,12 @@ import labeltrace
 from labeltrace.aligned import trace
 from labeltrace.command_errors import errors_told, import_from_here
 from labeltrace.demo import run_demo
-from labeltrace.explaining import node_table
 from labeltrace.model_loading import load_model
-from labeltrace.node import TracedNode
 from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.report_command import report_command
-from labeltrace.tracing import Trace
+from labeltrace.tracing.summaries import node_table
+from labeltrace.tracing.traced_node import TracedNode
+from labeltrace.tracing.walk import Trace
 from labeltrace.train_commands import train_command
 from labeltrace.zoo_commands import app as zoo
 

@@ -31,7 +31,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rewrites import Rows, lean, needed_fields
 from labeltrace.scheduling import run_early
-from labeltrace.tracing import Field, Replay, Trace, Value
+from labeltrace.tracing.walk import Field, Replay, Trace, Value
 
 LABELS_INPUT = "labels"
 

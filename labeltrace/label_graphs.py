@@ -11,14 +11,14 @@ from weakref import WeakValueDictionary
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from labeltrace.ablation import Ablation, ablated
 from labeltrace.capture.export import Capture, capture, first_tensor, live_state
 from labeltrace.errors import LabelError
 from labeltrace.generate import Generated, generate
 from labeltrace.modes import modes_kept
 from labeltrace.rule_api.registry import Registry
 from labeltrace.settings import call_settings, settings_of
-from labeltrace.tracing import Trace, trace_graph
+from labeltrace.tracing.ablation import Ablation, ablated
+from labeltrace.tracing.walk import Trace, trace_graph
 
 LIVING_GRAPHS: WeakValueDictionary[int, LabelGraphs] = WeakValueDictionary()
 """Every :class:`LabelGraphs` there is, by its identity."""

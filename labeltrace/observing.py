@@ -21,7 +21,7 @@ from labeltrace.program import LabelProgram, evaluating, without_gradient
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.token_grid import TokenGrid, coordinates, grid_from, standing
-from labeltrace.tracing import Field, Trace, trace_graph
+from labeltrace.tracing.walk import Field, Trace, trace_graph
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from labeltrace.capture.node_info import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
 from labeltrace.layout import Factor, Kind, Layout, channel, natural
-from labeltrace.tracing import Field, Trace, Value
+from labeltrace.tracing.walk import Field, Trace, Value
 
 OUTPUT = "output"
 """The name of the model's first output that carries labels."""

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from labeltrace.capture.export import Capture, live_state
 from labeltrace.generate import generate
 from labeltrace.modes import modes_kept
-from labeltrace.tracing import Trace
+from labeltrace.tracing.walk import Trace
 
 
 class LabelProgram:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Labels, Single
 from labeltrace.place import Place, field_layout, observed, step_places
-from labeltrace.tracing import Field, Trace
+from labeltrace.tracing.walk import Field, Trace
 
 
 def source_place(trace: Trace, field: Field) -> Place:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from labeltrace.ablation import without_mixing
 from labeltrace.flow import AdaptivePool, Convolve, Pool, Step
-from labeltrace.tracing import Trace
+from labeltrace.tracing.ablation import without_mixing
+from labeltrace.tracing.walk import Trace
 
 MOMENTS = 5  # columns of a label image of coordinates
 WIDEST = 1 / 24  # variance of a token with a place: half of that of the whole image

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labeltrace import Ablation, LabelError, align, labels_at
-from labeltrace.ablation import ablated
 from labeltrace.place import observed
+from labeltrace.tracing.ablation import ablated
 from tests.small_models import (
     SIZE,
     SIZES,

@@ -28,7 +28,7 @@ from labeltrace.figures import (
 from labeltrace.layout import image
 from labeltrace.place import Place
 from labeltrace.token_grid import TokenGrid
-from labeltrace.tracing import Field
+from labeltrace.tracing.walk import Field
 
 generator = torch.Generator().manual_seed(19)
 PIXELS = torch.rand(3, 21, 33, generator=generator)

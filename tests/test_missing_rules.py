@@ -17,7 +17,7 @@ from labeltrace.flow import Flow
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_helpers.custom_step import custom_step, even_mix
 from labeltrace.rule_helpers.elementwise import carry
-from labeltrace.stubs import UnknownCall, rule_stubs
+from labeltrace.tracing.rule_stubs import UnknownCall, rule_stubs
 
 BATCH, CHANNELS, ROWS, COLUMNS, SOURCES = 4, 3, 7, 11, 2
 

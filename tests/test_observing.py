@@ -9,10 +9,10 @@ from torch.nn import functional
 
 import labeltrace
 from labeltrace import LabelError, LayoutError, Observer, labels_at, layout
-from labeltrace.ablation import layers_of
 from labeltrace.flow import Average, Single
 from labeltrace.place import field_layout
 from labeltrace.rerooting import rerooted
+from labeltrace.tracing.ablation import layers_of
 from tests.small_models import SIZE, attention_maps, observed_model, small_swin, small_vit
 
 generator = torch.Generator().manual_seed(11)

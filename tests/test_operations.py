@@ -7,7 +7,7 @@ import torch
 
 import labeltrace
 from labeltrace.rule_helpers.contraction import GATHERED
-from labeltrace.tracing import Trace
+from labeltrace.tracing.walk import Trace
 from tests.architectures import Code
 
 

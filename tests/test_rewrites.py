@@ -19,7 +19,7 @@ import labeltrace
 from labeltrace.generate import Generated, generate
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.relayouts import composed
-from labeltrace.tracing import Trace
+from labeltrace.tracing.walk import Trace
 from tests.architectures import Architecture, Code, architectures
 from tests.families import Family, aligned_family, every_family, example
 from tests.test_random_architectures import examples, images_of, random_labels

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace.tracing import Value
+from labeltrace.tracing.walk import Value
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
 

@@ -57,7 +57,7 @@ def ratio_curves(
         token: which token to follow, 0 for the class token of a ViT as in the paper; None for the
             mean of all.
         layers: nodes, modules' paths or patterns of paths; None for the model's layers, see
-            :func:`labeltrace.ablation.layers_of`.
+            :func:`labeltrace.tracing.ablation.layers_of`.
 
     Raises:
         LabelError: images or labels do not fit, or there is no such layer or token.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from labeltrace.ablation import layers_of
 from labeltrace.errors import LabelError
 from labeltrace.observing import Observer, observer_of
+from labeltrace.tracing.ablation import layers_of
 
 BLOCK_BYTES = 64 * 2**20
 """What the similarities of one block of tokens may take."""
@@ -59,7 +59,7 @@ def similarity_ratios(
         first: (B, C, H, W), the first image of each.
         second: (B, C, H, W), the second.
         layers: nodes, modules' paths or patterns of paths; None for the model's layers, see
-            :func:`labeltrace.ablation.layers_of`.
+            :func:`labeltrace.tracing.ablation.layers_of`.
 
     Returns:
         (B, N) for each layer, tokens in the order of their labels.

@@ -19,7 +19,7 @@ from labeltrace.observing import Observer, observer_of
 from labeltrace.place import Place, step_places
 from labeltrace.rerooting import rerooted, source_place, source_sizes
 from labeltrace.token_grid import TokenGrid
-from labeltrace.tracing import Field
+from labeltrace.tracing.walk import Field
 
 
 @dataclass(frozen=True, eq=False, slots=True)

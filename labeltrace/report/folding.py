@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from labeltrace.ablation import layers_of
 from labeltrace.capture.node_info import lies_in
 from labeltrace.report.content import Module
-from labeltrace.tracing import Trace
+from labeltrace.tracing.ablation import layers_of
+from labeltrace.tracing.walk import Trace
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 

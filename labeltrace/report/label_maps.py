@@ -13,7 +13,7 @@ from labeltrace.place import Place, tokens
 from labeltrace.report.content import LabelMap
 from labeltrace.report.packing import in_levels, packed
 from labeltrace.token_grid import TokenGrid
-from labeltrace.tracing import Field
+from labeltrace.tracing.walk import Field
 
 MAP_BYTES = 2 * 2**20
 """What all maps together may take, deflated or not."""

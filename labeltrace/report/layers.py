@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from labeltrace.ablation import moves_labels
-from labeltrace.node import TracedNode
 from labeltrace.place import Place
 from labeltrace.report.folding import Folding
-from labeltrace.tracing import Trace
+from labeltrace.tracing.ablation import moves_labels
+from labeltrace.tracing.traced_node import TracedNode
+from labeltrace.tracing.walk import Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ import torch.fx
 from labeltrace.capture.node_info import operator_names
 from labeltrace.flow import Operation
 from labeltrace.layout import Layout
-from labeltrace.node import TracedNode
 from labeltrace.place import Place
-from labeltrace.regions import find_regions
 from labeltrace.report.content import Node
 from labeltrace.report.folding import Folding
 from labeltrace.report.words import INPUT, SAME, step_in_words
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
-from labeltrace.tracing import Field, Trace
+from labeltrace.tracing.regions import find_regions
+from labeltrace.tracing.traced_node import TracedNode
+from labeltrace.tracing.walk import Field, Trace
 
 LONGEST_CALL = 160  # letters
 PARTS_OF_PATH = 3  # of a file's path: enough to find it, and nothing of the machine

@@ -9,7 +9,6 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from labeltrace.ablation import moves_labels
 from labeltrace.analysis.chunks import chunks, one_hot_image
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Single
@@ -21,7 +20,8 @@ from labeltrace.report.packing import packed
 from labeltrace.report.sampling import Sample
 from labeltrace.rerooting import rerooted, source_place, source_sizes
 from labeltrace.token_grid import TokenGrid
-from labeltrace.tracing import Field, Trace
+from labeltrace.tracing.ablation import moves_labels
+from labeltrace.tracing.walk import Field, Trace
 
 CELL_SIDE = 56
 """Rows and columns of cells that entering tokens are told apart by; larger grids are pooled."""

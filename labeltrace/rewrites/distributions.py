@@ -13,7 +13,7 @@ from labeltrace.flow import Mix, Step
 from labeltrace.rewrites.cuts import Rows
 from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
-from labeltrace.tracing import Field, Replay
+from labeltrace.tracing.walk import Field, Replay
 
 _SOFTMAX: Final = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
 

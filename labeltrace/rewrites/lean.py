@@ -8,7 +8,7 @@ from labeltrace.rewrites.distributions import leave_distributions
 from labeltrace.rewrites.relayouts import fold_relayouts
 from labeltrace.rewrites.rows import narrow
 from labeltrace.rewrites.within import attend_within
-from labeltrace.tracing import Trace
+from labeltrace.tracing.walk import Trace
 
 
 def lean(trace: Trace) -> Trace:

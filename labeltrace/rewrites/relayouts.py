@@ -7,7 +7,7 @@ from dataclasses import replace
 from labeltrace.flow import Labels, Rearrange, Step
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.steps import Steps, field_of, with_labels
-from labeltrace.tracing import Field
+from labeltrace.tracing.walk import Field
 
 
 def fold_relayouts(steps: Steps) -> Steps:

@@ -16,7 +16,7 @@ from labeltrace.layout import Layout
 from labeltrace.rewrites.cuts import Cut, cut_arrangement, cut_of
 from labeltrace.rewrites.narrowing import narrowed
 from labeltrace.rewrites.steps import Steps, as_stored, field_of, needed_fields
-from labeltrace.tracing import Field
+from labeltrace.tracing.walk import Field
 
 MOST = 0.5
 """The largest part of a field's rows for which narrowing it is worth the further steps."""

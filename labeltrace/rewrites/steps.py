@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from labeltrace.flow import Average, Join, Labels, Single, Step
 from labeltrace.layout import Arrangement
-from labeltrace.tracing import Field
+from labeltrace.tracing.walk import Field
 
 Steps = Mapping[Field, Step]
 """Label steps by the field that each computes, producers first."""

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labeltrace.ablation import Ablation
 from labeltrace.aligned import AlignedModule, align
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import Mix
 from labeltrace.mixing.mixer import Mixer
+from labeltrace.tracing.ablation import Ablation
 from labeltrace.training.failures import TrainingError
 from labeltrace.training.recipe import Alignment
 

@@ -20,7 +20,7 @@ from labeltrace.errors import LabelTraceError
 from labeltrace.generate import generate
 from labeltrace.models_zoo import load
 from labeltrace.rule_api.registry import current
-from labeltrace.tracing import trace_graph
+from labeltrace.tracing.walk import trace_graph
 from labeltrace.zoo_sweep.records import Check, Task
 
 BATCHES = (2, 3)

@@ -16,7 +16,7 @@ from torch import Tensor
 import labeltrace
 from labeltrace.capture.node_info import operator_names
 from labeltrace.rules import BUILT_IN
-from labeltrace.tracing import Trace
+from labeltrace.tracing.walk import Trace
 from tests.architectures import Code
 
 Truth = Callable[["RuleCase"], Sequence[Tensor | None]]

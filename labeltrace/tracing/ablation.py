@@ -18,7 +18,7 @@ from labeltrace.flow import (
     Step,
 )
 from labeltrace.layout import Arrangement
-from labeltrace.tracing import Field, Trace
+from labeltrace.tracing.walk import Field, Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from labeltrace.capture.node_info import is_getitem, location, tensors_of, writt
 from labeltrace.errors import LabelTraceError, LayoutError, UnknownOperatorError
 from labeltrace.layout import shape_text
 from labeltrace.rule_api.call import Shape
-from labeltrace.stubs import UnknownCall, rule_stubs
+from labeltrace.tracing.rule_stubs import UnknownCall, rule_stubs
 
 SHOWN = 8
 """How many calls of one operator are listed; the rest are counted."""

@@ -27,9 +27,7 @@ from labeltrace.capture.node_info import (
     storage_of,
     written_node,
 )
-from labeltrace.checking import check_flows
 from labeltrace.errors import LayoutError
-from labeltrace.explaining import flow_graph, node_table
 from labeltrace.flow import (
     Average,
     Carry,
@@ -46,13 +44,15 @@ from labeltrace.flow import (
     changed_factors,
 )
 from labeltrace.layout import Layout, has_positions, image, kinds, shape_text, simplify
-from labeltrace.node import TracedNode
-from labeltrace.problems import Problem, Steps, Unknown, problems_error
-from labeltrace.regions import Region, find_regions
 from labeltrace.rule_api.call import Call, Rule, Shape
 from labeltrace.rule_api.registry import Registry, rule_name
-from labeltrace.stubs import UnknownCall
-from labeltrace.unplaced import added_to_weights
+from labeltrace.tracing.flow_checks import check_flows
+from labeltrace.tracing.problems import Problem, Steps, Unknown, problems_error
+from labeltrace.tracing.regions import Region, find_regions
+from labeltrace.tracing.rule_stubs import UnknownCall
+from labeltrace.tracing.summaries import flow_graph, node_table
+from labeltrace.tracing.traced_node import TracedNode
+from labeltrace.tracing.unknown_positions import added_to_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Trace:
 
     @cached_property
     def graph(self) -> networkx.DiGraph:
-        """The label flow; see :func:`labeltrace.explaining.flow_graph`."""
+        """The label flow; see :func:`labeltrace.tracing.summaries.flow_graph`."""
         return flow_graph(self.nodes)
 
     def fields_of(self, node: str) -> tuple[Field, ...]:
@@ -184,7 +184,7 @@ class _Poisoned:
 class _Unplaced:
     """Stands for outputs whose positions cannot be followed, and why that is.
 
-    See :mod:`labeltrace.unplaced`.
+    See :mod:`labeltrace.tracing.unknown_positions`.
     """
 
     problems: tuple[Problem, ...]

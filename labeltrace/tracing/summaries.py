@@ -8,7 +8,7 @@ import networkx
 from rich.table import Table
 
 from labeltrace.flow import Operation
-from labeltrace.node import TracedNode
+from labeltrace.tracing.traced_node import TracedNode
 
 COLOURS = {
     Operation.SPATIAL_MIXING: "magenta",
