@@ -36,7 +36,7 @@ from turns import CLOCKS
 
 import labeltrace
 from labeltrace.capture.export import capture
-from labeltrace.generate import generate
+from labeltrace.codegen.generate import generate
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.walk import trace_graph
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from labeltrace.capture.export import Capture, capture, first_tensor, live_state
+from labeltrace.codegen.generate import Generated, generate
+from labeltrace.codegen.restore_modes import modes_kept
 from labeltrace.errors import LabelError
-from labeltrace.generate import Generated, generate
-from labeltrace.modes import modes_kept
 from labeltrace.rule_api.registry import Registry
 from labeltrace.settings import call_settings, settings_of
 from labeltrace.tracing.ablation import Ablation, ablated

@@ -12,8 +12,8 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from labeltrace.capture.export import Capture, live_state
-from labeltrace.generate import generate
-from labeltrace.modes import modes_kept
+from labeltrace.codegen.generate import generate
+from labeltrace.codegen.restore_modes import modes_kept
 from labeltrace.tracing.walk import Trace
 
 

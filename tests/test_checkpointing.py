@@ -26,8 +26,8 @@ from torch.utils.checkpoint import (
 
 import labeltrace
 from labeltrace.capture.checkpoint_tags import checkpoints_tagged
-from labeltrace.checkpoint_regions import CheckpointedRegion
-from labeltrace.generate import generate
+from labeltrace.codegen.checkpointing import CheckpointedRegion
+from labeltrace.codegen.generate import generate
 
 IMAGES = torch.rand(5, 3, 28, 28, generator=torch.Generator().manual_seed(1))
 LABELS = torch.rand(5, 2, 28, 28, generator=torch.Generator().manual_seed(2)).softmax(1)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
 from labeltrace.capture.export import export
+from labeltrace.codegen.instructions import instruction
 from labeltrace.flow import Flow, Labels, Operand, Operation, Step
-from labeltrace.instructions import instruction
 from labeltrace.layout import (
     Arrangement,
     Factor,

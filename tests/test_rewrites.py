@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace.generate import Generated, generate
+from labeltrace.codegen.generate import Generated, generate
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.relayouts import composed
 from labeltrace.tracing.walk import Trace
@@ -49,7 +49,7 @@ def check(trace: Trace, model: nn.Module, images: Tensor, given: Tensor) -> str:
     Returns the lean program.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("labeltrace.generate.run_early", lambda *_: None)
+        patch.setattr("labeltrace.codegen.generate.run_early", lambda *_: None)
         plain = generate(trace, as_traced)
     lean = generate(trace)
     expected, found = (

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 import labeltrace
-from labeltrace.generate import generate
-from labeltrace.scheduling import run_early
+from labeltrace.codegen.generate import generate
+from labeltrace.codegen.scheduling import run_early
 
 TWICE, TWICE_IN_PLACE = torch.ops.aten.mul.Tensor, torch.ops.aten.mul_.Tensor
 

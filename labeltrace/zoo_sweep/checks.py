@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_flatten
 
 import labeltrace
 from labeltrace.capture.export import capture
+from labeltrace.codegen.generate import generate
 from labeltrace.errors import LabelTraceError
-from labeltrace.generate import generate
 from labeltrace.models_zoo import load
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.walk import trace_graph

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from labeltrace.capture.checkpoint_tags import Settings, checkpoint_tag
 from labeltrace.capture.inline_subgraphs import MODE_SWITCHES
-from labeltrace.modes import modes_kept
+from labeltrace.codegen.restore_modes import modes_kept
 
 
 class CheckpointedRegion(nn.Module):

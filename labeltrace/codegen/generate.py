@@ -11,10 +11,11 @@ from torch.fx import Graph, GraphModule, Node
 
 from labeltrace import label_ops
 from labeltrace.capture.node_info import location
-from labeltrace.checkpoint_regions import with_checkpoints
+from labeltrace.codegen.checkpointing import with_checkpoints
+from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
+from labeltrace.codegen.scheduling import run_early
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Attend, Labels, Operand, Step
-from labeltrace.instructions import Instruction, Prior, instruction, reads_prior
 from labeltrace.layout import (
     BATCH,
     Arrangement,
@@ -30,7 +31,6 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.rewrites import Rows, lean, needed_fields
-from labeltrace.scheduling import run_early
 from labeltrace.tracing.walk import Field, Replay, Trace, Value
 
 LABELS_INPUT = "labels"
