@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from labeltrace.capture.export import capture, checked_channel_dim, first_tensor
-from labeltrace.compiling import traced_graph
-from labeltrace.label_checks import check_label_image
-from labeltrace.label_graphs import LabelGraphs
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry, current
+from labeltrace.runtime.graph_cache import LabelGraphs
+from labeltrace.runtime.label_checks import check_label_image
+from labeltrace.runtime.torch_compile import traced_graph
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.walk import Trace, trace_graph
 

@@ -14,12 +14,12 @@ from torch.fx import GraphModule, Interpreter, Node
 from labeltrace.aligned import AlignedModule
 from labeltrace.capture.export import capture, live_state
 from labeltrace.errors import LabelError
-from labeltrace.label_checks import check_label_image
 from labeltrace.layout import BATCH, Layout
 from labeltrace.place import Place, observed, places, places_named, tokens
 from labeltrace.program import LabelProgram, evaluating, without_gradient
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
+from labeltrace.runtime.label_checks import check_label_image
 from labeltrace.token_grid import TokenGrid, coordinates, grid_from, standing
 from labeltrace.tracing.walk import Field, Trace, trace_graph
 

@@ -146,7 +146,7 @@ def test_each_image_has_its_labels_alone(family: Family, monkeypatch: pytest.Mon
     aligned = fresh(family, training=False)
     for size in (2, 1):
         aligned(images[:size], label_image[:size])
-    monkeypatch.setattr("labeltrace.label_graphs.capture", _captured_again)
+    monkeypatch.setattr("labeltrace.runtime.graph_cache.capture", _captured_again)
     alone = torch.cat([aligned(images[[i]], label_image[[i]])[1] for i in range(5)])
     for chosen in ([1, 0], [0, 1, 2, 3, 4], [4, 2, 0, 1, 3]):
         outputs, labels = aligned(images[chosen], label_image[chosen])

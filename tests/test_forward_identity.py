@@ -153,7 +153,7 @@ def unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def test_without_labels_it_is_the_plain_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labeltrace.label_graphs.capture", None)  # whoever calls it fails
+    monkeypatch.setattr("labeltrace.runtime.graph_cache.capture", None)  # whoever calls it fails
     plain, model = Tiny(), Tiny()
     aligned = labeltrace.align(model)
     assert aligned.module is model

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_map
 
 from labeltrace.capture.export import first_tensor
 from labeltrace.errors import CaptureError
-from labeltrace.label_graphs import LIVING_GRAPHS, LabelGraph, LabelGraphs
-from labeltrace.settings import PLAIN
+from labeltrace.runtime.cache_key import PLAIN
+from labeltrace.runtime.graph_cache import LIVING_GRAPHS, LabelGraph, LabelGraphs
 
 
 class Example(NamedTuple):
@@ -64,7 +64,7 @@ def _known(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _guard_settings(graphs: LabelGraphs) -> None:
-    """Compare what :func:`labeltrace.settings.settings_of` reads with what it is at present."""
+    """Compare what :func:`labeltrace.runtime.cache_key.settings_of` reads with what it is at present."""
     present = _present_settings(id(graphs))
     for module, known in zip(graphs.model.modules(), present, strict=True):
         identity, hooks, attributes = known

@@ -16,7 +16,7 @@ from labeltrace.codegen.generate import Generated, generate
 from labeltrace.codegen.restore_modes import modes_kept
 from labeltrace.errors import LabelError
 from labeltrace.rule_api.registry import Registry
-from labeltrace.settings import call_settings, settings_of
+from labeltrace.runtime.cache_key import call_settings, settings_of
 from labeltrace.tracing.ablation import Ablation, ablated
 from labeltrace.tracing.walk import Trace, trace_graph
 

@@ -1,0 +1,1 @@
+"""Which generated program serves a call, and running it."""
