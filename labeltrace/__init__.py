@@ -16,6 +16,8 @@ from labeltrace.errors import (
     LayoutError,
     UnknownOperatorError,
 )
+from labeltrace.inspection.observer import Observer, labels_at
+from labeltrace.inspection.places import places
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import (
     BlockMix,
@@ -27,8 +29,6 @@ from labeltrace.mixing import (
     PatchMix,
     provenance_of,
 )
-from labeltrace.observing import Observer, labels_at
-from labeltrace.place import places
 from labeltrace.rule_api.registry import rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
 from labeltrace.tracing.ablation import Ablation

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labeltrace import Ablation, LabelError, align, labels_at
-from labeltrace.place import observed
+from labeltrace.inspection.places import observed
 from labeltrace.tracing.ablation import ablated
 from tests.small_models import (
     SIZE,

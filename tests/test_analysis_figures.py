@@ -25,9 +25,9 @@ from labeltrace.figures import (
     provenance_figure,
     ratio_figure,
 )
+from labeltrace.inspection.places import Place
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.layout import image
-from labeltrace.place import Place
-from labeltrace.token_grid import TokenGrid
 from labeltrace.tracing.walk import Field
 
 generator = torch.Generator().manual_seed(19)

@@ -10,8 +10,8 @@ from torch.nn import functional
 import labeltrace
 from labeltrace import LabelError, LayoutError, Observer, labels_at, layout
 from labeltrace.flow import Average, Single
-from labeltrace.place import field_layout
-from labeltrace.rerooting import rerooted
+from labeltrace.inspection.places import field_layout
+from labeltrace.inspection.single_steps import rerooted
 from labeltrace.tracing.ablation import layers_of
 from tests.small_models import SIZE, attention_maps, observed_model, small_swin, small_vit
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from labeltrace import cli, labels_at
 from labeltrace.flow import Operation
-from labeltrace.observing import Observer
+from labeltrace.inspection.observer import Observer
 from labeltrace.report import ReportError, page, writable
 from labeltrace.report.gathering import MANY, SMALLEST_SIDE, _side
 from tests.small_models import (

@@ -12,8 +12,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from labeltrace.analysis.similarity import layers_or_all, similarity_ratios
 from labeltrace.errors import LabelError
 from labeltrace.flow import Operation, Single
-from labeltrace.observing import Observer, observer_of
-from labeltrace.rerooting import rerooted, source_place, source_sizes
+from labeltrace.inspection.observer import Observer, observer_of
+from labeltrace.inspection.single_steps import rerooted, source_place, source_sizes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -49,7 +49,7 @@ def ratio_curves(
     """The mixing ratio of a token after each layer, by four methods: Figure 4.
 
     Args:
-        model: the model, or an :class:`~labeltrace.observing.Observer` of it.
+        model: the model, or an :class:`~labeltrace.inspection.observer.Observer` of it.
         mixed: (B, C, H, W), mixed images.
         labels: (B, 2, H, W), their label image: the shares of first and second images.
         first: (B, C, H, W), the first image of each.

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from labeltrace.analysis.chunks import chunks, joined, one_hot_image
 from labeltrace.analysis.progress import tracked
 from labeltrace.errors import LabelError
-from labeltrace.observing import Observer, observer_of
-from labeltrace.place import OUTPUT, Place, observed
-from labeltrace.token_grid import TokenGrid
+from labeltrace.inspection.observer import Observer, observer_of
+from labeltrace.inspection.places import OUTPUT, Place, observed
+from labeltrace.inspection.token_grid import TokenGrid
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,12 +64,12 @@ def provenance(
     chunks.CHUNK_BYTES`, so that memory does not grow with their number.
 
     Args:
-        model: the model, or an :class:`~labeltrace.observing.Observer` of it.
+        model: the model, or an :class:`~labeltrace.inspection.observer.Observer` of it.
         images: (B, C, H, W).
         grid: rows and columns of cells; pixels go to the cell in which their upper left corner
             lies.
         at: nodes, modules' paths, patterns of paths or ``"output"``; see
-            :func:`labeltrace.place.places_named`.
+            :func:`labeltrace.inspection.places.places_named`.
 
     Returns:
         By name, in the order of ``at``.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from labeltrace.analysis.input_cells import cell_of, provenance
 from labeltrace.analysis.progress import tracked
 from labeltrace.errors import LabelError
-from labeltrace.program import evaluating
+from labeltrace.inspection.label_program import evaluating
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labeltrace.errors import LabelError
-from labeltrace.observing import Observer, observer_of
+from labeltrace.inspection.observer import Observer, observer_of
 from labeltrace.tracing.ablation import layers_of
 
 BLOCK_BYTES = 64 * 2**20
@@ -54,7 +54,7 @@ def similarity_ratios(
     """:func:`similarity_ratio` after each layer of a model, Figure 6.
 
     Args:
-        model: the model, or an :class:`~labeltrace.observing.Observer` of it.
+        model: the model, or an :class:`~labeltrace.inspection.observer.Observer` of it.
         mixed: (B, C, H, W), mixed images.
         first: (B, C, H, W), the first image of each.
         second: (B, C, H, W), the second.

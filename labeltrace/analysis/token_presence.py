@@ -15,10 +15,10 @@ from labeltrace.analysis.progress import tracked
 from labeltrace.capture.node_info import lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import Operation, Single
-from labeltrace.observing import Observer, observer_of
-from labeltrace.place import Place, step_places
-from labeltrace.rerooting import rerooted, source_place, source_sizes
-from labeltrace.token_grid import TokenGrid
+from labeltrace.inspection.observer import Observer, observer_of
+from labeltrace.inspection.places import Place, step_places
+from labeltrace.inspection.single_steps import rerooted, source_place, source_sizes
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.tracing.walk import Field
 
 
@@ -59,7 +59,7 @@ def presence(
     that tokens whose windows all lie inside have a presence of 1 (eq. 3).
 
     Args:
-        model: the model, or an :class:`~labeltrace.observing.Observer` of it.
+        model: the model, or an :class:`~labeltrace.inspection.observer.Observer` of it.
         images: (B, C, H, W).
         modules: paths or patterns of the modules to look at (``"blocks.*"``); None for all.
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import labeltrace
 from labeltrace.demo import mix
+from labeltrace.inspection.observer import Observer
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.model_loading import LoadedModel
-from labeltrace.observing import Observer
 from labeltrace.photographs import Photograph, normalise
 from labeltrace.report.content import Layer, Picture, Report, Sources
 from labeltrace.report.folding import folding_of
@@ -22,7 +23,6 @@ from labeltrace.report.origins import origins
 from labeltrace.report.pictures import address, picture
 from labeltrace.report.reaches import moving_steps, reaches
 from labeltrace.report.words import OPERATIONS
-from labeltrace.token_grid import TokenGrid
 
 Key = TypeVar("Key")
 

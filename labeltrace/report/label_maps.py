@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from labeltrace.errors import LayoutError
-from labeltrace.observing import NodeLabels, Observer
-from labeltrace.place import Place, tokens
+from labeltrace.inspection.observer import NodeLabels, Observer
+from labeltrace.inspection.places import Place, tokens
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.content import LabelMap
 from labeltrace.report.packing import in_levels, packed
-from labeltrace.token_grid import TokenGrid
 from labeltrace.tracing.walk import Field
 
 MAP_BYTES = 2 * 2**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from labeltrace.place import Place
+from labeltrace.inspection.places import Place
 from labeltrace.report.folding import Folding
 from labeltrace.tracing.ablation import moves_labels
 from labeltrace.tracing.traced_node import TracedNode

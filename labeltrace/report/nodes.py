@@ -10,8 +10,8 @@ import torch.fx
 
 from labeltrace.capture.node_info import operator_names
 from labeltrace.flow import Operation
+from labeltrace.inspection.places import Place
 from labeltrace.layout import Layout
-from labeltrace.place import Place
 from labeltrace.report.content import Node
 from labeltrace.report.folding import Folding
 from labeltrace.report.words import INPUT, SAME, step_in_words

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from labeltrace.analysis.chunks import chunks, joined, one_hot_image
 from labeltrace.analysis.input_cells import cell_of
-from labeltrace.observing import Observer
-from labeltrace.place import Place, observed
+from labeltrace.inspection.observer import Observer
+from labeltrace.inspection.places import Place, observed
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.content import Sources
 from labeltrace.report.sampling import Sample
-from labeltrace.token_grid import TokenGrid
 
 
 def origins(

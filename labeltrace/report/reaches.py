@@ -12,14 +12,14 @@ from torch import Tensor
 from labeltrace.analysis.chunks import chunks, one_hot_image
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Single
-from labeltrace.observing import Observer
-from labeltrace.place import Place, step_places, tokens
+from labeltrace.inspection.observer import Observer
+from labeltrace.inspection.places import Place, step_places, tokens
+from labeltrace.inspection.single_steps import rerooted, source_place, source_sizes
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.content import Reach
 from labeltrace.report.label_maps import within
 from labeltrace.report.packing import packed
 from labeltrace.report.sampling import Sample
-from labeltrace.rerooting import rerooted, source_place, source_sizes
-from labeltrace.token_grid import TokenGrid
 from labeltrace.tracing.ablation import moves_labels
 from labeltrace.tracing.walk import Field, Trace
 

@@ -8,10 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.content import Sources
 from labeltrace.report.label_maps import others_of
 from labeltrace.report.packing import in_levels, packed
-from labeltrace.token_grid import TokenGrid
 
 DIGITS = 5  # of shares: a cell among ten thousand still counts
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Labels, Single
-from labeltrace.place import Place, field_layout, observed, step_places
+from labeltrace.inspection.places import Place, field_layout, observed, step_places
 from labeltrace.tracing.walk import Field, Trace
 
 

@@ -14,13 +14,13 @@ from torch.fx import GraphModule, Interpreter, Node
 from labeltrace.aligned import AlignedModule
 from labeltrace.capture.export import capture, live_state
 from labeltrace.errors import LabelError
+from labeltrace.inspection.label_program import LabelProgram, evaluating, without_gradient
+from labeltrace.inspection.places import Place, observed, places, places_named, tokens
+from labeltrace.inspection.token_grid import TokenGrid, coordinates, grid_from, standing
 from labeltrace.layout import BATCH, Layout
-from labeltrace.place import Place, observed, places, places_named, tokens
-from labeltrace.program import LabelProgram, evaluating, without_gradient
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
-from labeltrace.token_grid import TokenGrid, coordinates, grid_from, standing
 from labeltrace.tracing.walk import Field, Trace, trace_graph
 
 
@@ -88,7 +88,7 @@ class Observer:
         return places(self.trace)
 
     def named(self, names: Iterable[str]) -> dict[str, Place]:
-        """The places that names stand for; see :func:`labeltrace.place.places_named`."""
+        """The places that names stand for; see :func:`labeltrace.inspection.places.places_named`."""
         return places_named(self.trace, names)
 
     def labels(
@@ -183,7 +183,7 @@ def labels_at(
         images: (B, C, H, W).
         labels: a label image (B, K, H, W) or (B, K, 1, 1).
         names: nodes, modules' paths, patterns of paths or ``"output"``; see
-            :func:`labeltrace.place.places_named`.
+            :func:`labeltrace.inspection.places.places_named`.
 
     Returns:
         The labels by name, in the order of the names; for a pattern, by the modules' paths.

@@ -1,0 +1,1 @@
+"""Labels and activations at any node, and where in the image they lie."""
