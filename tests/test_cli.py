@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 import labeltrace
-from labeltrace import cli, model_loading
+from labeltrace import model_loading
+from labeltrace.cli.app import app
 from labeltrace.demo import DemoModel, label_grid, label_maps, mix, run_demo
 from labeltrace.errors import LayoutError
 from labeltrace.model_loading import LoadedModel, WeightsUnavailableError, load_model
@@ -90,7 +91,7 @@ def needing_arguments(depth: int) -> nn.Module:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "200"})
+    return CliRunner().invoke(app.app, list(arguments), env={"COLUMNS": "200"})
 
 
 def explain_json(name: str, *options: str) -> Any:
@@ -416,7 +417,7 @@ def test_tiny_models_of_timm_blend_labels() -> None:
 
 def demo_with_still_models(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     with_still = functools.partial(run_demo, models=MODELS, load=load_still)
-    monkeypatch.setattr(cli, "run_demo", with_still)
+    monkeypatch.setattr(app, "run_demo", with_still)
     return run("demo", *arguments)
 
 

@@ -14,7 +14,7 @@ import typer
 
 import labeltrace
 from labeltrace import plugins
-from labeltrace.cli import app
+from labeltrace.cli.app import app
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 PACKAGES = ("analysis", "figures", "mixing", "models_zoo", "training")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from labeltrace import cli, labels_at
+from labeltrace import labels_at
+from labeltrace.cli.app import app
 from labeltrace.flow import Operation
 from labeltrace.inspection.observer import Observer
 from labeltrace.report import ReportError, page, writable
@@ -218,7 +219,7 @@ def test_what_cannot_be_done_is_said_and_leaves_no_file(
     arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cli.app, ["report", *arguments])
+    result = CliRunner().invoke(app.app, ["report", *arguments])
     assert result.exit_code != 0 and words in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
 
@@ -227,7 +228,7 @@ def test_the_command_writes_a_page_for_images_that_are_not_square(tmp_path: Path
     target = tmp_path / "report.html"
     name = "tests.small_reports:maxima_of_tokens"
     result = CliRunner().invoke(
-        cli.app, ["report", name, "--image-size", "20x28", "-o", str(target)]
+        app.app, ["report", name, "--image-size", "20x28", "-o", str(target)]
     )
     assert result.exit_code == 0, result.output
     assert str(target) in result.output and "MB" in result.output

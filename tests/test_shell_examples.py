@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from labeltrace.cli import app
+from labeltrace.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_flatten
 from torchvision.transforms.functional import pil_to_tensor
 from typer.testing import CliRunner, Result
 
-from labeltrace import AlignedModule, cli
+from labeltrace import AlignedModule
+from labeltrace.cli.app import app
 from labeltrace.mixing import CutMix, MixUp
 from labeltrace.training import PRESETS, MixingSettings, Recipe, TrainingError, changed, train
 from labeltrace.training import images as image_files
@@ -91,7 +92,7 @@ def check_alike(found: Any, expected: Any, **tolerances: float) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, ["train", "--quiet", *arguments])
+    return CliRunner().invoke(app.app, ["train", "--quiet", *arguments])
 
 
 # What a run learns. -------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 import labeltrace
-from labeltrace import AlignedModule, cli, models_zoo, zoo_commands
+from labeltrace import AlignedModule, models_zoo
+from labeltrace.cli.app import app, zoo
 from labeltrace.models_zoo import Family
 from labeltrace.rule_api.registry import current
 from labeltrace.zoo_sweep import checks, coverage, expected, records, workers
@@ -207,7 +208,7 @@ def test_only_what_passed_on_the_same_libraries_is_kept() -> None:
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Stands for the workers, so that commands take no time."""
     stand_in = Runs()
-    monkeypatch.setattr(zoo_commands.workers, "run", stand_in)
+    monkeypatch.setattr(zoo.workers, "run", stand_in)
     return stand_in
 
 
@@ -250,7 +251,7 @@ def finished(
 
 def sweep(folder: Path, *options: str) -> Result:
     files = ["--results", str(folder / "results.jsonl"), "--page", str(folder / "page.md")]
-    return CliRunner().invoke(cli.app, ["zoo", "sweep", *files, *options])
+    return CliRunner().invoke(app.app, ["zoo", "sweep", *files, *options])
 
 
 TWO = ("--family", "vgg", "--family", "volo", "--all", "--numeric", "--record")
@@ -261,7 +262,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that `--record` writes, in the place of the package's own."""
     file = tmp_path / "measured.json"
     file.write_text('{"versions": {}, "members": {}}')
-    monkeypatch.setattr(zoo_commands, "MEASURED_FILE", file)
+    monkeypatch.setattr(zoo, "MEASURED_FILE", file)
     return file
 
 
@@ -325,7 +326,7 @@ def test_unknown_family_is_an_error(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_families_are_listed() -> None:
-    result = CliRunner().invoke(cli.app, ["zoo", "families"])
+    result = CliRunner().invoke(app.app, ["zoo", "families"])
     assert result.exit_code == 0
     assert all(family.name[:9] in result.stdout for family in models_zoo.families())
 

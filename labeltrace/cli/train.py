@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.console import Console
 
-from labeltrace.command_errors import errors_told
+from labeltrace.cli.errors import errors_told
 from labeltrace.mixing.pairing import Mode, Partner
 from labeltrace.training import PRESETS, Recipe, changed, train
 from labeltrace.training.recipe import Alignment, Precision, Schedule, Strategy

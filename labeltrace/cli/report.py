@@ -14,7 +14,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from labeltrace.command_errors import errors_told, import_from_here
+from labeltrace.cli.errors import errors_told, import_from_here
 from labeltrace.model_loading import load_or_random
 from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.report import gather, page, writable

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from labeltrace import models_zoo
-from labeltrace.command_errors import errors_told
+from labeltrace.cli.errors import errors_told
 from labeltrace.models_zoo.family import MEASURED_FILE
 from labeltrace.progress_bars import counting_bar
 from labeltrace.zoo_sweep import coverage, expected, records, workers

@@ -17,16 +17,16 @@ from rich.table import Table
 
 import labeltrace
 from labeltrace.aligned import trace
-from labeltrace.command_errors import errors_told, import_from_here
+from labeltrace.cli.errors import errors_told, import_from_here
+from labeltrace.cli.report import report_command
+from labeltrace.cli.train import train_command
+from labeltrace.cli.zoo import app as zoo
 from labeltrace.demo import run_demo
 from labeltrace.model_loading import load_model
 from labeltrace.photographs import read_photograph, sample_photographs
-from labeltrace.report_command import report_command
 from labeltrace.tracing.summaries import node_table
 from labeltrace.tracing.traced_node import TracedNode
 from labeltrace.tracing.walk import Trace
-from labeltrace.train_commands import train_command
-from labeltrace.zoo_commands import app as zoo
 
 WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
 FIGURE_NAME = "label_maps.png"
