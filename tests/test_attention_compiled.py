@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from labeltrace import label_ops
-from labeltrace.fused_attention import compiled, wide_call
+from labeltrace.fused_attention import flash_with_labels, joint_operator
 from tests.test_attention_within import NOTATION, ON_X86, Inputs, compare, inputs_of
 
 
@@ -29,7 +29,7 @@ def _forget() -> Iterator[None]:
 def calls() -> Iterator[list[str]]:
     """Which ways compiled code takes while it runs: labels within the model's call, or apart."""
     taken: list[str] = []
-    mixed_within, attend = compiled.mixed_within, compiled.attend
+    mixed_within, attend = joint_operator.mixed_within, joint_operator.attend
 
     def within_call(*args: Any) -> Any:
         found = mixed_within(*args)
@@ -41,8 +41,8 @@ def calls() -> Iterator[list[str]]:
         return attend(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "mixed_within", within_call)
-        patch.setattr(compiled, "attend", apart)
+        patch.setattr(joint_operator, "mixed_within", within_call)
+        patch.setattr(joint_operator, "attend", apart)
         yield taken
 
 
@@ -89,13 +89,13 @@ def test_what_the_call_cannot_do_is_found_out_when_the_code_runs() -> None:
 )
 def test_few_tokens_many_columns_and_wider_values_are_computed_apart(inputs: Inputs) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "attention_and_labels", None)
+        patch.setattr(joint_operator, "attention_and_labels", None)
         check(inputs)
 
 
 def test_another_kernel_is_kept() -> None:
     with sdpa_kernel(SDPBackend.MATH), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "attention_and_labels", None)
+        patch.setattr(joint_operator, "attention_and_labels", None)
         check(inputs_of())
 
 
@@ -115,8 +115,8 @@ def test_transforms_of_functions_see_the_plain_call(backend: str) -> None:
 @pytest.mark.parametrize("inputs", [inputs_of(37, 71), inputs_of(sources=17)])
 def test_the_operator_keeps_the_contract_of_operators(inputs: Inputs) -> None:
     labels, *tensors = inputs
-    torch.library.opcheck(compiled.attention_and_labels, (*tensors, labels, 0.37))
+    torch.library.opcheck(joint_operator.attention_and_labels, (*tensors, labels, 0.37))
     with torch.no_grad():
-        output, normalisers, _ = compiled.attention_and_labels(*tensors, labels, 0.37)
-        plain = wide_call.plain_flash_call(*tensors, 0.37)
+        output, normalisers, _ = joint_operator.attention_and_labels(*tensors, labels, 0.37)
+        plain = flash_with_labels.plain_flash_call(*tensors, 0.37)
     assert torch.equal(output, plain[0]) and torch.equal(normalisers, plain[1])

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import labeltrace
 from labeltrace import label_ops
-from labeltrace.fused_attention import trials, wide_call, within
+from labeltrace.fused_attention import bitwise_check, flash_with_labels, joint_eager
 from labeltrace.label_ops import attention
 from tests.architectures import Code
 
@@ -60,14 +60,14 @@ def dense(labels: Tensor, query: Tensor, key: Tensor, scale: float | None = None
 def counted() -> Iterator[list[int]]:
     """How many columns of labels each call of the wide kernel had, random trials left out."""
     columns: list[int] = []
-    apply = within._AttentionWithLabels.apply
+    apply = joint_eager._AttentionWithLabels.apply
 
     def counting(*args: Any) -> Any:
         columns.append(args[3].shape[-1])
         return apply(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(within._AttentionWithLabels, "apply", counting)
+        patch.setattr(joint_eager._AttentionWithLabels, "apply", counting)
         yield columns
 
 
@@ -126,7 +126,7 @@ def test_output_and_gradients_stay_what_they_are(
     inputs = inputs_of(queries, keys, size, sources, (*order, 3))
     let_last_key_prevail(inputs)
     before = torch.get_num_threads()
-    trials._tried.cache_clear()
+    bitwise_check._tried.cache_clear()
     torch.set_num_threads(threads)
     try:
         check(inputs, scale)
@@ -151,8 +151,8 @@ def test_a_key_that_is_left_over_is_computed_within_where_its_score_stays() -> N
     inputs = inputs_of(513, 513, 64)
     let_last_key_prevail(inputs)
     labels, *tensors = (tensor.detach() for tensor in inputs)
-    plain, _ = wide_call.plain_flash_call(*tensors)
-    found, *_ = wide_call.wide_flash_call(*tensors, labels, None, plain.stride())
+    plain, _ = flash_with_labels.plain_flash_call(*tensors)
+    found, *_ = flash_with_labels.wide_flash_call(*tensors, labels, None, plain.stride())
     assert check(inputs) == ([2] if torch.equal(found, plain) else [])
 
 
@@ -172,16 +172,16 @@ def test_many_columns_few_tokens_and_odd_memory_are_computed_apart(inputs: Input
 
 def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried on random numbers decides."""
-    trials._tried.cache_clear()
-    run = trials.wide_flash_call
+    bitwise_check._tried.cache_clear()
+    run = bitwise_check.wide_flash_call
 
     def otherwise(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
         output, normalisers, mixed = run(*args, **kwargs)
         return output.nextafter(output + 1), normalisers, mixed
 
-    monkeypatch.setattr(trials, "wide_flash_call", otherwise)
+    monkeypatch.setattr(bitwise_check, "wide_flash_call", otherwise)
     assert check(inputs_of()) == []
-    trials._tried.cache_clear()
+    bitwise_check._tried.cache_clear()
 
 
 @ON_X86
@@ -189,8 +189,8 @@ def test_a_query_that_is_left_over_has_the_plain_calls_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever the call with further columns makes of it; a trial could not tell."""
-    trials._tried.cache_clear()
-    kernel = wide_call._kernel
+    bitwise_check._tried.cache_clear()
+    kernel = flash_with_labels._kernel
 
     def otherwise(query: Tensor, *others: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
         output, normalisers = kernel(query, *others, scale=scale)
@@ -199,16 +199,18 @@ def test_a_query_that_is_left_over_has_the_plain_calls_numbers(
             normalisers[:, :, -1] += 1
         return output, normalisers
 
-    monkeypatch.setattr(wide_call, "_kernel", otherwise)
+    monkeypatch.setattr(flash_with_labels, "_kernel", otherwise)
     assert check(inputs_of(65, 71, 64)) == [2]
     assert check(inputs_of(66, 71, 64)) == []
-    trials._tried.cache_clear()
+    bitwise_check._tried.cache_clear()
 
 
 def test_a_key_that_is_left_over_prevails_in_some_trials() -> None:
     """Its single score would hardly tell among 512 others."""
-    layouts = [trials._Strided((1, 2, tokens, 64), (0, 64, 128, 1), 0, 0) for tokens in (37, 513)]
-    found = trials._trials((layouts[0], layouts[1], layouts[1]), torch.Generator())
+    layouts = [
+        bitwise_check._Strided((1, 2, tokens, 64), (0, 64, 128, 1), 0, 0) for tokens in (37, 513)
+    ]
+    found = bitwise_check._trials((layouts[0], layouts[1], layouts[1]), torch.Generator())
     scales = [value[:, :, -1].std() / value[:, :, :-1].std() for _, _, value in found]
     assert sum(scale > 1000 for scale in scales) == 32  # of two heads each
     assert sum(scale < 2 for scale in scales) == 28
@@ -248,9 +250,11 @@ def test_what_lies_behind_the_keys_changes_nothing(value: float, last: bool) -> 
     memory = torch.randn(5, 37, 2, 3, 32, generator=torch.Generator().manual_seed(0))
     memory[3, 5, 1 if last else 0, 0 if last else 1, 1] = value
     keys, values = memory.requires_grad_().transpose(1, 3).unbind(2)
-    assert wide_call.behind(keys) == 3 * 32
-    assert wide_call.behind(trials._Strided.of(keys, 2).random(torch.Generator())) == 2
-    assert wide_call._beside_anything(keys, 2).data_ptr() == keys.data_ptr()
+    assert flash_with_labels.behind(keys) == 3 * 32
+    assert (
+        flash_with_labels.behind(bitwise_check._Strided.of(keys, 2).random(torch.Generator())) == 2
+    )
+    assert flash_with_labels._beside_anything(keys, 2).data_ptr() == keys.data_ptr()
     assert check((labels, query, keys, values)) == [2]
 
 

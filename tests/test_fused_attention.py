@@ -21,7 +21,7 @@ from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labeltrace import fused_attention, label_ops
-from labeltrace.fused_attention import blocked
+from labeltrace.fused_attention import blockwise
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -130,8 +130,8 @@ def assert_mixes(result: Tensor, case: Case) -> None:
 )
 def test_blocks_give_the_dense_formula(case: Case, block: tuple[int, int]) -> None:
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(blocked, "_SCORES_A_CORE", block[0])
-        patch.setattr(blocked, "_FEWEST_ROWS", block[1])
+        patch.setattr(blockwise, "_SCORES_A_CORE", block[0])
+        patch.setattr(blockwise, "_FEWEST_ROWS", block[1])
         patch.setattr(torch, "get_num_threads", lambda: 1)
         result = fused_attention.attend(*case)
     assert_mixes(result, case)
@@ -142,7 +142,7 @@ def test_blocks_give_the_dense_formula(case: Case, block: tuple[int, int]) -> No
 def test_lost_rows_without_looking(case: Case) -> None:
     """What runs on devices that must not be waited for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocked, "_mixed", blocked._mixed_with_lost_rows)
+        patch.setattr(blockwise, "_mixed", blockwise._mixed_with_lost_rows)
         assert_mixes(fused_attention.attend(*case), case)
 
 
@@ -159,8 +159,8 @@ def test_no_map_is_formed() -> None:
     query, labels = torch.randn(1, 1, 2, 2048, 3), torch.rand(1, 1, 2048, 2)
     with Largest() as largest, pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 1)
-        blocked.attend_in_blocks(query, query, labels, None, True, 1.0)
-    assert 2048 < largest.elements <= blocked._SCORES_A_CORE
+        blockwise.attend_in_blocks(query, query, labels, None, True, 1.0)
+    assert 2048 < largest.elements <= blockwise._SCORES_A_CORE
 
 
 # The kernel: on a GPU, or in Triton's interpreter, which takes bfloat16's bits for integers.

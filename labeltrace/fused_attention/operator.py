@@ -8,7 +8,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from labeltrace.fused_attention.blocked import attend_in_blocks
+from labeltrace.fused_attention.blockwise import attend_in_blocks
 
 _LARGEST_HEAD_SIZE_OF_KERNEL = 256
 

@@ -76,7 +76,7 @@ def attend_within(
     """The model's own attention without a mask, and :func:`attend` for its labels.
 
     Where one call of the model's kernel can compute both, and the output stays what it is bit for
-    bit, the scores are computed once: see :mod:`labeltrace.fused_attention.within`.
+    bit, the scores are computed once: see :mod:`labeltrace.fused_attention.joint_eager`.
 
     Args:
         value: (..., S, E); the other arguments are those of :func:`attend`.

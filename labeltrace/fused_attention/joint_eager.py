@@ -1,6 +1,6 @@
 """Labels that the model's own attention call computes, in eager code.
 
-The model's output must stay what it is bit for bit (:mod:`labeltrace.fused_attention.trials`), and
+The model's output must stay what it is bit for bit (:mod:`labeltrace.fused_attention.bitwise_check`), and
 the backward pass is that of the plain call.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from labeltrace.fused_attention.trials import strides_if_unchanged
-from labeltrace.fused_attention.wide_call import gradients_of_plain_call, wide_flash_call
+from labeltrace.fused_attention.bitwise_check import strides_if_unchanged
+from labeltrace.fused_attention.flash_with_labels import gradients_of_plain_call, wide_flash_call
 
 _PROCESSOR = torch.device("cpu")
 _FLASH = SDPBackend.FLASH_ATTENTION.value

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from labeltrace.fused_attention.wide_call import (
+from labeltrace.fused_attention.flash_with_labels import (
     ALIGNMENT,
     behind,
     extent,

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import _disable_current_modes
 
-from labeltrace.fused_attention.operator import attend
-from labeltrace.fused_attention.wide_call import (
+from labeltrace.fused_attention.flash_with_labels import (
     gradients_of_plain_call,
     plain_flash_call,
     sizes_fit,
 )
-from labeltrace.fused_attention.within import are_of_its_kind, mixed_within
+from labeltrace.fused_attention.joint_eager import are_of_its_kind, mixed_within
+from labeltrace.fused_attention.operator import attend
 
 _LIBRARY = torch.library.Library("labeltrace", "FRAGMENT")
 _LIBRARY.define(
