@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import labeltrace
 from labeltrace.codegen.generate import Generated, generate
 from labeltrace.layout import Arrangement
-from labeltrace.rewrites.relayouts import composed
+from labeltrace.rewrites.fuse_relayouts import composed
 from labeltrace.tracing.walk import Trace
 from tests.architectures import Architecture, Code, architectures
 from tests.families import Family, aligned_family, every_family, example

@@ -26,7 +26,7 @@ from labeltrace.flow import (
     Take,
 )
 from labeltrace.label_ops.notation import parse_axes
-from labeltrace.rewrites.cuts import Cut, rows_of
+from labeltrace.rewrites.index_slice import Cut, rows_of
 from labeltrace.rewrites.notation import read_mixing
 
 CutLabels = Callable[[Labels, Cut], Labels]

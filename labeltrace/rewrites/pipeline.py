@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from labeltrace.rewrites.distributions import leave_distributions
-from labeltrace.rewrites.relayouts import fold_relayouts
-from labeltrace.rewrites.rows import narrow
-from labeltrace.rewrites.within import attend_within
+from labeltrace.rewrites.fuse_relayouts import fold_relayouts
+from labeltrace.rewrites.joint_attention import attend_within
+from labeltrace.rewrites.skip_normalization import leave_distributions
+from labeltrace.rewrites.slice_pushdown import narrow
 from labeltrace.tracing.walk import Trace
 
 

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from labeltrace.capture.node_info import overwritten_memory, schema_arguments, storage_of
 from labeltrace.flow import Mix, Step
-from labeltrace.rewrites.cuts import Rows
+from labeltrace.rewrites.index_slice import Rows
 from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
 from labeltrace.tracing.walk import Field, Replay

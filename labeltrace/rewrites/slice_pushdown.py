@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from labeltrace.flow import Labels, Rearrange, Select, Slice, Step
 from labeltrace.layout import Layout
-from labeltrace.rewrites.cuts import Cut, cut_arrangement, cut_of
-from labeltrace.rewrites.narrowing import narrowed
+from labeltrace.rewrites.index_slice import Cut, cut_arrangement, cut_of
+from labeltrace.rewrites.slice_step import narrowed
 from labeltrace.rewrites.steps import Steps, as_stored, field_of, needed_fields
 from labeltrace.tracing.walk import Field
 
