@@ -199,7 +199,7 @@ def test_label_steps_are_not_run_again() -> None:
     for region in regions:
         whole, again = targets(region.whole), targets(region.again)
         labels = [target for target in whole if target.startswith("labeltrace.")]
-        assert "labeltrace.label_ops.mixing.mix" in labels
+        assert "labeltrace.label_ops.spatial_mixing.mix" in labels
         assert again == [target for target in whole if target not in labels]
 
 

@@ -7,11 +7,9 @@ gradient and computes in float32 also where autocast is on.
 
 from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.attention import attend, attend_within
-from labeltrace.label_ops.averages import adaptive_pool, aggregate, average, fold, pool
-from labeltrace.label_ops.custom import checked
-from labeltrace.label_ops.ends import prior, read_image, write_output
+from labeltrace.label_ops.averaging import adaptive_pool, aggregate, average, fold, pool
+from labeltrace.label_ops.inputs_outputs import prior, read_image, write_output
 from labeltrace.label_ops.maxima import follow_adaptive_pool, follow_extreme, follow_pool
-from labeltrace.label_ops.mixing import mix, mix_linear
 from labeltrace.label_ops.positions import (
     cut,
     flip,
@@ -26,6 +24,8 @@ from labeltrace.label_ops.positions import (
 )
 from labeltrace.label_ops.recurrence import final_states, recur
 from labeltrace.label_ops.resampling import resample
+from labeltrace.label_ops.spatial_mixing import mix, mix_linear
+from labeltrace.label_ops.user_functions import checked
 from labeltrace.label_ops.windows import convolve, convolve_transposed, kernel
 
 __all__ = [
