@@ -305,7 +305,7 @@ def test_mix_with_one_sure_strategy_draws_what_that_strategy_draws():
 def test_a_draw_at_the_very_end_falls_on_a_strategy_that_is_possible(monkeypatch):
     """The probabilities may sum to a little less than one."""
     mixer = Mix([CutMix(), BlockMix(), MixUp()], [0.5, 0.4999999, 0])
-    monkeypatch.setattr("labeltrace.mixing.choice.draw_uniform", lambda _: 1 - 2**-53)
+    monkeypatch.setattr("labeltrace.mixing.random_choice.draw_uniform", lambda _: 1 - 2**-53)
     assert isinstance(mixer.choose(None), BlockMix)
 
 

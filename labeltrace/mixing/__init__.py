@@ -6,12 +6,12 @@ column 1 its partner. Class targets are assembled at the end, by `MixedBatch.sof
 
 from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.blocks import BlockMix
-from labeltrace.mixing.choice import Mix
 from labeltrace.mixing.cutmix import CutMix
+from labeltrace.mixing.mixer_wrapper import provenance_of
 from labeltrace.mixing.mixup import MixUp
 from labeltrace.mixing.patches import PatchMix
+from labeltrace.mixing.random_choice import Mix
 from labeltrace.mixing.targets import MixedTargets
-from labeltrace.mixing.wrapping import provenance_of
 
 __all__ = [
     "BlockMix",

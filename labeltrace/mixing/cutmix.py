@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labeltrace.mixing.drawing import draw_uniform
 from labeltrace.mixing.mixer import BetaMixer
+from labeltrace.mixing.sampling import draw_uniform
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 from labeltrace.errors import LabelError
 from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.checks import check_batch, check_mode
-from labeltrace.mixing.drawing import draw_beta, draw_uniform, host_generator
 from labeltrace.mixing.pairing import Mode, Pairing, Partner, count_draws, draw_pairing
+from labeltrace.mixing.sampling import draw_beta, draw_uniform, host_generator
 
 
 @dataclass(frozen=True, kw_only=True)

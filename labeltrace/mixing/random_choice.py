@@ -11,8 +11,8 @@ from torch import Tensor
 
 from labeltrace.errors import LabelError
 from labeltrace.mixing.batch import MixedBatch
-from labeltrace.mixing.drawing import draw_uniform
 from labeltrace.mixing.mixer import Mixer, mix
+from labeltrace.mixing.sampling import draw_uniform
 
 SUM_TOLERANCE = 1e-6
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from labeltrace.errors import LabelError
 from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.checks import check_batch
-from labeltrace.mixing.choice import Mix
 from labeltrace.mixing.mixer import Mixer
+from labeltrace.mixing.pixel_dependence import PixelWatch
 from labeltrace.mixing.probe import WITNESS, Sources, append_probe, is_their_blend, read_sources
+from labeltrace.mixing.random_choice import Mix
 from labeltrace.mixing.target_checks import gives_other_classes, gives_other_ratio
-from labeltrace.mixing.watching import PixelWatch
 
 Mixing = Callable[[Tensor, Tensor], Any]
 
