@@ -29,11 +29,11 @@ from labeltrace.cli.app import app
 from labeltrace.mixing import CutMix, MixUp
 from labeltrace.training import PRESETS, MixingSettings, Recipe, TrainingError, changed, train
 from labeltrace.training import images as image_files
+from labeltrace.training.callbacks import Watcher
+from labeltrace.training.distributed import deaths_told
 from labeltrace.training.objective import Objective, aligned_as
-from labeltrace.training.processes import deaths_told
 from labeltrace.training.sampling import Position, Sampling, shares_of
-from labeltrace.training.updating import Update
-from labeltrace.training.watching import Watcher
+from labeltrace.training.train_step import Update
 from tests.training_runs import DEAD, draw_images, tiny
 
 STATE = "training_state.pth"

@@ -14,10 +14,10 @@ from rich.console import Console
 from labeltrace.cli.errors import errors_told
 from labeltrace.mixing.pairing import Mode, Partner
 from labeltrace.training import PRESETS, Recipe, changed, train
+from labeltrace.training.callbacks import Bar, TensorBoard, Together, Watcher
+from labeltrace.training.parallel import Engine
 from labeltrace.training.recipe import Alignment, Precision, Schedule, Strategy
-from labeltrace.training.sharding import Engine
 from labeltrace.training.summary import summary
-from labeltrace.training.watching import Bar, TensorBoard, Together, Watcher
 
 INTERRUPTED = 130  # what shells report of a process that Ctrl-C ended
 

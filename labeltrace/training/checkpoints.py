@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labeltrace.training.atomic_files import read_tensors, write, write_tensors
 from labeltrace.training.failures import TrainingError
-from labeltrace.training.files import read_tensors, write, write_tensors
-from labeltrace.training.machinery import Machinery
+from labeltrace.training.history import EpochResult, Record
+from labeltrace.training.parallel import whole
 from labeltrace.training.recipe import Recipe
-from labeltrace.training.record import EpochResult, Record
 from labeltrace.training.sampling import Position
-from labeltrace.training.sharding import whole
+from labeltrace.training.training_state import Machinery
 
 FORMAT = 1
 WITHOUT_EFFECT = ("data.workers", "data.folder", "accumulation")  # the fingerprint has the rest

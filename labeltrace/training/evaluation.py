@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from labeltrace.training.distributed import Processes
 from labeltrace.training.loading import NO_TARGET
 from labeltrace.training.objective import checked_logits
 from labeltrace.training.precision import autocast
-from labeltrace.training.processes import Processes
 from labeltrace.training.recipe import Precision
 
 

@@ -12,19 +12,19 @@ from typing import get_args
 from torch import Tensor
 
 from labeltrace.training import checkpoints
+from labeltrace.training.atomic_files import write
+from labeltrace.training.callbacks import Watcher
 from labeltrace.training.checkpoints import Folder
+from labeltrace.training.distributed import Processes, joined
 from labeltrace.training.evaluation import Score, evaluate
 from labeltrace.training.failures import TrainingError
-from labeltrace.training.files import write
+from labeltrace.training.history import EpochResult, Record
 from labeltrace.training.loading import training_batches, validation_batches
-from labeltrace.training.machinery import Machinery, build
-from labeltrace.training.processes import Processes, joined
+from labeltrace.training.parallel import Engine
 from labeltrace.training.recipe import Recipe
-from labeltrace.training.record import EpochResult, Record
 from labeltrace.training.sampling import Position
-from labeltrace.training.sharding import Engine
-from labeltrace.training.updating import Update, update
-from labeltrace.training.watching import Watcher
+from labeltrace.training.train_step import Update, update
+from labeltrace.training.training_state import Machinery, build
 
 
 @dataclass(frozen=True)

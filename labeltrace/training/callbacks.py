@@ -12,9 +12,9 @@ from rich.console import Console
 
 from labeltrace.progress_bars import counting_bar
 from labeltrace.training.failures import TrainingError
-from labeltrace.training.machinery import Machinery
-from labeltrace.training.record import EpochResult, Record
-from labeltrace.training.updating import Update
+from labeltrace.training.history import EpochResult, Record
+from labeltrace.training.train_step import Update
+from labeltrace.training.training_state import Machinery
 
 UPDATES_BETWEEN = 10  # of those that TensorBoard is told
 

@@ -16,16 +16,16 @@ from torch import nn
 
 from labeltrace.aligned import AlignedModule
 from labeltrace.model_loading import LoadedModel, load_model
+from labeltrace.training.distributed import Processes
 from labeltrace.training.failures import TrainingError
 from labeltrace.training.images import Images, read_images
-from labeltrace.training.mixing import mixer_of
+from labeltrace.training.mixers import mixer_of
 from labeltrace.training.objective import Objective, aligned_as
+from labeltrace.training.parallel import Engine, load_optimizer, settle, spread
 from labeltrace.training.precision import gradient_scaler
-from labeltrace.training.processes import Processes
 from labeltrace.training.recipe import ModelSettings, Recipe
 from labeltrace.training.sampling import Sampling
 from labeltrace.training.seeds import seed_everything, seed_of
-from labeltrace.training.sharding import Engine, load_optimizer, settle, spread
 from labeltrace.training.weights import load_state, load_weights
 
 

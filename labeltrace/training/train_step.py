@@ -12,10 +12,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from labeltrace.training.failures import TrainingError
-from labeltrace.training.machinery import Machinery
+from labeltrace.training.parallel import for_part
 from labeltrace.training.precision import autocast
 from labeltrace.training.seeds import seed_everything, seed_of
-from labeltrace.training.sharding import for_part
+from labeltrace.training.training_state import Machinery
 
 
 @dataclass(frozen=True)
