@@ -16,7 +16,7 @@ from labeltrace.cli.app import app
 from labeltrace.flow import Operation
 from labeltrace.inspection.observer import Observer
 from labeltrace.report import ReportError, page, writable
-from labeltrace.report.gathering import MANY, SMALLEST_SIDE, _side
+from labeltrace.report.build import MANY, SMALLEST_SIDE, _side
 from tests.small_models import (
     attention_maps,
     small_convnext,

@@ -11,8 +11,8 @@ from labeltrace.errors import LayoutError
 from labeltrace.inspection.observer import NodeLabels, Observer
 from labeltrace.inspection.places import Place, tokens
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.report.content import LabelMap
-from labeltrace.report.packing import in_levels, packed
+from labeltrace.report.encoding import in_levels, packed
+from labeltrace.report.schema import LabelMap
 from labeltrace.tracing.walk import Field
 
 MAP_BYTES = 2 * 2**20

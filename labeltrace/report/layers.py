@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from labeltrace.inspection.places import Place
-from labeltrace.report.folding import Folding
+from labeltrace.report.module_tree import Folding
 from labeltrace.tracing.ablation import moves_labels
 from labeltrace.tracing.traced_node import TracedNode
 from labeltrace.tracing.walk import Trace

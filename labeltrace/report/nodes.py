@@ -12,9 +12,9 @@ from labeltrace.capture.node_info import operator_names
 from labeltrace.flow import Operation
 from labeltrace.inspection.places import Place
 from labeltrace.layout import Layout
-from labeltrace.report.content import Node
-from labeltrace.report.folding import Folding
-from labeltrace.report.words import INPUT, SAME, step_in_words
+from labeltrace.report.descriptions import INPUT, SAME, step_in_words
+from labeltrace.report.module_tree import Folding
+from labeltrace.report.schema import Node
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.regions import find_regions

@@ -6,7 +6,7 @@ import html
 import re
 from importlib.resources import files
 
-from labeltrace.report.content import Report
+from labeltrace.report.schema import Report
 
 LIBRARIES = ("cytoscape.min.js", "cytoscape-dagre.min.js")
 SCRIPTS = ("data.js", "colours.js", "graph.js", "pictures.js", "details.js", "search.js", "main.js")

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from labeltrace.photographs import Photograph
-from labeltrace.report.content import Picture
+from labeltrace.report.schema import Picture
 
 QUALITY = 88
 LONGEST_SIDE = 512  # pixels: what a page shows of an image

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.report.content import Sources
+from labeltrace.report.encoding import in_levels, packed
 from labeltrace.report.label_maps import others_of
-from labeltrace.report.packing import in_levels, packed
+from labeltrace.report.schema import Sources
 
 DIGITS = 5  # of shares: a cell among ten thousand still counts
 

@@ -14,15 +14,15 @@ from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.model_loading import LoadedModel
 from labeltrace.photographs import Photograph, normalise
-from labeltrace.report.content import Layer, Picture, Report, Sources
-from labeltrace.report.folding import folding_of
+from labeltrace.report.descriptions import OPERATIONS
 from labeltrace.report.label_maps import label_maps, separable, within
 from labeltrace.report.layers import Stop, stops
+from labeltrace.report.module_tree import folding_of
 from labeltrace.report.nodes import described, flow_nodes, numbers
-from labeltrace.report.origins import origins
 from labeltrace.report.pictures import address, picture
-from labeltrace.report.reaches import moving_steps, reaches
-from labeltrace.report.words import OPERATIONS
+from labeltrace.report.provenance_samples import origins
+from labeltrace.report.receptive_fields import moving_steps, reaches
+from labeltrace.report.schema import Layer, Picture, Report, Sources
 
 Key = TypeVar("Key")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from labeltrace.report.packing import Packed
+from labeltrace.report.encoding import Packed
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.places import Place, step_places, tokens
 from labeltrace.inspection.single_steps import rerooted, source_place, source_sizes
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.report.content import Reach
+from labeltrace.report.encoding import packed
 from labeltrace.report.label_maps import within
-from labeltrace.report.packing import packed
 from labeltrace.report.sampling import Sample
+from labeltrace.report.schema import Reach
 from labeltrace.tracing.ablation import moves_labels
 from labeltrace.tracing.walk import Field, Trace
 

@@ -13,8 +13,8 @@ from labeltrace.analysis.input_cells import cell_of
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.places import Place, observed
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.report.content import Sources
 from labeltrace.report.sampling import Sample
+from labeltrace.report.schema import Sources
 
 
 def origins(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from labeltrace.capture.node_info import lies_in
-from labeltrace.report.content import Module
+from labeltrace.report.schema import Module
 from labeltrace.tracing.ablation import layers_of
 from labeltrace.tracing.walk import Trace
 
