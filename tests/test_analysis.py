@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from labeltrace import CutMix, LabelError, MixUp, labels_at, provenance
 from labeltrace.analysis import (
-    chunks,
     fidelity,
+    input_fidelity,
     presence,
-    ranking,
     ratio_curves,
     similarity,
     similarity_ratio,
+    source_chunks,
     target_rmse,
 )
 from tests.small_models import (
@@ -81,7 +81,9 @@ def test_provenance_gives_the_label_of_every_image_made_of_its_cells(
 ) -> None:
     size = SIZES[make]
     images, grid = random(2, 3, *size), (5, 7)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4 * 2 * size[0] * size[1] * 12)  # 11 cells a chunk
+    monkeypatch.setattr(
+        source_chunks, "CHUNK_BYTES", 4 * 2 * size[0] * size[1] * 12
+    )  # 11 cells a chunk
     observer = observed_model(make)
     found = provenance(observer, images, grid, at=[at, "output"])
     cells = torch.rand(2, 3, *grid, generator=generator).softmax(1)
@@ -143,7 +145,7 @@ def test_presence_sums_to_the_outputs_in_windows_and_hidden_layers_and_chunks(
     swin = observed_model(small_swin)
     whole = presence(swin, images)
     assert [seen.grid.shape for seen in whole.values()] == [(6, 10), (6, 10), (3, 5)]
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4 * 2 * 60 * 2 * 8)
+    monkeypatch.setattr(source_chunks, "CHUNK_BYTES", 4 * 2 * 60 * 2 * 8)
     for name, seen in presence(swin, images).items():
         torch.testing.assert_close(seen.values, whole[name].values)
         torch.testing.assert_close(seen.values.sum(1), torch.full((2,), seen.values.shape[1] * 1.0))
@@ -255,11 +257,11 @@ def test_gradients_and_occlusion_of_a_linear_model_are_known() -> None:
     images, grid = random(3, 3, 4, 6), (2, 3)
     weight = model[1].weight.detach().reshape(2, 3, 2, 2, 3, 2)  # outputs, C, h, 2, w, 2
     norms = weight.square().sum((0, 1, 3, 5)).sqrt()
-    found = ranking.jacobian_norms(model, images, grid, probes=4000, generator=generator)
+    found = input_fidelity.jacobian_norms(model, images, grid, probes=4000, generator=generator)
     torch.testing.assert_close(found, norms.expand(3, -1, -1), rtol=0.06, atol=0)
     away = images - images.mean((2, 3), keepdim=True)
     moved = torch.einsum("ochywx,bchywx->bohw", weight, away.reshape(3, 3, 2, 2, 3, 2)).norm(dim=1)
-    torch.testing.assert_close(ranking.occlusion_effects(model, images, grid), moved)
+    torch.testing.assert_close(input_fidelity.occlusion_effects(model, images, grid), moved)
 
 
 def test_rank_correlation_shares_the_ranks_of_ties() -> None:
@@ -267,7 +269,7 @@ def test_rank_correlation_shares_the_ranks_of_ties() -> None:
     second = torch.tensor([[5.0, 7.0, 6.0, 6.0], [0.0, 2.0, 1.0, 3.0], [1.0, 2.0, 3.0, 4.0]])
     ranks = torch.tensor([[0.0, 1.5, 1.5, 3.0], [0.0, 3.0, 1.5, 1.5]])
     expected = torch.corrcoef(ranks)[0, 1].item()
-    found = ranking.rank_correlation(first, second)
+    found = input_fidelity.rank_correlation(first, second)
     assert found.tolist() == pytest.approx([expected, -1.0, 0.0], abs=1e-6)
 
 

@@ -3,12 +3,12 @@
 Every function takes the plain model, looks at it in eval mode and puts its mode back.
 """
 
-from labeltrace.analysis.curves import RatioCurves, ratio_curves
-from labeltrace.analysis.input_cells import Provenance, provenance
-from labeltrace.analysis.ranking import Fidelity, fidelity
+from labeltrace.analysis.input_fidelity import Fidelity, fidelity
+from labeltrace.analysis.input_provenance import Provenance, provenance
+from labeltrace.analysis.presence_ratios import Presence, presence
+from labeltrace.analysis.ratio_curves import RatioCurves, ratio_curves
 from labeltrace.analysis.similarity import similarity_ratio, similarity_ratios
-from labeltrace.analysis.target_change import target_rmse
-from labeltrace.analysis.token_presence import Presence, presence
+from labeltrace.analysis.target_rmse import target_rmse
 
 __all__ = [
     "Fidelity",

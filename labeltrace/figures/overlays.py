@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from labeltrace.analysis.input_cells import Provenance
+from labeltrace.analysis.input_provenance import Provenance
 from labeltrace.figures.style import (
     HEAT_COLOURS,
     TEXT,

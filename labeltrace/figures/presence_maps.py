@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from labeltrace.analysis.token_presence import Presence
+from labeltrace.analysis.presence_ratios import Presence
 from labeltrace.figures.style import (
     CHANGE_COLOURS,
     TEXT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from labeltrace.analysis.curves import RatioCurves
+from labeltrace.analysis.ratio_curves import RatioCurves
 from labeltrace.figures.style import COLUMN_WIDTH, LINE_COLOURS, TEXT
 
 

@@ -8,8 +8,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from labeltrace.analysis.chunks import chunks, joined, one_hot_image
-from labeltrace.analysis.input_cells import cell_of
+from labeltrace.analysis.input_provenance import cell_of
+from labeltrace.analysis.source_chunks import chunks, joined, one_hot_image
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.places import Place, observed
 from labeltrace.inspection.token_grid import TokenGrid

@@ -9,7 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from labeltrace.analysis.chunks import chunks, one_hot_image
+from labeltrace.analysis.source_chunks import chunks, one_hot_image
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Single
 from labeltrace.inspection.observer import Observer

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.chunks import chunks, joined, one_hot_image
 from labeltrace.analysis.progress import tracked
+from labeltrace.analysis.source_chunks import chunks, joined, one_hot_image
 from labeltrace.errors import LabelError
 from labeltrace.inspection.observer import Observer, observer_of
 from labeltrace.inspection.places import OUTPUT, Place, observed

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.input_cells import cell_of, provenance
+from labeltrace.analysis.input_provenance import cell_of, provenance
 from labeltrace.analysis.progress import tracked
 from labeltrace.errors import LabelError
 from labeltrace.inspection.label_program import evaluating

@@ -10,8 +10,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.chunks import chunks, one_hot_image
 from labeltrace.analysis.progress import tracked
+from labeltrace.analysis.source_chunks import chunks, one_hot_image
 from labeltrace.capture.node_info import lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import Operation, Single
