@@ -9,7 +9,7 @@ from labeltrace.rule_api.registry import rule
 from labeltrace.rule_helpers.contraction import product
 from labeltrace.rule_helpers.elementwise import carry
 from labeltrace.rule_helpers.weighted_sum import factors_of
-from labeltrace.rules.selection import narrowed
+from labeltrace.rules.indexing import narrowed
 
 
 @rule("aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod")
