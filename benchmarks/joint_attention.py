@@ -1,7 +1,7 @@
 """What labels cost within attention's own call, and beside it.
 
-    python benchmarks/within.py
-    python benchmarks/within.py --threads 1 --batch 1 8
+    python benchmarks/joint_attention.py
+    python benchmarks/joint_attention.py --threads 1 --batch 1 8
 
 Three jobs on the same queries, keys, values and labels take turns in one run, in another order each
 turn, each recording for the backward pass:

@@ -1,8 +1,8 @@
 """What the labels of one fused attention cost: the operator `labeltrace::attend` by itself.
 
-    python benchmarks/attend.py
-    python benchmarks/attend.py --clock cpu --threads 1
-    python benchmarks/attend.py --device cuda --batch 256 --dtype bfloat16 --steps 20
+    python benchmarks/label_attention.py
+    python benchmarks/label_attention.py --clock cpu --threads 1
+    python benchmarks/label_attention.py --device cuda --batch 256 --dtype bfloat16 --steps 20
 
 Three jobs on the same queries, keys and labels take turns in one run, in another order each turn:
 
