@@ -40,10 +40,10 @@ EXAMPLES ?= 10000
 
 fuzz: $(VENV)/.installed ## align EXAMPLES random architectures against the contract and autograd
 	OMP_NUM_THREADS=1 LABELTRACE_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest \
-	    -n $(WORKERS) -vv tests/test_random_architectures.py $(ARGS)
+	    -n $(WORKERS) -vv tests/random_architectures/test_contract.py $(ARGS)
 
 validate: $(VENV)/.installed ## check every rule against brute force, over argument variations
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.validate_rules
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.rules.validate
 
 MUTANTS ?=
 

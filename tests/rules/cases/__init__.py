@@ -1,0 +1,65 @@
+"""A slow, obvious computation of the labels of every operator that has a built-in rule.
+
+Each file is named as the file of ``rules/`` whose operators it calls. It has `CASES`, and may have
+`REFUSED`, code that cannot be followed, and `UNREACHABLE`, names that no capture brings, each with
+the reason.
+"""
+
+from collections.abc import Mapping
+
+from tests.rules.cases import (
+    attention,
+    concatenation,
+    convolution,
+    indexing,
+    matmul,
+    metadata_only,
+    multiplication,
+    pointwise,
+    pooling,
+    recurrence,
+    reduction,
+    repetition,
+    resampling,
+    residual,
+    sliding_windows,
+    view,
+)
+from tests.rules.cases.case import Fault, Refusal, RuleCase, fault_of
+
+FILES = (
+    attention,
+    metadata_only,
+    matmul,
+    convolution,
+    sliding_windows,
+    concatenation,
+    pointwise,
+    pooling,
+    multiplication,
+    recurrence,
+    reduction,
+    repetition,
+    resampling,
+    residual,
+    indexing,
+    view,
+)
+
+CASES: tuple[RuleCase, ...] = tuple(case for file in FILES for case in file.CASES)
+REFUSED: tuple[Refusal, ...] = tuple(
+    refusal for file in FILES for refusal in getattr(file, "REFUSED", ())
+)
+UNREACHABLE: Mapping[str, str] = {
+    name: reason for file in FILES for name, reason in getattr(file, "UNREACHABLE", {}).items()
+}
+
+__all__ = [
+    "CASES",
+    "REFUSED",
+    "UNREACHABLE",
+    "Fault",
+    "Refusal",
+    "RuleCase",
+    "fault_of",
+]

@@ -1,0 +1,190 @@
+"""Joining: the operator itself, given the number of each cell; constants join as `PADDED`.
+
+Along channels the pieces are averaged by their share (contract, point 7).
+"""
+
+import torch
+from tests.rules.cases.truths import PADDED, averages, moves, spread
+
+from tests.rules.cases.case import Refusal, RuleCase, values
+
+ATEN = "torch.ops.aten."
+
+
+def filled(*shape: int) -> torch.Tensor:
+    return torch.full(shape, PADDED)
+
+
+POSITIONS = {
+    "torch.cat([x, x.flip(2)], 2)": "aten.cat",
+    "torch.cat([x[:, :, 1:], x[:, :, :1], x], -2)": "aten.cat",
+    "torch.cat([x, x[..., ::2]], 3)": "aten.cat",
+    "torch.cat([x, x.flip(3)], 0)": "aten.cat",
+    "torch.cat([x[1:], x[:1]])": "aten.cat",
+    "torch.cat([x.flatten(2).mT, x.flatten(2).mT.flip(1)[:, 4:]], 1)": "aten.cat",
+    "torch.cat([x.permute(0, 2, 3, 1), x.mT.permute(0, 3, 2, 1)], 1)": "aten.cat",
+    "torch.cat([x.permute(0, 2, 3, 1).flatten(0, 1), x.permute(0, 2, 3, 1)"
+    ".flatten(0, 1)], 1)": "aten.cat",
+    "torch.cat([x.mT, x[:, :, :1].mT], 3)": "aten.cat",
+    "torch.cat([x[:, :, 2:3], x], 2)": "aten.cat",
+    f"{ATEN}concat([x.flip(2), x], 2)": "aten.concat",
+    f"{ATEN}concatenate([x.flip(2), x], 2)": "aten.concatenate",
+    "torch.stack([x, x.flip(2)], 2)": "aten.stack",
+    "torch.stack([x, x.flip(2), x], -1)": "aten.stack",
+    "torch.stack([x, x.flip(2)])": "aten.stack",
+    "torch.stack([x, x.flip(2)], 1).flatten(0, 1)": "aten.stack",
+    "torch.stack([x.flatten(2).mT, x.flatten(2).mT.flip(1)], 2)": "aten.stack",
+    "torch.stack([x, x], 2)": "aten.stack",
+    "torch.stack([x[:, 0], x[:, 1]], 1)": "aten.stack",
+    "torch.stack([x[:, 0], x[:, 1]], 2)": "aten.stack",
+    "torch.stack([x[:, 0], x[:, 1].flip(2)], 2)": "aten.stack",
+    "torch.stack([x.unsqueeze(2)], 2)": "aten.stack",
+}
+WITH_CONSTANTS = {
+    "torch.cat([self.c, x], 2)": ("aten.cat", (2, 3, 1, 7)),
+    "torch.cat([x, self.c.expand(x.shape[0], -1, -1, -1)], 3)": ("aten.cat", (1, 3, 5, 2)),
+    "torch.cat([x.mT, self.c.expand(x.shape[0], -1, -1, -1)], -1)": ("aten.cat", (1, 3, 7, 2)),
+    "torch.cat([self.c.expand(x.shape[0], -1, -1), x.flatten(2).mT], 1)": ("aten.cat", (1, 2, 3)),
+    "torch.cat([self.c.expand(x.shape[0], -1, -1), x.flatten(2).mT, "
+    "self.c.expand(x.shape[0], -1, -1), x.flatten(2).mT.flip(1)], 1)": ("aten.cat", (1, 2, 3)),
+    f"{ATEN}concat([self.c, x], 2)": ("aten.concat", (2, 3, 1, 7)),
+    f"{ATEN}concatenate([x, self.c], -1)": ("aten.concatenate", (2, 3, 5, 1)),
+    "torch.stack([x, self.c.expand_as(x), x.flip(2)], 4)": ("aten.stack", (3, 5, 7)),
+    "torch.stack([self.c.expand_as(x), x], 2)": ("aten.stack", (3, 5, 7)),
+}
+CHANNELS = (
+    RuleCase(
+        "aten.cat",
+        "torch.cat([x, x.flip(2)], 1)",
+        averages("x[:, :1].expand(-1, 6, -1, -1)", "x[:, :1].flip(2)"),
+    ),
+    RuleCase(
+        "aten.cat",
+        "torch.cat([x, x[:, 1:].flip(2)], -3)",
+        averages("x[:, :1].expand(-1, 5, -1, -1)", "x[:, :1].flip(2)", shares=(3, 2)),
+    ),
+    RuleCase(
+        "aten.cat",
+        "torch.cat([x, x.flip(3), x[:, :1].flip(2)], 1)",
+        averages(
+            "x[:, :1].expand(-1, 7, -1, -1)",
+            "x[:, :1].flip(3)",
+            "x[:, :1].flip(2)",
+            shares=(3, 3, 1),
+        ),
+    ),
+    RuleCase("aten.cat", "torch.cat([x, x], 1)", moves),
+    RuleCase(
+        "aten.cat",
+        "torch.cat([x, self.c], 1)",
+        averages("x[:, :1].expand(-1, 13, -1, -1)"),
+        {"c": values(2, 10, 5, 7)},
+    ),
+    RuleCase(
+        "aten.cat",
+        "torch.cat([x.flatten(2).mT, x.flatten(2).flip(2).mT], -1)",
+        averages(
+            "x.repeat(1, 2, 1, 1).flatten(2).mT", "x.repeat(1, 2, 1, 1).flatten(2).flip(2).mT"
+        ),
+    ),
+    RuleCase(
+        "aten.cat",
+        "torch.cat([x, x[:, :, 2].unsqueeze(2).expand(-1, -1, 5, -1)], 1)",
+        averages("x.repeat(1, 2, 1, 1)", "x[:, :1, 2:3]"),
+    ),
+    RuleCase(
+        "aten.concat",
+        f"{ATEN}concat([x, x.flip(3)], 1)",
+        averages("x.repeat(1, 2, 1, 1)", "x[:, :1].flip(3)"),
+    ),
+    RuleCase(
+        "aten.concatenate",
+        f"{ATEN}concatenate([x, x.flip(3)], 1)",
+        averages("x.repeat(1, 2, 1, 1)", "x[:, :1].flip(3)"),
+    ),
+    RuleCase(
+        "aten.cat",
+        "torch.cat([x, x.flip(1)], -1)",
+        averages("x.repeat(1, 1, 1, 2)", "x[..., :1].flip(1)"),
+        shape=(2, 5, 7, 3),
+        channel_dim=3,
+    ),
+)
+
+PADS = {
+    "F.pad(x, (1, 2), value=-1.0)": "aten.pad",
+    "F.pad(x, (0, 0, 2, 1), value=-1.0)": "aten.pad",
+    "F.pad(x, (1, 0, 0, 3), value=-1.0)": "aten.pad",
+    "F.pad(x, (-1, 2, 3, -2), value=-1.0)": "aten.pad",
+    "F.pad(x, (-2, -1))": "aten.pad",
+    "F.pad(x, (0, 0, 0, 0, 1, 2), value=-1.0)[:, 1:4]": "aten.pad",
+    "F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 0, 0, 2), value=-1.0)": "aten.pad",
+    "F.pad(x.mT, (1, 0, 0, 2), value=-1.0)": "aten.pad",
+    "F.pad(x.flatten(2).mT, (0, 0, 1, 0), value=-1.0)": "aten.pad",
+    "F.pad(x.permute(0, 2, 3, 1).flatten(0, 1), (0, 0, 1, 1), value=-1.0)"
+    ".unflatten(0, (-1, 5))": "aten.pad",
+    f"{ATEN}constant_pad_nd(x, [2, -1, -2, 1], -1.0)": "aten.constant_pad_nd",
+    f"{ATEN}constant_pad_nd(x.mT, [0, 3], -1.0)": "aten.constant_pad_nd",
+    "F.pad(x, (1, 2, 0, 0), mode='reflect')": "aten.pad",
+    "F.pad(x, (3, 6, 4, 1), mode='reflect')": "aten.pad",
+    "F.pad(x, (-1, 2, 1, -2), mode='reflect')": "aten.pad",
+    "F.pad(x.mT, (1, 2, 3, 0), mode='reflect')": "aten.pad",
+    "F.pad(x.flatten(2), (7, 3), mode='reflect')": "aten.pad",
+    "F.pad(x.permute(0, 2, 3, 1), (1, 1, 2, 0), mode='reflect')": "aten.pad",
+    "F.pad(x, (9, 2, 0, 0), mode='replicate')": "aten.pad",
+    "F.pad(x, (3, 0, 1, 8), mode='replicate')": "aten.pad",
+    "F.pad(x, (-3, 2, 1, -1), mode='replicate')": "aten.pad",
+    "F.pad(x.permute(0, 3, 1, 2), (1, 1, 2, 0), mode='replicate')": "aten.pad",
+    "F.pad(x, (2, 1, 0, 0), mode='circular')": "aten.pad",
+    "F.pad(x, (3, 0, 1, 5), mode='circular')": "aten.pad",
+    "F.pad(x, (-2, 3, 0, 0), mode='circular')": "aten.pad",
+    "F.pad(x, (2, -1, -1, 0), mode='circular')": "aten.pad",
+    "F.pad(x.flatten(2), (7, 3), mode='circular')": "aten.pad",
+    f"{ATEN}reflection_pad1d(x.flatten(2), [3, 30])": "aten.reflection_pad1d",
+    f"{ATEN}reflection_pad1d(x.flatten(2), [-3, 2])": "aten.reflection_pad1d",
+    f"{ATEN}reflection_pad2d(x, [2, 3, 4, 1])": "aten.reflection_pad2d",
+    f"{ATEN}reflection_pad2d(x.mT, [-2, 3, 0, -1])": "aten.reflection_pad2d",
+    f"{ATEN}reflection_pad2d(x[1], [2, 3, 4, 1])": "aten.reflection_pad2d",
+    f"{ATEN}replication_pad1d(x.flatten(2), [3, 1])": "aten.replication_pad1d",
+    f"{ATEN}replication_pad1d(x[:, 0], [3, 1])": "aten.replication_pad1d",
+    f"{ATEN}replication_pad2d(x, [8, 3, 0, 1])": "aten.replication_pad2d",
+    f"{ATEN}replication_pad2d(x.mT, [-2, 3, 1, -1])": "aten.replication_pad2d",
+}
+PADS_3D = {
+    "F.pad(x, (1, 0, 0, 2, 1, 1), value=-1.0)": "aten.pad",
+    "F.pad(x, (1, 0, 0, 2, 1, 1), mode='circular')": "aten.pad",
+    f"{ATEN}reflection_pad3d(x, [4, 1, 1, 2, 1, 0])": "aten.reflection_pad3d",
+    f"{ATEN}reflection_pad3d(x, [-1, 1, 1, -1, 0, 1])": "aten.reflection_pad3d",
+    f"{ATEN}replication_pad3d(x, [4, 1, 1, 2, 7, 0])": "aten.replication_pad3d",
+    f"{ATEN}replication_pad3d(x.mT, [-1, 1, 1, -1, 0, 2])": "aten.replication_pad3d",
+}
+
+CASES = (
+    *(RuleCase(name, code, moves) for code, name in POSITIONS.items()),
+    *(
+        RuleCase(name, code, moves, {"c": filled(*shape)})
+        for code, (name, shape) in WITH_CONSTANTS.items()
+    ),
+    *CHANNELS,
+    *(RuleCase(name, code, moves) for code, name in PADS.items()),
+    *(RuleCase(name, code, moves, shape=(2, 1, 2, 3, 5)) for code, name in PADS_3D.items()),
+    RuleCase(
+        "aten.pad", "F.pad(x, (0, 0, 0, 0, 1, 2))", averages("x[:, :1].expand(-1, 6, -1, -1)")
+    ),
+    RuleCase("aten.stack", "torch.stack([x, x.flip(2)], 2).flatten(1, 2)", spread(moves, 1)),
+    # Without channels elsewhere the new axis is theirs, and a constant among them carries nothing.
+    RuleCase(
+        "aten.stack",
+        "torch.stack([x[:, 1], self.c.expand_as(x[:, 1]), x[:, 0]], 1)",
+        averages("x"),
+        {"c": values(5, 7)},
+    ),
+)
+
+REFUSED = (
+    Refusal("torch.cat([x, self.c], 0)", "the prior has no place", {"c": values(1, 3, 5, 7)}),
+    Refusal("F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))", "the prior has no place"),
+    Refusal("F.pad(x, (0, 0, 0, 0, 0, 0, 0, -1))", "the prior has no place"),
+    Refusal("torch.cat([x.flatten(1, 2), x[:, 1]], 1)", "positions are joined to channels"),
+    Refusal("F.pad(x.flatten(1, 2), (0, 0, 1, 0))", "padding of an axis of positions and channels"),
+)
