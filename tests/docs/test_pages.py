@@ -117,8 +117,9 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 def room_of(file: Path) -> str:
     """The entry of a file in the table of rooms: a package is one room."""
-    path = file.relative_to(ROOT)
-    return path.as_posix() if path.parent.name == "labeltrace" else f"{path.parent.as_posix()}/"
+    parts = file.relative_to(ROOT).parts
+    depth = 2 if parts[0] == "labeltrace" else 1
+    return "/".join(parts) if len(parts) <= depth else "/".join(parts[:depth]) + "/"
 
 
 def rooms() -> dict[str, list[Path]]:
@@ -127,7 +128,11 @@ def rooms() -> dict[str, list[Path]]:
     inside = [file.parent for file in (ROOT / "labeltrace").glob("*/__init__.py")]
     packages = [f"labeltrace/{folder.name}" for folder in inside if not folder.is_symlink()]
     for folder in ("labeltrace", *packages, *TOP_LEVEL):
-        for file in sorted((ROOT / folder).glob("*.py")):
+        for file in sorted(
+            (ROOT / folder).glob("*.py")
+            if folder == "labeltrace"
+            else (ROOT / folder).rglob("*.py")
+        ):
             if folder != "labeltrace" or file.stem != "__init__":
                 found.setdefault(room_of(file), []).append(file)
     return found

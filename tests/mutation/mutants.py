@@ -15,33 +15,14 @@ from cosmic_ray.work_item import MutationSpec, WorkItem
 
 ROOT = Path(__file__).parents[2]
 
-TRACE = (
-    "call",
-    "checking",
-    "combination",
-    "contraction",
-    "custom",
-    "flow",
-    "linear_attention",
-    "mixing_plan",
-    "node",
-    "pending",
-    "reading",
-    "regions",
-    "registry",
-    "sides",
-    "tracing",
-    "unplaced",
-    "weighing",
-)
+PACKAGES = ("layout", "flow", "rule_api", "rule_helpers", "tracing", "label_ops")
 
-FILES = (
-    "labeltrace/layout/__init__.py",
-    *(f"labeltrace/{name}.py" for name in TRACE),
-    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("labeltrace/label_ops/*.py")),
-    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("rules/*.py")),
+FILES = tuple(
+    path.relative_to(ROOT).as_posix()
+    for folder in (*(f"labeltrace/{package}" for package in PACKAGES), "rules")
+    for path in sorted((ROOT / folder).rglob("*.py"))
 )
-"""The layout algebra, the trace, the label arithmetic and the rules."""
+"""What decides where labels go: layouts, flows, rules, the trace and the label arithmetic."""
 
 OPERATORS = tuple(
     f"core/{name}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOP_LEVEL = ("labeltrace", "rules", "models_zoo")
 
 # Prints the file of each module that is named on the command line.
