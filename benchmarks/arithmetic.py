@@ -60,7 +60,7 @@ class LabelOperations(Interpreter):
         if target is label_ops.attend:
             self.count += _attention(*args[:3])
             return function(*args, **kwargs)
-        if target is label_ops.attend_within:
+        if target is label_ops.attention_with_labels:
             return self._attend_within(*args, **kwargs)
         with FlopCounterMode(display=False) as counter:
             result = function(*args, **kwargs)

@@ -59,7 +59,7 @@ def _over_classes(module: GraphModule) -> GraphModule:
         copies[node] = graph.node_copy(node, copies.__getitem__)
         if node.op == "placeholder" and node.name == "labels":
             classes = graph.placeholder("classes")
-        if node.target in (label_ops.pool, label_ops.prior) and node.args[0] in sources:
+        if node.target in (label_ops.pool, label_ops.prior_of) and node.args[0] in sources:
             copies[node] = graph.call_function(to_classes, (copies[node], classes))
         if node.target is label_ops.read_image:
             sources.append(node)

@@ -74,8 +74,8 @@ def jobs_of(shape: Shape, batch: int) -> dict[str, Callable[[], object]]:
         return F.scaled_dot_product_attention(query, key, value)
 
     def within() -> object:
-        assert fused_attention.may_attend_within(query, key, value)
-        return fused_attention.attend_within(query, key, value, labels, None)
+        assert fused_attention.can_compute_jointly(query, key, value)
+        return fused_attention.attention_with_labels(query, key, value, labels, None)
 
     def apart() -> object:
         with torch.no_grad():

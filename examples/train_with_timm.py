@@ -44,7 +44,7 @@ def main(epochs: int = 10, last: int = 1500) -> list[float]:
     loader = create_loader(
         DigitPictures(0, last), input_size=(3, 16, 16), batch_size=60, is_training=True,
         no_aug=True, num_workers=0, device=device,
-        collate_fn=AlignedCollate(labeltrace.provenance_of(mixup)),  # was FastCollateMixup(...)
+        collate_fn=AlignedCollate(labeltrace.track_mixing(mixup)),  # was FastCollateMixup(...)
     )  # fmt: skip
     task = AlignedClassificationTask(  # was ClassificationTask
         small_vit(channels=3, size=16), smoothing=0.1, device=device

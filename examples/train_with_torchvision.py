@@ -39,7 +39,7 @@ def main(epochs: int = 10, last: int = 1500) -> list[float]:
     )
     data_loader = DataLoader(
         digits(0, last), batch_size=60, shuffle=True,
-        collate_fn=MixedCollate(labeltrace.provenance_of(mixup_cutmix)),
+        collate_fn=MixedCollate(labeltrace.track_mixing(mixup_cutmix)),
     )  # fmt: skip
     model = labeltrace.align(small_vit())
     criterion = nn.CrossEntropyLoss(label_smoothing=0.1)

@@ -22,21 +22,22 @@ from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import (
     BlockMix,
     CutMix,
-    Mix,
     MixedBatch,
     MixedTargets,
     MixUp,
     PatchMix,
-    provenance_of,
+    RandomChoice,
+    track_mixing,
 )
-from labeltrace.rule_api.registry import rule, using_rules
-from labeltrace.rules.maxima import FOLLOW_MAXIMA as follow_maxima
+from labeltrace.rule_api.registry import register_rule, using_rules
+from labeltrace.rules.maxima import FOLLOW_MAXIMA
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.walk import Trace
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FOLLOW_MAXIMA",
     "Ablation",
     "AlignedModule",
     "BlockMix",
@@ -45,24 +46,23 @@ __all__ = [
     "LabelError",
     "LabelTraceError",
     "LayoutError",
-    "Mix",
     "MixUp",
     "MixedBatch",
     "MixedTargets",
     "Observer",
     "PatchMix",
+    "RandomChoice",
     "Trace",
     "UnknownOperatorError",
     "align",
     "analysis",
-    "follow_maxima",
     "labels_at",
     "places",
     "provenance",
-    "provenance_of",
-    "rule",
+    "register_rule",
     "soft_cross_entropy",
     "trace",
+    "track_mixing",
     "using_rules",
 ]
 

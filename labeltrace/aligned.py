@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from labeltrace.capture.export import capture, checked_channel_dim, first_tensor
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry, current
-from labeltrace.runtime.graph_cache import LabelGraphs
+from labeltrace.runtime.graph_cache import GraphCache
 from labeltrace.runtime.label_checks import check_label_image
 from labeltrace.runtime.torch_compile import traced_graph
 from labeltrace.tracing.ablation import Ablation
@@ -53,7 +53,7 @@ class AlignedModule(nn.Module):
         self._buffers = model._buffers
         self._modules = model._modules
         self.__dict__["module"] = model
-        self.__dict__["_graphs"] = LabelGraphs(model, registry, channel_dim, ablation or Ablation())
+        self.__dict__["_graphs"] = GraphCache(model, registry, channel_dim, ablation or Ablation())
         del self.__dict__["training"]  # the model's, whichever of the two it is set on
 
     # Calls.
@@ -117,7 +117,7 @@ class AlignedModule(nn.Module):
 
     def extra_repr(self) -> str:
         """The model's class and the number of captures."""
-        return f"{type(self.module).__name__}, {len(self._graphs.made)} label graphs"
+        return f"{type(self.module).__name__}, {len(self._graphs.graphs)} label graphs"
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -164,7 +164,7 @@ def align(
         TypeError: the model is no module, or the rules are not by operator.
     """
     _check_module(model)
-    aligned = AlignedModule(model, current().overlaid(rules), channel_dim, ablation)
+    aligned = AlignedModule(model, current().with_overrides(rules), channel_dim, ablation)
     if example is not None:
         args = example if isinstance(example, tuple) else (example,)
         aligned._graphs.graph(args, {})
@@ -184,7 +184,7 @@ def trace(
     """
     _check_module(model)
     args = example if isinstance(example, tuple) else (example,)
-    registry = current().overlaid(rules)
+    registry = current().with_overrides(rules)
     found = capture(model, args, channel_dim=channel_dim, whole=registry.functions)
     return trace_graph(found, registry)
 

@@ -10,19 +10,19 @@ from labeltrace.layout import (
     Layout,
     channel,
     has_positions,
-    natural,
+    renumbered,
 )
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
-from labeltrace.rule_helpers.contraction import new_kind
-from labeltrace.rule_helpers.elementwise import over
+from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.contraction import kind_of_new_axis
+from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
-from labeltrace.rule_helpers.named_operand import Side, side_of
+from labeltrace.rule_helpers.named_operand import NamedOperand, name_axes
 
 _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]
 
 
-@rule("aten.scaled_dot_product_attention")
+@register_rule("aten.scaled_dot_product_attention")
 def scaled_dot_product_attention(call: Call) -> Flow:
     """Spatial mixing where the keys are positions, channel mixing where they are channels."""
     query: Operand = call["query"]
@@ -31,23 +31,25 @@ def scaled_dot_product_attention(call: Call) -> Flow:
     batch = _batch_letters(len(call.output) - 2)
     result = (*batch, "q", "e")
     sizes = dict(zip(result, call.output, strict=True)) | {"k": value.shape[-2]}
-    values = side_of(value, (*batch, "k", "e"), sizes)
+    values = name_axes(value, (*batch, "k", "e"), sizes)
     probabilities = _probabilities(query, key, batch, sizes)
     if not value.labelled:
         axes = (
             *(probabilities.axes.get(letter, ()) for letter in (*batch, "q")),
             channel(sizes["e"]),
         )
-        layout = natural([axis or channel(sizes[x]) for axis, x in zip(axes, result, strict=True)])
+        layout = renumbered(
+            [axis or channel(sizes[x]) for axis, x in zip(axes, result, strict=True)]
+        )
         return Weights(layout=layout) if value.traced or probabilities.positions else Constant()
     if not values.has_positions("k"):
-        new = new_kind(values, result)
+        new = kind_of_new_axis(values, result)
         kept = tuple(values.axes.get(letter, (Factor(sizes[letter], new),)) for letter in result)
-        return over(value, Layout(kept), operation=Operation.CHANNEL_MIXING)
+        return relayout(value, Layout(kept), operation=Operation.CHANNEL_MIXING)
     plan = plan_mixing(values, probabilities, result, sizes)
     return Attend(
         layout=plan.layout,
-        stored=plan.stored,
+        field_shape=plan.field_shape,
         source=plan.labels,
         query=query,
         key=key,
@@ -68,11 +70,11 @@ def _batch_letters(count: int) -> tuple[str, ...]:
 
 def _probabilities(
     query: Operand, key: Operand, batch: tuple[str, ...], sizes: dict[str, int]
-) -> Side:
+) -> NamedOperand:
     """The attention map as a matrix operand: rows are queries, always positions."""
     sizes = sizes | {"d": query.shape[-1]}
-    queries = side_of(query, (*batch, "q", "d"), sizes)
-    keys = side_of(key, (*batch, "k", "d"), sizes)
+    queries = name_axes(query, (*batch, "q", "d"), sizes)
+    keys = name_axes(key, (*batch, "k", "d"), sizes)
     axes: dict[str, Axis] = {}
     for letter in batch:
         found = [side.axes[letter] for side in (queries, keys) if letter in side.axes]
@@ -81,4 +83,4 @@ def _probabilities(
     row = queries.axes.get("q", ())
     axes["q"] = row if has_positions(row) else (Factor(sizes["q"], Kind.POSITION),)
     axes["k"] = channel(sizes["k"])
-    return Side(query, (*batch, "q", "k"), axes)
+    return NamedOperand(query, (*batch, "q", "k"), axes)

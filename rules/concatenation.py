@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Join, Labels, Operand, Operation, Pad, Weights
+from labeltrace.flow import Flow, Join, LabelView, Operand, Operation, Pad, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
-    align,
-    arrange_one_by_one,
+    align_axes,
+    arrange_positions,
     axis_size,
     axis_text,
     batch_slot,
@@ -22,17 +22,17 @@ from labeltrace.layout import (
     has_channels,
     has_positions,
     is_dynamic,
-    natural,
     pure_positions,
+    renumbered,
     replace_axis,
     unsqueeze,
 )
 from labeltrace.rule_api.call import Call, Shape
-from labeltrace.rule_api.registry import rule
-from labeltrace.rule_helpers.elementwise import combine, over, with_axes
+from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
 
 
-@rule("aten.cat", "aten.concat", "aten.concatenate")
+@register_rule("aten.cat", "aten.concat", "aten.concatenate")
 def concatenation(call: Call) -> Flow:
     """Pieces one after the other along an axis."""
     pieces: Sequence[Operand] = call["tensors"]
@@ -40,12 +40,12 @@ def concatenation(call: Call) -> Flow:
     return _joined(list(pieces), dim, call.output)
 
 
-@rule("aten.stack")
+@register_rule("aten.stack")
 def stack(call: Call) -> Flow:
     """Pieces one after the other along a new axis."""
     dim = call["dim"] % len(call.output)
     pieces = [
-        with_axes(piece, unsqueeze(piece.positions, dim))
+        with_layout(piece, unsqueeze(piece.traced_layout, dim))
         if piece.traced
         else replace(piece, shape=(*piece.shape[:dim], 1, *piece.shape[dim:]))
         for piece in call["tensors"]
@@ -53,21 +53,21 @@ def stack(call: Call) -> Flow:
     return _joined(pieces, dim, call.output)
 
 
-@rule("aten.pad", "aten.constant_pad_nd")
+@register_rule("aten.pad", "aten.constant_pad_nd")
 def padding(call: Call) -> Flow:
     """New indices at the ends of axes, as :func:`torch.nn.functional.pad` counts them."""
     source: Operand = call["self"]
     flow = _padded(source, call["pad"], call.get("mode", "constant"), call.output)
-    return replace(flow, least=min(source.least, call.get("value", 0)))
+    return replace(flow, lower_bound=min(source.lower_bound, call.get("value", 0)))
 
 
-@rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")
+@register_rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")
 def reflection(call: Call) -> Flow:
     """Ends that mirror what they adjoin."""
     return _padded(call["self"], call["padding"], "reflect", call.output)
 
 
-@rule("aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d")
+@register_rule("aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d")
 def replication(call: Call) -> Flow:
     """Ends that repeat the last index."""
     return _padded(call["self"], call["padding"], "replicate", call.output)
@@ -75,16 +75,16 @@ def replication(call: Call) -> Flow:
 
 def _joined(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     flow = _side_by_side(pieces, dim, output)
-    return replace(flow, least=min(piece.least for piece in pieces))
+    return replace(flow, lower_bound=min(piece.lower_bound for piece in pieces))
 
 
 def _side_by_side(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     traced = [piece for piece in pieces if piece.traced]
     if any(piece.is_weights for piece in traced):
-        layout = traced[0].positions
+        layout = traced[0].traced_layout
         axis = (replace(_kind_of(traced, dim), size=output[dim]),)
-        return Weights(layout=natural(replace_axis(layout, dim, axis).axes))
-    axes = [piece.positions.axes[dim] for piece in traced]
+        return Weights(layout=renumbered(replace_axis(layout, dim, axis).axes))
+    axes = [piece.traced_layout.axes[dim] for piece in traced]
     if any(has_channels(axis) for axis in axes):
         return _joined_channels(traced, axes, dim, output)
     kind = _kind_of(traced, dim, output[dim])
@@ -95,8 +95,8 @@ def _side_by_side(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         or not _one_label(traced, dim, output)
     ):
         return _joined_positions(pieces, dim, output)
-    layout = replace_axis(traced[0].positions, dim, (kind,))
-    return over(traced[0], layout, operation=Operation.RELAYOUT)
+    layout = replace_axis(traced[0].traced_layout, dim, (kind,))
+    return relayout(traced[0], layout, operation=Operation.RELAYOUT)
 
 
 def _kind_of(traced: Sequence[Operand], dim: int, size: int = 1) -> Factor:
@@ -104,8 +104,8 @@ def _kind_of(traced: Sequence[Operand], dim: int, size: int = 1) -> Factor:
 
     A new axis is one of channels, unless the operands have such an axis already.
     """
-    kinds = {factor.kind for piece in traced for factor in piece.positions.axes[dim]}
-    other = any(has_channels(axis) for piece in traced for axis in piece.positions.axes)
+    kinds = {factor.kind for piece in traced for factor in piece.traced_layout.axes[dim]}
+    other = any(has_channels(axis) for piece in traced for axis in piece.traced_layout.axes)
     new = Kind.REPEATED if other else Kind.CHANNEL
     kind = next((kind for kind in Kind if kind in kinds), new)
     return Factor(size, Kind.POSITION if kind is Kind.BATCH else kind)
@@ -124,7 +124,7 @@ def _joined_channels(traced: list[Operand], axes: list[Axis], dim: int, output: 
             raise LayoutError(f"positions are joined to channels along an axis: {axis_text(axis)}")
     channels = channel(output[dim])
     flow = combine(
-        [with_axes(piece, replace_axis(piece.positions, dim, channels)) for piece in traced],
+        [with_layout(piece, replace_axis(piece.traced_layout, dim, channels)) for piece in traced],
         output,
         operation=Operation.SPATIAL_AGGREGATION,
         shares=[axis_size(axis) for axis in axes],
@@ -137,16 +137,18 @@ def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     """Pieces along positions; those that do not come from the image carry the prior."""
     traced = [piece for piece in pieces if piece.traced]
     for piece in traced:
-        axis = piece.positions.axes[dim]
+        axis = piece.traced_layout.axes[dim]
         if has_positions(axis) and not pure_positions(axis):
             raise LayoutError(f"an axis whose positions are partly repeated: {axis_text(axis)}")
-    alignment = align([piece.positions for piece in traced], output, joined=dim)
-    fields = iter(Labels(piece, alignment.arrangement(index)) for index, piece in enumerate(traced))
+    alignment = align_axes([piece.traced_layout for piece in traced], output, joined=dim)
+    fields = iter(
+        LabelView(piece, alignment.arrangement(index)) for index, piece in enumerate(traced)
+    )
     layout = alignment.layout
     constants = len(traced) < len(pieces)
     sizes = [-1 if is_dynamic(piece.shape[dim]) else piece.shape[dim] for piece in pieces]
     if any(
-        size == -1 and not (piece.traced and has_positions(piece.positions.axes[dim]))
+        size == -1 and not (piece.traced and has_positions(piece.traced_layout.axes[dim]))
         for piece, size in zip(pieces, sizes, strict=True)
     ):
         raise LayoutError("as many copies as the batch is large are joined to positions")
@@ -154,7 +156,7 @@ def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         layout=layout,
         pieces=tuple(next(fields) if piece.traced else None for piece in pieces),
         sizes=tuple(sizes),
-        dim=layout.axes[dim][0].slot,
+        dim=layout.axes[dim][0].field_dim,
         batch_dim=batch_slot(layout) if constants else 0,
     )
 
@@ -165,7 +167,7 @@ def _beside_constants(source: Operand, pairs: Mapping[int, tuple[int, int]]) -> 
         dim
         for dim, widths in pairs.items()
         if max(widths) > 0
-        and not has_positions(source.positions.axes[dim])
+        and not has_positions(source.traced_layout.axes[dim])
         and _kind_of([source], dim).kind is Kind.REPEATED
     ]
     for dim in dims:
@@ -185,12 +187,12 @@ def _between_constants(source: Operand, pairs: Mapping[int, tuple[int, int]]) ->
         for width in widths
     )
     left = source.shape[dim] + sum(min(width, 0) for width in widths)
-    kept = replace_axis(source.positions, dim, (Factor(left, Kind.REPEATED),))
-    return [piece for piece in (before, with_axes(source, kept), behind) if piece.shape[dim]]
+    kept = replace_axis(source.traced_layout, dim, (Factor(left, Kind.REPEATED),))
+    return [piece for piece in (before, with_layout(source, kept), behind) if piece.shape[dim]]
 
 
 def _padded(source: Operand, widths: Sequence[int], mode: str, output: Shape) -> Flow:
-    layout = source.positions
+    layout = source.traced_layout
     rank = len(output)
     pairs = {
         rank - 1 - index: (widths[2 * index], widths[2 * index + 1])
@@ -212,17 +214,17 @@ def _padded(source: Operand, widths: Sequence[int], mode: str, output: Shape) ->
         if dim not in varying:
             layout = replace_axis(layout, dim, (_kind_of([source], dim, output[dim]),))
     if not varying:
-        return over(source, layout, operation=Operation.RELAYOUT)
-    arrangement, dims, fresh = arrange_one_by_one(layout, varying)
+        return relayout(source, layout, operation=Operation.RELAYOUT)
+    arrangement, dims, fresh = arrange_positions(layout, varying)
     for dim in varying:
         fresh = replace_axis(fresh, dim, (Factor(output[dim], Kind.POSITION),))
-    fresh = natural(fresh.axes)
+    fresh = renumbered(fresh.axes)
     if source.is_weights:
         return Weights(layout=fresh)
     padded = {dims[dim]: pairs[dim] for dim in varying}
     return Pad(
         layout=fresh,
-        source=Labels(source, arrangement),
+        source=LabelView(source, arrangement),
         widths=tuple(padded.get(index, (0, 0)) for index in range(len(arrangement.groups))),
         mode="prior" if mode == "constant" else mode,
         batch_dim=batch_slot(fresh) if mode == "constant" else 0,

@@ -22,17 +22,17 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    natural,
     positions,
+    renumbered,
 )
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import aggregation, contract
-from labeltrace.rule_helpers.elementwise import over, with_axes
-from labeltrace.rules.pooling import resized, spatial_field, spread, without_positions
+from labeltrace.rule_helpers.elementwise import relayout, with_layout
+from labeltrace.rules.pooling import per_dimension, resized, spatial_field, without_positions
 
 
-@rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
+@register_rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
 def convolution(call: Call) -> Flow:
     """A convolution over the last axes; its class follows from kernel, stride and padding."""
     source: Operand = call["input"]
@@ -45,8 +45,8 @@ def convolution(call: Call) -> Flow:
     if weight.traced:
         return _own_kernels(call, source, weight)
     kernel = weight.shape[2:]
-    stride = spread(call["stride"], count)
-    dilation = spread(call["dilation"], count)
+    stride = per_dimension(call["stride"], count)
+    dilation = per_dimension(call["dilation"], count)
     padding = _padding(call["padding"], kernel, dilation)
     if all(size == 1 for size in kernel) and not any(a or b for a, b in padding):
         return _one_tap(call, source, weight, stride)
@@ -55,31 +55,31 @@ def convolution(call: Call) -> Flow:
     return _sliding(call, source, weight, stride, padding, dilation)
 
 
-@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+@register_rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 def transposed_convolution(call: Call) -> Flow:
     """A convolution that spreads every position over the kernel."""
     source: Operand = call["input"]
     weight: Operand = call["weight"]
     count = len(weight.shape) - 2
     groups = call["groups"]
-    if weight.traced or source.is_weights or has_positions(source.positions.axes[1]):
+    if weight.traced or source.is_weights or has_positions(source.traced_layout.axes[1]):
         raise LayoutError(
             f"{call.operator} needs channels in axis 1 and a constant kernel: {source.layout}"
         )
     field = spatial_field(source, count, call.output)
     channels = channel(weight.shape[1] * groups)
-    first = source.positions.axes[0]
+    first = source.traced_layout.axes[0]
     if not field.varies:
         return without_positions(source, count, call.output, weight.shape[1] * groups)
     return ConvolveTransposed(
-        layout=natural([first, channels, *field.axes[2:]]),
-        stored=field.result,
+        layout=renumbered([first, channels, *field.axes[2:]]),
+        field_shape=field.result,
         source=field.labels,
         weights=weight,
-        stride=spread(call["stride"], count),
-        padding=spread(call["padding"], count),
-        output_padding=spread(call["output_padding"], count),
-        dilation=spread(call["dilation"], count),
+        stride=per_dimension(call["stride"], count),
+        padding=per_dimension(call["padding"], count),
+        output_padding=per_dimension(call["output_padding"], count),
+        dilation=per_dimension(call["dilation"], count),
         groups=groups,
     )
 
@@ -91,8 +91,8 @@ def _own_kernels(call: Call, source: Operand, weight: Operand) -> Flow:
     of gates, and ignored (contract, points 8 and 9).  Used by Yang et al., *CondConv: Conditionally
     Parameterized Convolutions for Efficient Inference*, arXiv:1904.04971.
     """
-    first, inner, *space = source.positions.axes
-    outer, *taps = weight.positions.axes
+    first, inner, *space = source.traced_layout.axes
+    outer, *taps = weight.traced_layout.axes
     channels, outputs = _behind_batch(inner), _behind_batch(outer)
     groups = call["groups"]
     apart = not any(map(has_positions, (first, *taps)))
@@ -105,7 +105,7 @@ def _own_kernels(call: Call, source: Operand, weight: Operand) -> Flow:
     samples, own = inner[0].size, axis_size(outputs)
     arguments = {
         **call.arguments,
-        "input": with_axes(source, Layout((inner[:1], channels or channel(1), *space))),
+        "input": with_layout(source, Layout((inner[:1], channels or channel(1), *space))),
         "weight": replace(weight, shape=(own, *weight.shape[1:]), layout=None, field=None),
         "groups": groups // samples,
     }
@@ -114,7 +114,7 @@ def _own_kernels(call: Call, source: Operand, weight: Operand) -> Flow:
     assert flow.layout is not None
     batch, kept, *space = flow.layout.axes
     flow = replace(flow, layout=Layout(((), (*batch, *kept), *space)))
-    return replace(flow, own=own) if isinstance(flow, Convolve) else flow
+    return replace(flow, channels_per_sample=own) if isinstance(flow, Convolve) else flow
 
 
 def _behind_batch(axis: Axis) -> Axis | None:
@@ -134,7 +134,7 @@ def _padding(
         assert value == "same"  # torch takes no third
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return tuple((t // 2, t - t // 2) for t in total)
-    return tuple((p, p) for p in spread(value, len(kernel)))
+    return tuple((p, p) for p in per_dimension(value, len(kernel)))
 
 
 def _one_tap(call: Call, source: Operand, weight: Operand, stride: tuple[int, ...]) -> Flow:
@@ -142,11 +142,11 @@ def _one_tap(call: Call, source: Operand, weight: Operand, stride: tuple[int, ..
     if any(step != 1 for step in stride):
         return _subsampled(source, stride, call.output, weight.shape[0])
     groups = call["groups"]
-    axis = source.positions.axes[1]
+    axis = source.traced_layout.axes[1]
     if not has_positions(axis):
-        layout = source.positions
+        layout = source.traced_layout
         axes = (layout.axes[0], channel(weight.shape[0]), *layout.axes[2:])
-        return over(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
+        return relayout(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
     if groups == 1 and source.labelled and _holds_channels(source):
         return _merging(source, weight, call.output)
     if groups == 1:
@@ -155,7 +155,7 @@ def _one_tap(call: Call, source: Operand, weight: Operand, stride: tuple[int, ..
         notation = f"b i {' '.join(space)}, z i {' '.join(taps)} -> b z {' '.join(space)}"
         return contract(notation, source, weight, call.output)
     if groups == source.shape[1] == weight.shape[0]:  # a scale for each position
-        return over(source, source.positions, operation=Operation.POINTWISE)
+        return relayout(source, source.traced_layout, operation=Operation.POINTWISE)
     raise LayoutError(
         f"a grouped convolution contracts an axis that has positions: {source.layout}"
     )
@@ -166,26 +166,26 @@ def _holds_channels(source: Operand) -> bool:
 
     They are beside channels, and where no other axis has channels; else tokens are mixed.
     """
-    axes = source.positions.axes
+    axes = source.traced_layout.axes
     return has_channels(axes[1]) or not any(map(has_channels, axes))
 
 
 def _merging(source: Operand, weight: Operand, output: Sequence[int]) -> Flow:
     """Positions that stand for channels are contracted: their mean (contract, point 7)."""
-    first, inner, *space = source.positions.axes
+    first, inner, *space = source.traced_layout.axes
     space = [
         axis if axis_size(axis) == size else resized(axis, size)
         for axis, size in zip(space, output[2:], strict=True)
     ]
     kept = [first, channel(weight.shape[0]), *space]
-    return aggregation(source, natural(kept), kept, [inner])
+    return aggregation(source, renumbered(kept), kept, [inner])
 
 
 def _subsampled(
     source: Operand, stride: tuple[int, ...], output: Sequence[int], channels: int
 ) -> Flow:
     """Every n-th position, and channel mixing: pooling with a window of one."""
-    if has_positions(source.positions.axes[1]) or not source.labelled:
+    if has_positions(source.traced_layout.axes[1]) or not source.labelled:
         raise LayoutError(f"a strided convolution of one tap over {source.layout}")
     ones = (1,) * len(stride)
     field = spatial_field(source, len(stride), output)
@@ -193,8 +193,8 @@ def _subsampled(
         return without_positions(source, len(stride), output, channels)
     return Pool(
         operation=Operation.CHANNEL_MIXING,
-        layout=natural([field.axes[0], channel(channels), *field.axes[2:]]),
-        stored=field.result,
+        layout=renumbered([field.axes[0], channel(channels), *field.axes[2:]]),
+        field_shape=field.result,
         source=field.labels,
         kernel=ones,
         stride=stride,
@@ -205,11 +205,11 @@ def _subsampled(
 
 def _on_weights(source: Operand, weight: Operand, output: Sequence[int]) -> Flow:
     """A convolution of mixing weights gives mixing weights of the same positions."""
-    layout = source.positions
+    layout = source.traced_layout
     if tuple(output[2:]) != source.shape[2:]:
         raise LayoutError(f"a convolution changes the positions of mixing weights: {layout}")
     axes = (layout.axes[0], channel(weight.shape[0]), *layout.axes[2:])
-    return Weights(layout=natural(axes))
+    return Weights(layout=renumbered(axes))
 
 
 def _sliding(
@@ -221,7 +221,7 @@ def _sliding(
     dilation: tuple[int, ...],
 ) -> Flow:
     kernel = tuple(weight.shape[2:])
-    first, inner, *_ = source.positions.axes
+    first, inner, *_ = source.traced_layout.axes
     blocks: tuple[int, ...] = ()
     if has_positions(inner):  # those within a block, as of a space-to-depth stem
         if call["groups"] != 1 or not _holds_channels(source):
@@ -229,7 +229,7 @@ def _sliding(
                 f"{call.operator} slides over an activation with positions in its channel axis: "
                 f"{source.layout}"
             )
-        if not any(map(has_positions, source.positions.axes[2:])):
+        if not any(map(has_positions, source.traced_layout.axes[2:])):
             return _merging(source, weight, call.output)
         source, blocks = _blocks_as_space(source), (prod(f.size for f in positions(inner)),)
     count = len(kernel) + len(blocks)
@@ -241,13 +241,13 @@ def _sliding(
     field = spatial_field(source, count, (*call.output[:2], *ones, *call.output[2:]), passed)
     if not field.varies:
         return without_positions(source, count, call.output, weight.shape[0])
-    layout = natural([first, channel(weight.shape[0]), *field.axes[2 + len(blocks) :]])
+    layout = renumbered([first, channel(weight.shape[0]), *field.axes[2 + len(blocks) :]])
     outside = any(before or after for before, after in padding)
     if kernel == stride and not outside and all(d == 1 for d in dilation):
         return Pool(
             operation=Operation.SPATIAL_AGGREGATION,
             layout=layout,
-            stored=field.result,
+            field_shape=field.result,
             source=field.labels,
             kernel=blocks + kernel,
             stride=blocks + stride,
@@ -256,17 +256,17 @@ def _sliding(
         )
     return Convolve(
         layout=layout,
-        stored=field.result,
+        field_shape=field.result,
         source=field.labels,
         weights=weight,
         stride=ones + stride,
         padding=((0, 0),) * len(blocks) + padding,
         dilation=ones + dilation,
-        blocks=tuple((f.size, f.is_position) for f in inner) if blocks else (),
+        channel_blocks=tuple((f.size, f.is_position) for f in inner) if blocks else (),
     )
 
 
 def _blocks_as_space(source: Operand) -> Operand:
     """The operand with the positions of its channel axis as the first axis of space."""
-    first, inner, *space = source.positions.axes
-    return with_axes(source, Layout((first, (), positions(inner), *space)))
+    first, inner, *space = source.traced_layout.axes
+    return with_layout(source, Layout((first, (), positions(inner), *space)))

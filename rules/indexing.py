@@ -8,7 +8,7 @@ from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Flip,
     Flow,
-    Labels,
+    LabelView,
     Operand,
     Operation,
     Roll,
@@ -22,25 +22,25 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
-    arrange_one_by_one,
+    arrange_positions,
     axis_size,
     axis_text,
     has_channels,
     has_positions,
     is_dynamic,
-    natural,
     pure_positions,
+    renumbered,
     replace_axis,
     size_text,
     view,
 )
 from labeltrace.rule_api.call import Call, listed
-from labeltrace.rule_api.registry import rule
-from labeltrace.rule_helpers.elementwise import over, with_axes
+from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.elementwise import relayout, with_layout
 
 
-@rule("aten.slice", "aten.narrow")
-def part(call: Call) -> Flow:
+@register_rule("aten.slice", "aten.narrow")
+def slice_(call: Call) -> Flow:
     """``start:end:step`` of one axis."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
@@ -49,8 +49,8 @@ def part(call: Call) -> Flow:
     return narrowed(source, dim, start, call.output[dim], call.get("step", 1))
 
 
-@rule("aten.select")
-def one(call: Call) -> Flow:
+@register_rule("aten.select")
+def select(call: Call) -> Flow:
     """One index of an axis."""
     source: Operand = call["self"]
     dim = call["dim"] % len(source.shape)
@@ -60,16 +60,16 @@ def one(call: Call) -> Flow:
     return _selected(source, dim, call["index"] % size)
 
 
-@rule("aten.unbind")
-def each(call: Call) -> tuple[Flow, ...]:
+@register_rule("aten.unbind")
+def unbind(call: Call) -> tuple[Flow, ...]:
     """Every index of an axis by itself."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
     return tuple(_selected(source, dim, index) for index in range(source.shape[dim]))
 
 
-@rule("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.tensor_split")
-def pieces(call: Call) -> tuple[Flow, ...]:
+@register_rule("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.tensor_split")
+def split(call: Call) -> tuple[Flow, ...]:
     """An axis cut into runs."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
@@ -81,8 +81,8 @@ def pieces(call: Call) -> tuple[Flow, ...]:
     return tuple(flows)
 
 
-@rule("aten.roll")
-def rolled(call: Call) -> Flow:
+@register_rule("aten.roll")
+def roll(call: Call) -> Flow:
     """Axes rolled around."""
     source: Operand = call["self"]
     if not call.get("dims"):
@@ -90,43 +90,43 @@ def rolled(call: Call) -> Flow:
     shifts, dims = listed(call["shifts"]), [d % len(source.shape) for d in listed(call["dims"])]
     moved = _moving(source, dims)
     if not moved or source.is_weights:
-        return over(source, source.positions, operation=Operation.RELAYOUT)
-    arrangement, index, layout = arrange_one_by_one(source.positions, moved)
+        return relayout(source, source.traced_layout, operation=Operation.RELAYOUT)
+    arrangement, index, layout = arrange_positions(source.traced_layout, moved)
     return Roll(
         layout=layout,
-        source=Labels(source, arrangement),
+        source=LabelView(source, arrangement),
         shifts=tuple(shift for shift, dim in zip(shifts, dims, strict=True) if dim in moved),
         dims=tuple(index[dim] for dim in dims if dim in moved),
     )
 
 
-@rule("aten.flip", "aten.fliplr", "aten.flipud")
-def flipped(call: Call) -> Flow:
+@register_rule("aten.flip", "aten.fliplr", "aten.flipud")
+def flip(call: Call) -> Flow:
     """Axes reversed."""
     source: Operand = call["self"]
     named = {"aten.fliplr": [1], "aten.flipud": [0]}
     dims = [d % len(source.shape) for d in named.get(call.operator) or call["dims"]]
     moved = _moving(source, dims)
     if not moved or source.is_weights:
-        return over(source, source.positions, operation=Operation.RELAYOUT)
-    arrangement, index, layout = arrange_one_by_one(source.positions, moved)
+        return relayout(source, source.traced_layout, operation=Operation.RELAYOUT)
+    arrangement, index, layout = arrange_positions(source.traced_layout, moved)
     return Flip(
         layout=layout,
-        source=Labels(source, arrangement),
+        source=LabelView(source, arrangement),
         dims=tuple(index[dim] for dim in moved),
     )
 
 
-@rule("aten.index_select")
-def indexed_axis(call: Call) -> Flow:
+@register_rule("aten.index_select")
+def index_select(call: Call) -> Flow:
     """Indices of one axis, chosen by a constant."""
     source: Operand = call["self"]
     dim = call["dim"] % len(source.shape)
     return _taken(source, dim, call["index"], (call.output[dim],))
 
 
-@rule("aten.index")
-def indexed(call: Call) -> Flow:
+@register_rule("aten.index")
+def advanced_index(call: Call) -> Flow:
     """``activation[:, index]`` with one constant index, or a mask over neighbouring axes."""
     source: Operand = call["self"]
     indices = call["indices"]
@@ -141,7 +141,7 @@ def indexed(call: Call) -> Flow:
     added = len(call.output) - len(source.shape) + 1
     if added != len(index.shape) and len(index.shape) > 1:  # a mask over several axes
         merged = (prod(index.shape), *source.shape[dim + len(index.shape) :])
-        source = with_axes(source, view(source.positions, (*source.shape[:dim], *merged)))
+        source = with_layout(source, view(source.traced_layout, (*source.shape[:dim], *merged)))
         added = 1
     return _taken(source, dim, index, call.output[dim : dim + added])
 
@@ -149,23 +149,23 @@ def indexed(call: Call) -> Flow:
 def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) -> Flow:
     """``size`` indices of axis ``dim`` from ``start`` on, every ``step``-th."""
     dim %= len(source.shape)
-    layout = source.positions
+    layout = source.traced_layout
     axis = layout.axes[dim]
     if size == axis_size(axis):
-        return over(source, layout, operation=Operation.RELAYOUT)
+        return relayout(source, layout, operation=Operation.RELAYOUT)
     if size and start + (size - 1) * step >= axis_size(axis):
         raise LayoutError("where the slice starts is known at run time alone")
     if not has_positions(axis):
         kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
-        return over(source, kept, operation=Operation.RELAYOUT)
+        return relayout(source, kept, operation=Operation.RELAYOUT)
     if not pure_positions(axis):
         return _narrowed_block(source, dim, start, size, step)
     if source.is_weights:
-        return Weights(layout=natural(replace_axis(layout, dim, _positions(size)).axes))
-    arrangement, index, fresh = arrange_one_by_one(layout, [dim])
+        return Weights(layout=renumbered(replace_axis(layout, dim, _positions(size)).axes))
+    arrangement, index, fresh = arrange_positions(layout, [dim])
     return Slice(
-        layout=natural(replace_axis(fresh, dim, _positions(size)).axes),
-        source=Labels(source, arrangement),
+        layout=renumbered(replace_axis(fresh, dim, _positions(size)).axes),
+        source=LabelView(source, arrangement),
         dim=index[dim],
         start=_from_nearer_end(start, axis_size(axis)),
         end=_from_nearer_end(start + (size - 1) * step + 1, axis_size(axis)) or None,
@@ -175,7 +175,7 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
 
 def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int) -> Flow:
     """A slice of an axis of positions and channels: whole blocks of its outermost factor."""
-    axis = source.positions.axes[dim]
+    axis = source.traced_layout.axes[dim]
     outer, inner = axis[0], axis[1:]
     block = axis_size(inner)
     if step != 1 or start % block or size % block or outer.is_position or not source.labelled:
@@ -184,52 +184,52 @@ def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int)
             f"positions and channels: {axis_text(axis)}"
         )
     kept = replace(outer, size=size // block)
-    layout = replace_axis(source.positions, dim, (kept, *inner))
-    return over(source, layout, operation=Operation.RELAYOUT)
+    layout = replace_axis(source.traced_layout, dim, (kept, *inner))
+    return relayout(source, layout, operation=Operation.RELAYOUT)
 
 
 def _selected(source: Operand, dim: int, index: int) -> Flow:
-    layout = source.positions
+    layout = source.traced_layout
     axis = layout.axes[dim]
     without = Layout((*layout.axes[:dim], *layout.axes[dim + 1 :]))
     if not has_positions(axis):
-        return over(source, without, operation=Operation.RELAYOUT)
+        return relayout(source, without, operation=Operation.RELAYOUT)
     if source.is_weights:
-        return Weights(layout=natural(without.axes))
+        return Weights(layout=renumbered(without.axes))
     if not pure_positions(axis):
         raise LayoutError(
             f"one index of an axis of positions and channels is taken: {axis_text(axis)}"
         )
-    arrangement, dims, fresh = arrange_one_by_one(layout, [dim])
+    arrangement, dims, fresh = arrange_positions(layout, [dim])
     kept = (*fresh.axes[:dim], *fresh.axes[dim + 1 :])
     return Select(
-        layout=natural(kept),
-        source=Labels(source, arrangement),
+        layout=renumbered(kept),
+        source=LabelView(source, arrangement),
         dim=dims[dim],
         index=_from_nearer_end(index, axis_size(axis)),
     )
 
 
 def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> Flow:
-    layout = source.positions
+    layout = source.traced_layout
     axis = layout.axes[dim]
     if index.traced:
         raise LayoutError("an index computed from the image selects positions")
     if not has_positions(axis):
         new: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
         kept = Layout((*layout.axes[:dim], *new, *layout.axes[dim + 1 :]))
-        return over(source, kept, operation=Operation.RELAYOUT)
+        return relayout(source, kept, operation=Operation.RELAYOUT)
     if not pure_positions(axis):
         raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
     new = [_positions(size) for size in sizes]
     if source.is_weights:
-        return Weights(layout=natural((*layout.axes[:dim], *new, *layout.axes[dim + 1 :])))
-    arrangement, dims, fresh = arrange_one_by_one(layout, [dim])
+        return Weights(layout=renumbered((*layout.axes[:dim], *new, *layout.axes[dim + 1 :])))
+    arrangement, dims, fresh = arrange_positions(layout, [dim])
     before, after = fresh.axes[:dim], fresh.axes[dim + 1 :]
     return Take(
-        layout=natural((*before, *new, *after)),
-        stored=natural((*before, _positions(prod(sizes)), *after)).field_sizes,
-        source=Labels(source, arrangement),
+        layout=renumbered((*before, *new, *after)),
+        field_shape=renumbered((*before, _positions(prod(sizes)), *after)).field_sizes,
+        source=LabelView(source, arrangement),
         dim=dims[dim],
         index=index,
     )
@@ -241,7 +241,7 @@ def _moving(source: Operand, dims: Sequence[int]) -> list[int]:
     Raises:
         LayoutError: one of them has channels as well.
     """
-    axes = source.positions.axes
+    axes = source.traced_layout.axes
     for dim in dims:
         if has_positions(axes[dim]) and not pure_positions(axes[dim]):
             raise LayoutError(f"an axis of positions and channels moves: {axis_text(axes[dim])}")

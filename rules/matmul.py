@@ -8,20 +8,20 @@ from string import ascii_lowercase
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import contract
 
 ONE = Operand((), ())
 """Stands for the other factor where there is none."""
 
 
-@rule("aten.linear")
+@register_rule("aten.linear")
 def linear(call: Call) -> Flow:
     """Channel mixing on features, spatial mixing on tokens, aggregation on merged patches."""
     return contract("... i, o i -> ... o", call["input"], call["weight"], call.output)
 
 
-@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
+@register_rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
 def matmul(call: Call) -> Flow:
     """A matrix product over batches."""
     first: Operand = call["self"]
@@ -36,7 +36,7 @@ def matmul(call: Call) -> Flow:
     return contract(f"{left}, {right} -> {result}", first, second, call.output)
 
 
-@rule("aten.addmm", "aten.baddbmm", "aten.addbmm")
+@register_rule("aten.addmm", "aten.baddbmm", "aten.addbmm")
 def matmul_with_bias(call: Call) -> Flow:
     """A matrix product plus a constant."""
     names = ("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2")
@@ -46,7 +46,7 @@ def matmul_with_bias(call: Call) -> Flow:
     return contract("... r k, ... k c -> ... r c", first, second, call.output)
 
 
-@rule("aten.tensordot")
+@register_rule("aten.tensordot")
 def contracted_axes(call: Call) -> Flow:
     """A product summed over axes that are given in pairs."""
     first: Operand = call["self"]
@@ -61,7 +61,7 @@ def contracted_axes(call: Call) -> Flow:
     return contract(notation, first, second, call.output)
 
 
-@rule("aten.einsum")
+@register_rule("aten.einsum")
 def einsum(call: Call) -> Flow:
     """``einsum`` of one or two operands."""
     operands: tuple[Operand, ...] = tuple(call["tensors"])

@@ -1,7 +1,7 @@
 """Largest and smallest values, followed to the positions that they come from.
 
 These rules are not filed: by the contract a pooled maximum has the mean label of its window (point
-7), which is approximate.  ``align(model, rules=labeltrace.follow_maxima)`` puts them in its place.
+7), which is approximate.  ``align(model, rules=labeltrace.FOLLOW_MAXIMA)`` puts them in its place.
 They read the values and are exact: each channel's maximum is a mixing matrix with a one in each
 row, and the channels' matrices are averaged (point 4).
 """
@@ -16,13 +16,13 @@ from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.label_ops import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.layout import has_channels, has_positions, pure_positions
 from labeltrace.rule_api.call import Call, Rule
-from labeltrace.rule_helpers.custom_step import custom_step
+from labeltrace.rule_helpers import custom_step
 from labeltrace.rules.pooling import (
     adaptive_maximum_pool,
     maximum_pool,
     maximum_pool_and_index,
+    per_dimension,
     space_count,
-    spread,
     with_index,
 )
 from labeltrace.rules.reduction import dims_of, extreme, extreme_and_index
@@ -62,12 +62,12 @@ def _windows(call: Call) -> Flow | None:
     """Max pooling over positions; None where labels do not vary along space, or channels do."""
     if not _slides_over_positions(call):
         return None
-    kernel = spread(call["kernel_size"], space_count(call))
+    kernel = per_dimension(call["kernel_size"], space_count(call))
     settings = {
         "kernel": kernel,
-        "stride": spread(call.get("stride") or kernel, len(kernel)),
-        "padding": spread(call["padding"], len(kernel)),
-        "dilation": spread(call["dilation"], len(kernel)),
+        "stride": per_dimension(call.get("stride") or kernel, len(kernel)),
+        "padding": per_dimension(call["padding"], len(kernel)),
+        "dilation": per_dimension(call["dilation"], len(kernel)),
         "ceil_mode": call["ceil_mode"],
     }
     return _pooled(call, partial(follow_pool, **settings))
@@ -78,7 +78,7 @@ def _slides_over_positions(call: Call) -> bool:
     source: Operand = call["self"]
     if not source.labelled or len(source.shape) != space_count(call) + 2:
         return False
-    first, channels, *rest = source.positions.axes
+    first, channels, *rest = source.traced_layout.axes
     return not has_positions(channels) and all(map(pure_positions, (first, *rest)))
 
 
@@ -99,7 +99,7 @@ def _extreme(call: Call) -> Flow | None:
     source: Operand = call["self"]
     if not source.labelled:
         return None
-    axes = source.positions.axes
+    axes = source.traced_layout.axes
     dims = sorted(dims_of(call.get("dim"), len(axes)))
     mixed = any(has_positions(axis) and not pure_positions(axis) for axis in axes)
     if mixed or 0 in dims or not any(has_positions(axes[dim]) for dim in dims):

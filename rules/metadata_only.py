@@ -5,10 +5,10 @@ What they return does not come from the image, whatever tensor they were given.
 
 from labeltrace.flow import Constant, Flow
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 
 
-@rule(
+@register_rule(
     "aten.empty_like",
     "aten.full_like",
     "aten.new_empty",

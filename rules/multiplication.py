@@ -3,33 +3,35 @@
 from dataclasses import replace
 from math import inf
 
-from labeltrace.flow import Factors, Flow, Operand, Operation
+from labeltrace.flow import Flow, Operand, Operation, ProductOperands
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import product
 from labeltrace.rule_helpers.elementwise import carry
 from labeltrace.rule_helpers.weighted_sum import factors_of
 from labeltrace.rules.indexing import narrowed
 
 
-@rule("aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod")
+@register_rule(
+    "aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod"
+)
 def multiplication(call: Call) -> Flow:
     """A product or quotient of two operands, one of which may be a constant or a number."""
     traced = call.traced
     if len(traced) == 2:
         flow = product(traced[0], traced[1], call.output, operation=Operation.POINTWISE)
     else:
-        flow = carry(traced[0], call.output, least=_scaled(call))
-    known = traced[0].factors if _is_scaling(call) else _factors(call)
-    return replace(flow, factors=known or flow.factors)
+        flow = carry(traced[0], call.output, lower_bound=_scaled(call))
+    known = traced[0].product if _is_scaling(call) else _factors(call)
+    return replace(flow, product=known or flow.product)
 
 
-def _factors(call: Call) -> Factors | None:
+def _factors(call: Call) -> ProductOperands | None:
     first, second = call["self"], call["other"]
     if not isinstance(first, Operand) or not isinstance(second, Operand):
         return None
     factors = factors_of(first, second)
-    return factors.changed() if factors and call.operator != "aten.mul" else factors
+    return factors.after_other_step() if factors and call.operator != "aten.mul" else factors
 
 
 def _is_scaling(call: Call) -> bool:
@@ -44,12 +46,12 @@ def _scaled(call: Call) -> float:
     source, other = call["self"], call["other"]
     if not _is_scaling(call) or not isinstance(source, Operand) or other <= 0:
         return -inf
-    return source.least * other if call.operator == "aten.mul" else source.least / other
+    return source.lower_bound * other if call.operator == "aten.mul" else source.lower_bound / other
 
 
-@rule("aten.glu")
+@register_rule("aten.glu")
 def gated_half(call: Call) -> Flow:
     """One half of the channels times the sigmoid of the other."""
     source: Operand = call["self"]
     flow = narrowed(source, call["dim"], 0, call.output[call["dim"]])
-    return replace(flow, least=min(source.least, 0.0))
+    return replace(flow, lower_bound=min(source.lower_bound, 0.0))

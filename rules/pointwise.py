@@ -11,7 +11,7 @@ from labeltrace.errors import LayoutError
 from labeltrace.flow import Average, Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import has_positions
 from labeltrace.rule_api.call import Call, Shape
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import carry, combine
 from labeltrace.rule_helpers.weighted_sum import factors_of
 
@@ -38,7 +38,7 @@ SHIFTED = frozenset(
 )
 """Those that may take a value below the least of the operand."""
 
-BOUNDED = (
+GATES = (
     "aten.hardsigmoid",
     "aten.sigmoid",
     "aten.log_sigmoid",
@@ -60,7 +60,7 @@ BOUNDED = (
 )
 """Steps after which a stream is a gate in products (contract, point 8)."""
 
-UNBOUNDED = (
+NOT_GATES = (
     "aten.abs",
     "aten.atan",
     "aten.ceil",
@@ -93,7 +93,7 @@ UNBOUNDED = (
     "aten.trunc",
 )
 
-LEAST = {
+LOWER_BOUNDS = {
     "aten.abs": 0.0,
     "aten.cos": -1.0,
     "aten.erf": -1.0,
@@ -116,7 +116,7 @@ LEAST = {
 """Numbers that a function's values never lie below: features of linear attention that are not
 negative, perhaps after a shift (``elu(x) + 1``), make it exact."""
 
-NORMALISATION = (
+NORMALIZATION = (
     "aten.batch_norm",
     "aten.group_norm",
     "aten.instance_norm",
@@ -125,24 +125,24 @@ NORMALISATION = (
 )
 
 
-@rule(*LINEAR)
+@register_rule(*LINEAR)
 def scaled_copy(call: Call) -> Flow:
     """A copy of the first operand, perhaps of another type or scale; others give the type."""
     source: Operand = call.operands[0]
     if not source.traced:
         return Constant()
     changed = call.operator in SHIFTED or "dropout" in call.operator
-    flow = carry(source, call.output, least=-inf if changed else source.least)
-    return replace(flow, factors=None if call.operator in SHIFTED else source.factors)
+    flow = carry(source, call.output, lower_bound=-inf if changed else source.lower_bound)
+    return replace(flow, product=None if call.operator in SHIFTED else source.product)
 
 
-@rule(*BOUNDED)
-def bounded(call: Call) -> Flow:
+@register_rule(*GATES)
+def gate_activation(call: Call) -> Flow:
     """A non-linear function with a bounded range."""
-    return _nonlinear(call, bounded=True)
+    return _nonlinear(call, is_gate=True)
 
 
-@rule("aten.hardtanh", "aten.clamp", "aten.clamp_min", "aten.clamp_max")
+@register_rule("aten.hardtanh", "aten.clamp", "aten.clamp_min", "aten.clamp_max")
 def clamped(call: Call) -> Flow:
     """Values cut to a range: a gate if it lies within (-1, 1), as that of a hard sigmoid.
 
@@ -153,95 +153,97 @@ def clamped(call: Call) -> Flow:
     limits = [call.get(name) for name in ("min_val", "min", "max_val", "max")]
     numbers = [limit for limit in limits if isinstance(limit, (int, float))]
     narrow = len(numbers) == 2 and all(abs(number) <= 1 for number in numbers)
-    bounded = narrow or call.traced[0].bounded
-    least = limits[0] if limits[0] is not None else limits[1]
-    known = isinstance(least, (int, float))
-    return _nonlinear(call, bounded=bounded, least=float(least) if known else -inf)
+    is_gate = narrow or call.traced[0].is_gate
+    lower_bound = limits[0] if limits[0] is not None else limits[1]
+    known = isinstance(lower_bound, (int, float))
+    return _nonlinear(call, is_gate=is_gate, lower_bound=float(lower_bound) if known else -inf)
 
 
-@rule("aten.reciprocal", "aten.rsqrt")
-def inverse(call: Call) -> Flow:
+@register_rule("aten.reciprocal", "aten.rsqrt")
+def reciprocal(call: Call) -> Flow:
     """What divides by a gate is one."""
-    return _nonlinear(call, bounded=call.operands[0].bounded)
+    return _nonlinear(call, is_gate=call.operands[0].is_gate)
 
 
-@rule("aten.elu", "aten.celu")
+@register_rule("aten.elu", "aten.celu")
 def exponential_linear(call: Call) -> Flow:
     """Linear above zero; below, it approaches a negative constant."""
-    return _nonlinear(call, bounded=False, least=-abs(call["alpha"] * call.get("scale", 1)))
+    return _nonlinear(call, is_gate=False, lower_bound=-abs(call["alpha"] * call.get("scale", 1)))
 
 
-@rule("aten.pow")
+@register_rule("aten.pow")
 def power(call: Call) -> Flow:
     """Even powers are never negative."""
     exponent = call.get("exponent")
     even = isinstance(exponent, (int, float)) and exponent % 2 == 0
-    return _nonlinear(call, bounded=False, least=0.0 if even else -inf)
+    return _nonlinear(call, is_gate=False, lower_bound=0.0 if even else -inf)
 
 
-@rule(*UNBOUNDED)
-def unbounded(call: Call) -> Flow:
+@register_rule(*NOT_GATES)
+def other_nonlinearity(call: Call) -> Flow:
     """Any other non-linear function of each value."""
-    return _nonlinear(call, bounded=False)
+    return _nonlinear(call, is_gate=False)
 
 
-@rule(*NORMALISATION)
-def normalisation(call: Call) -> Flow:
+@register_rule(*NORMALIZATION)
+def normalization(call: Call) -> Flow:
     """A normalisation layer; scale, shift and statistics are constants."""
     return carry(_only(call), call.output)
 
 
-@rule("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
+@register_rule("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
 def softmax(call: Call) -> Flow:
     """Over channels a gate; over positions the values become mixing weights for them."""
     source: Operand = call["self"]
-    axis = source.positions.axes[call["dim"]]
-    least = -inf if "log" in call.operator else 0.0
+    axis = source.traced_layout.axes[call["dim"]]
+    lower_bound = -inf if "log" in call.operator else 0.0
     if source.labelled and has_positions(axis):
-        return Weights(layout=source.positions, least=least)
-    return carry(source, call.output, bounded=True, least=least)
+        return Weights(layout=source.traced_layout, lower_bound=lower_bound)
+    return carry(source, call.output, is_gate=True, lower_bound=lower_bound)
 
 
-@rule("aten.copy", "aten.fill.Tensor")
+@register_rule("aten.copy", "aten.fill.Tensor")
 def overwritten(call: Call) -> Flow:
     """Values written over others: what was there before is gone."""
     source: Operand = call["src" if "src" in call.arguments else "value"]
     return carry(source, call.output) if source.traced else Constant()
 
 
-@rule("aten.fill", "aten.zero")
+@register_rule("aten.fill", "aten.zero")
 def overwritten_by_number(call: Call) -> Flow:
     """A number written over all values."""
     return Constant()
 
 
-@rule("aten.dropout")
+@register_rule("aten.dropout")
 def dropout(call: Call) -> Flow:
     """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""
     source: Operand = call.operands[0]  # `input`, or `self` of the in-place twin
     if source.is_weights and call["train"] and call["p"] > 0:
         return Weights(
-            layout=source.positions,
-            least=source.least,
-            before=source,
-            pending=source.pending,
-            factors=source.factors,
+            layout=source.traced_layout,
+            lower_bound=source.lower_bound,
+            before_dropout=source,
+            key_value_product=source.key_value_product,
+            product=source.product,
         )
-    flow = carry(source, call.output, least=0.0 if source.nonnegative else -inf)
-    return replace(flow, factors=source.factors)
+    flow = carry(source, call.output, lower_bound=0.0 if source.nonnegative else -inf)
+    return replace(flow, product=source.product)
 
 
-@rule("aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill")
-def choice(call: Call) -> Flow:
+@register_rule(
+    "aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill"
+)
+def where(call: Call) -> Flow:
     """One of two values at each place: point-wise, unless both come from the image."""
     candidates = [operand for operand in call.traced if operand.name not in ("condition", "mask")]
     if not candidates:
-        return carry(call.traced[0], call.output, bounded=True)
+        return carry(call.traced[0], call.output, is_gate=True)
     if len(candidates) == 1:
         flow = carry(candidates[0], call.output)
         mask = call.get("condition", call.get("mask"))
         factors = factors_of(candidates[0], mask) if isinstance(mask, Operand) else None
-        return replace(flow, factors=factors.changed() if factors else flow.factors)
+        return replace(flow, product=factors.after_other_step() if factors else flow.product)
     return _either(candidates, call.output)
 
 
@@ -253,12 +255,12 @@ def _either(candidates: Sequence[Operand], output: Shape) -> Flow:
     return replace(flow, approximation=reason)
 
 
-def _nonlinear(call: Call, *, bounded: bool, least: float | None = None) -> Flow:
+def _nonlinear(call: Call, *, is_gate: bool, lower_bound: float | None = None) -> Flow:
     traced = call.traced
     if len(traced) == 1:
-        known = LEAST.get(call.operator, -inf) if least is None else least
-        return carry(traced[0], call.output, bounded=bounded, least=known)
-    return combine(traced, call.output, operation=Operation.POINTWISE, bounded=bounded)
+        known = LOWER_BOUNDS.get(call.operator, -inf) if lower_bound is None else lower_bound
+        return carry(traced[0], call.output, is_gate=is_gate, lower_bound=known)
+    return combine(traced, call.output, operation=Operation.POINTWISE, is_gate=is_gate)
 
 
 def _only(call: Call) -> Operand:

@@ -4,7 +4,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import AdaptivePool, Flow, Labels, Operand, Operation, Pool, Weights
+from labeltrace.flow import AdaptivePool, Flow, LabelView, Operand, Operation, Pool, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
@@ -16,31 +16,31 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    natural,
     positions,
     pure_positions,
+    renumbered,
 )
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
-from labeltrace.rule_helpers.elementwise import over
-from labeltrace.rule_helpers.weighted_sum import unweighted
+from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.elementwise import relayout
+from labeltrace.rule_helpers.weighted_sum import reason_mean_is_wrong
 
 MAXIMUM = "the maximum is taken for the mean: which position it comes from depends on the values"
 
 
-@rule("aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d")
+@register_rule("aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d")
 def average_pool(call: Call) -> Flow:
     """The mean over windows."""
     return _pool(call, _unweighted(call))
 
 
-@rule("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d")
+@register_rule("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d")
 def maximum_pool(call: Call) -> Flow:
     """The maximum over windows, taken for the mean."""
     return _pool(call, MAXIMUM)
 
 
-@rule(
+@register_rule(
     "aten.max_pool1d_with_indices",
     "aten.max_pool2d_with_indices",
     "aten.max_pool3d_with_indices",
@@ -50,19 +50,19 @@ def maximum_pool_and_index(call: Call) -> tuple[Flow, ...]:
     return with_index(_pool(call, MAXIMUM))
 
 
-@rule("aten.lp_pool2d")
+@register_rule("aten.lp_pool2d")
 def power_pool(call: Call) -> Flow:
     """The power mean over windows, taken for the mean."""
     return _pool(call, "the power mean is taken for the mean")
 
 
-@rule("aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d")
+@register_rule("aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d")
 def adaptive_average_pool(call: Call) -> Flow:
     """The mean over windows that tile the image."""
     return _adaptive(call, _unweighted(call))
 
 
-@rule("aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d")
+@register_rule("aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d")
 def adaptive_maximum_pool(call: Call) -> tuple[Flow, ...]:
     """The maximum over windows that tile the image, and where it was found."""
     return with_index(_adaptive(call, MAXIMUM))
@@ -76,25 +76,25 @@ def with_index(flow: Flow) -> tuple[Flow, ...]:
 def _unweighted(call: Call) -> str:
     source: Operand = call["self"]
     rank = len(source.shape)
-    return unweighted(source, range(rank - space_count(call), rank))
+    return reason_mean_is_wrong(source, range(rank - space_count(call), rank))
 
 
 def _pool(call: Call, approximation: str) -> Flow:
     source: Operand = call["self"]
-    kernel = spread(call["kernel_size"], space_count(call))
+    kernel = per_dimension(call["kernel_size"], space_count(call))
     field = spatial_field(source, space_count(call), call.output)
     if not field.varies:
         return without_positions(source, space_count(call), call.output)
     if source.is_weights:
-        return Weights(layout=natural(field.axes), approximation=approximation)
+        return Weights(layout=renumbered(field.axes), approximation=approximation)
     return Pool(
-        layout=natural(field.axes),
-        stored=field.result,
+        layout=renumbered(field.axes),
+        field_shape=field.result,
         source=field.labels,
         kernel=kernel,
-        stride=spread(call.get("stride") or kernel, len(kernel)),
-        padding=spread(call.get("padding", 0), len(kernel)),
-        dilation=spread(call.get("dilation", 1), len(kernel)),
+        stride=per_dimension(call.get("stride") or kernel, len(kernel)),
+        padding=per_dimension(call.get("padding", 0), len(kernel)),
+        dilation=per_dimension(call.get("dilation", 1), len(kernel)),
         ceil_mode=call.get("ceil_mode", False),
         approximation=approximation,
     )
@@ -107,10 +107,10 @@ def _adaptive(call: Call, approximation: str) -> Flow:
     if not field.varies:
         return without_positions(source, count, call.output)
     if source.is_weights:
-        return Weights(layout=natural(field.axes), approximation=approximation)
+        return Weights(layout=renumbered(field.axes), approximation=approximation)
     return AdaptivePool(
-        layout=natural(field.axes),
-        stored=field.result,
+        layout=renumbered(field.axes),
+        field_shape=field.result,
         source=field.labels,
         output_size=tuple(call.output[-count:]),
         approximation=approximation,
@@ -122,7 +122,7 @@ def space_count(call: Call) -> int:
     return next(int(character) for character in call.operator if character.isdigit())
 
 
-def spread(value: int | Sequence[int], count: int) -> tuple[int, ...]:
+def per_dimension(value: int | Sequence[int], count: int) -> tuple[int, ...]:
     """A setting for each dimension of space: one number stands for all."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * count if len(values) == 1 else values
@@ -136,7 +136,7 @@ class SpatialField:
     whether the label varies along space at all.
     """
 
-    labels: Labels
+    labels: LabelView
     axes: tuple[Axis, ...]
     result: tuple[int, ...]
     varies: bool
@@ -154,7 +154,7 @@ def spatial_field(
         LayoutError: an axis of space has positions and channels both, or some axes of space have
             positions and others channels.
     """
-    layout = source.positions
+    layout = source.traced_layout
     rest, space = layout.axes[:-count], layout.axes[-count:]
     varies = any(has_positions(axis) for axis in space)
     kept = {dim for dim in range(count) if dim in passed and not has_positions(space[dim])}
@@ -167,7 +167,7 @@ def spatial_field(
     slid: list[Axis] = [(Factor(size, Kind.POSITION),) if size > 1 else () for size in sizes]
     axes = (space[dim] if dim in kept else axis for dim, axis in enumerate(slid))
     return SpatialField(
-        labels=Labels(source, arrange(layout, groups)),
+        labels=LabelView(source, arrange(layout, groups)),
         axes=(*rest, *axes),
         result=(axis_size(other), *sizes),
         varies=varies,
@@ -181,12 +181,12 @@ def without_positions(
 
     ``channels`` is the size of axis 1 of the result where the step changes it.
     """
-    axes = list(source.positions.axes)
+    axes = list(source.traced_layout.axes)
     for dim in range(len(axes) - count, len(axes)):
         axes[dim] = resized(axes[dim], output[dim])
     if channels is not None:
         axes[1] = channel(channels)
-    return over(source, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+    return relayout(source, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
 
 
 def resized(axis: Axis, size: int) -> Axis:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import FinalStates, Flow, Labels, Operand, Operation, Recur
+from labeltrace.flow import FinalStates, Flow, LabelView, Operand, Operation, Recur
 from labeltrace.layout import (
     Axis,
     Factor,
@@ -19,14 +19,14 @@ from labeltrace.layout import (
     axis_text,
     channel,
     has_positions,
-    natural,
     positions,
     pure_positions,
+    renumbered,
 )
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import aggregation
-from labeltrace.rule_helpers.elementwise import over
+from labeltrace.rule_helpers.elementwise import relayout
 
 REMEMBERED = (
     "what a recurrent layer remembers depends on the data: all positions that it has read count "
@@ -34,7 +34,7 @@ REMEMBERED = (
 )
 
 
-@rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
+@register_rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
 def recurrent(call: Call) -> tuple[Flow, ...]:
     """The output of every step, and the last state of every layer and direction."""
     source: Operand = call["input"]
@@ -44,18 +44,18 @@ def recurrent(call: Call) -> tuple[Flow, ...]:
             f"parameters are constants: {source.layout}"
         )
     place = 1 if call["batch_first"] else 0
-    steps, batch, features = (source.positions.axes[dim] for dim in (place, 1 - place, 2))
+    steps, batch, features = (source.traced_layout.axes[dim] for dim in (place, 1 - place, 2))
     if any(factor.kind is Kind.BATCH for factor in steps):
         raise LayoutError(
             f"{call.operator} runs along the batch, from image to image: {source.layout}; give it "
             "batch_first=True if the batch comes first"
         )
-    bounded = call.operator != "aten.rnn_relu.input"
+    is_gate = call.operator != "aten.rnn_relu.input"
     shapes = (call.output, *call.outputs[1:])
     ends = [_final_states(call, source, shape, (steps, batch, features)) for shape in shapes[1:]]
-    ends[0] = replace(ends[0], bounded=bounded)  # a cell's state, the second one, is no gate
+    ends[0] = replace(ends[0], is_gate=is_gate)  # a cell's state, the second one, is no gate
     first = _outputs(call, source, (steps, batch, features))
-    return (replace(first, bounded=bounded), *ends)
+    return (replace(first, is_gate=is_gate), *ends)
 
 
 def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow:
@@ -69,13 +69,13 @@ def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow
     first[call["batch_first"]] = (Factor(axis_size(steps), Kind.POSITION),)
     labels, dim = _labels(call, source, axes)
     return Recur(
-        layout=natural([*first, channel(call.output[2])]),
+        layout=renumbered([*first, channel(call.output[2])]),
         source=labels,
         dim=dim,
         layers=call["num_layers"],
         bidirectional=call["bidirectional"],
-        averaged=len(positions(features)),
-        bounded=False,
+        feature_dims=len(positions(features)),
+        is_gate=False,
         approximation=REMEMBERED,
     )
 
@@ -90,13 +90,13 @@ def _final_states(
         return _read(source, [channel(count), batch, channel(width)], [steps, features])
     labels, dim = _labels(call, source, axes)
     return FinalStates(
-        layout=natural([(Factor(count, Kind.POSITION),), batch, channel(width)]),
+        layout=renumbered([(Factor(count, Kind.POSITION),), batch, channel(width)]),
         source=labels,
         dim=dim,
         layers=call["num_layers"],
         bidirectional=call["bidirectional"],
-        averaged=len(positions(features)),
-        bounded=False,
+        feature_dims=len(positions(features)),
+        is_gate=False,
         approximation=REMEMBERED,
     )
 
@@ -105,12 +105,12 @@ def _read(source: Operand, kept: list[Axis], gone: list[Axis]) -> Flow:
     """The label on the axes ``kept``: the mean over the positions of those ``gone``."""
     if not any(has_positions(axis) for axis in gone):
         layout = Layout(tuple(kept))
-        return over(source, layout, operation=Operation.CHANNEL_MIXING, bounded=False)
-    flow = aggregation(source, natural(kept), kept, gone)
-    return replace(flow, bounded=False, approximation=REMEMBERED)
+        return relayout(source, layout, operation=Operation.CHANNEL_MIXING, is_gate=False)
+    flow = aggregation(source, renumbered(kept), kept, gone)
+    return replace(flow, is_gate=False, approximation=REMEMBERED)
 
 
-def _labels(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> tuple[Labels, int]:
+def _labels(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> tuple[LabelView, int]:
     """The field with one dimension of steps, which one that is; positions among features last."""
     steps, batch, features = axes
     groups: list[tuple[Factor, ...]] = [
@@ -118,4 +118,4 @@ def _labels(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> tuple
     ]
     dim = len(positions(batch)) if call["batch_first"] else 0
     groups.insert(dim, positions(steps))
-    return Labels(source, arrange(source.positions, groups)), dim
+    return LabelView(source, arrange(source.traced_layout, groups)), dim

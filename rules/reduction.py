@@ -10,37 +10,37 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    natural,
+    renumbered,
     unsqueeze,
 )
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import aggregation
-from labeltrace.rule_helpers.elementwise import over
-from labeltrace.rule_helpers.weighted_sum import is_score, unweighted, weighed_sum
+from labeltrace.rule_helpers.elementwise import relayout
+from labeltrace.rule_helpers.weighted_sum import is_score, reason_mean_is_wrong, weighted_sum
 from labeltrace.rules.pooling import with_index
 
 SELECTING = "which position a value comes from depends on the values; their mean is taken"
 
 
-@rule("aten.mean", "aten.sum", "aten.nansum", "aten.nanmean")
+@register_rule("aten.mean", "aten.sum", "aten.nansum", "aten.nanmean")
 def mean(call: Call) -> Flow:
     """A sum or mean; of a stream times mixing weights, it mixes with them (point 4)."""
     source: Operand = call["self"]
     summed = dims_of(call.get("dim"), len(source.shape))
-    flow = weighed_sum(source, summed)
+    flow = weighted_sum(source, summed)
     if flow is None:
-        flow = _reduce(call, unweighted(source, summed))
-        return replace(flow, bounded=True) if is_score(source, summed) else flow
+        flow = _reduce(call, reason_mean_is_wrong(source, summed))
+        return replace(flow, is_gate=True) if is_score(source, summed) else flow
     if flow.layout is None or not call.get("keepdim", False):
         return flow
     layout = flow.layout
     for dim in sorted(summed):
         layout = unsqueeze(layout, dim)
-    return replace(flow, layout=layout, alternative=None)
+    return replace(flow, layout=layout, as_weights=None)
 
 
-@rule(
+@register_rule(
     "aten.logsumexp",
     "aten.std",
     "aten.var",
@@ -48,46 +48,46 @@ def mean(call: Call) -> Flow:
 )
 def moment(call: Call) -> Flow:
     """A spread or product over axes: every value takes part alike."""
-    return _reduce(call, "", bounded=False)
+    return _reduce(call, "", is_gate=False)
 
 
-@rule("aten.linalg_vector_norm", "aten.norm", "aten.linalg_norm")
+@register_rule("aten.linalg_vector_norm", "aten.norm", "aten.linalg_norm")
 def norm(call: Call) -> Flow:
     """A norm over axes; some norms are the largest or smallest value, row sum or column sum."""
     order = call.get("ord", call.get("p"))
     of_matrices = call.operator == "aten.linalg_norm" and len(call.get("dim") or ()) == 2
     orders = (inf, -inf, 1, -1) if of_matrices else (inf, -inf)
-    return _reduce(call, SELECTING if order in orders else "", bounded=False)
+    return _reduce(call, SELECTING if order in orders else "", is_gate=False)
 
 
-@rule("aten.amax", "aten.amin", "aten.any", "aten.all")
+@register_rule("aten.amax", "aten.amin", "aten.any", "aten.all")
 def extreme(call: Call) -> Flow:
     """The largest or smallest value over axes, taken for the mean."""
-    return _reduce(call, SELECTING, bounded=False)
+    return _reduce(call, SELECTING, is_gate=False)
 
 
-@rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.mode")
+@register_rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.mode")
 def extreme_and_index(call: Call) -> tuple[Flow, ...]:
     """An extreme value over one axis, and where it was found."""
-    return with_index(_reduce(call, SELECTING, bounded=False))
+    return with_index(_reduce(call, SELECTING, is_gate=False))
 
 
-@rule("aten.argmax", "aten.argmin")
+@register_rule("aten.argmax", "aten.argmin")
 def index_of_extreme(call: Call) -> Flow:
     """An index has positions and no content."""
     flow = _reduce(call, SELECTING)
-    return flow if flow.layout is None else Weights(layout=natural(flow.layout.axes))
+    return flow if flow.layout is None else Weights(layout=renumbered(flow.layout.axes))
 
 
-@rule("aten.max", "aten.min", "aten.median")
+@register_rule("aten.max", "aten.min", "aten.median")
 def extreme_of_all(call: Call) -> Flow:
     """The extreme value of a whole tensor."""
-    return _reduce(call, SELECTING, bounded=False)
+    return _reduce(call, SELECTING, is_gate=False)
 
 
-def _reduce(call: Call, selecting: str, bounded: bool | None = None) -> Flow:
+def _reduce(call: Call, selecting: str, is_gate: bool | None = None) -> Flow:
     source: Operand = call["self"]
-    layout = source.positions
+    layout = source.traced_layout
     dims = dims_of(call.get("dim"), len(layout.axes))
     keep = call.get("keepdim", False)
     gone = [axis for dim, axis in enumerate(layout.axes) if dim in dims]
@@ -98,12 +98,12 @@ def _reduce(call: Call, selecting: str, bounded: bool | None = None) -> Flow:
         elif keep:
             axes.append(reduced(axis))
     if source.is_weights:
-        return Weights(layout=natural(axes))
+        return Weights(layout=renumbered(axes))
     if not any(has_positions(axis) for axis in gone):
         kept = Layout(tuple(axes))
-        return over(source, kept, operation=Operation.CHANNEL_MIXING, bounded=bounded)
-    flow = aggregation(source, natural(axes), axes, gone)
-    return replace(flow, approximation=selecting, bounded=bounded)
+        return relayout(source, kept, operation=Operation.CHANNEL_MIXING, is_gate=is_gate)
+    flow = aggregation(source, renumbered(axes), axes, gone)
+    return replace(flow, approximation=selecting, is_gate=is_gate)
 
 
 def reduced(axis: Axis) -> Axis:

@@ -4,9 +4,9 @@ The weights are those of the interpolation, which is separable: one matrix an ax
 """
 
 from labeltrace.flow import Flow, Resample, Weights
-from labeltrace.layout import natural
+from labeltrace.layout import renumbered
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rules.pooling import spatial_field, without_positions
 
 MODES = {
@@ -25,7 +25,7 @@ MODES = {
 }
 
 
-@rule(*(f"aten.{name}" for name in MODES))
+@register_rule(*(f"aten.{name}" for name in MODES))
 def interpolation(call: Call) -> Flow:
     """Interpolation to another size."""
     (source,) = call.operands
@@ -34,12 +34,12 @@ def interpolation(call: Call) -> Flow:
     field = spatial_field(source, count, call.output)
     if not field.varies:  # one position, or repeated ones: its label is that of the result
         return without_positions(source, count, call.output)
-    layout = natural(field.axes)
+    layout = renumbered(field.axes)
     if source.is_weights:
         return Weights(layout=layout)
     return Resample(
         layout=layout,
-        stored=field.result,
+        field_shape=field.result,
         source=field.labels,
         sizes=tuple(call.output[2:]),
         scales=_factors(call, count),

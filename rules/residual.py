@@ -9,14 +9,14 @@ from math import inf
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
+from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import carry, combine
 
 
-@rule("aten.add", "aten.sub", "aten.rsub", "aten.lerp", "aten.__iadd__", "aten.__isub__")
+@register_rule("aten.add", "aten.sub", "aten.rsub", "aten.lerp", "aten.__iadd__", "aten.__isub__")
 def addition(call: Call) -> Flow:
     """A sum or difference; a factor on one side changes no label."""
-    return _sum(call, least=_shifted(call))
+    return _sum(call, lower_bound=_shifted(call))
 
 
 def _shifted(call: Call) -> float:
@@ -26,20 +26,20 @@ def _shifted(call: Call) -> float:
         return -inf
     shift = number * call.get("alpha", 1)
     if call.operator in ("aten.add", "aten.__iadd__"):
-        return source.least + shift
-    return source.least - shift if call.operator in ("aten.sub", "aten.__isub__") else -inf
+        return source.lower_bound + shift
+    return source.lower_bound - shift if call.operator in ("aten.sub", "aten.__isub__") else -inf
 
 
-def _sum(call: Call, least: float = -inf) -> Flow:
+def _sum(call: Call, lower_bound: float = -inf) -> Flow:
     traced = [operand for operand in call.traced if operand.name != "weight"]  # lerp's share
     if not traced:
         return carry(call.traced[0], call.output)
     if len(traced) == 1:
-        return carry(traced[0], call.output, least=least)
+        return carry(traced[0], call.output, lower_bound=lower_bound)
     return combine(traced, call.output, operation=Operation.RESIDUAL)
 
 
-@rule("aten.addcmul", "aten.addcdiv")
+@register_rule("aten.addcmul", "aten.addcdiv")
 def addition_of_product(call: Call) -> Flow:
     """``self + value * tensor1 * tensor2``, where at most one factor comes from the image."""
     factors = [operand for operand in (call["tensor1"], call["tensor2"]) if operand.traced]

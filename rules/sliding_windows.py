@@ -9,31 +9,31 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Fold, Labels, Operand, Operation, Unfold, Weights
+from labeltrace.flow import Flow, Fold, LabelView, Operand, Operation, Unfold, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
     Layout,
     arrange,
-    arrange_one_by_one,
+    arrange_positions,
     axis_size,
     axis_text,
     batch_slot,
     channel,
+    cut_windows,
     has_channels,
     has_positions,
-    natural,
     positions,
     pure_positions,
+    renumbered,
     replace_axis,
     view,
-    windows,
 )
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_api.registry import rule
-from labeltrace.rule_helpers.elementwise import over
-from labeltrace.rules.pooling import resized, spread
+from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.elementwise import relayout
+from labeltrace.rules.pooling import per_dimension, resized
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Window:
         return {start + tap for start in starts for tap in taps}.issuperset(range(size))
 
 
-@rule("aten.unfold")
-def unfolded_axis(call: Call) -> Flow:
+@register_rule("aten.unfold")
+def unfold(call: Call) -> Flow:
     """Windows of one axis; the positions inside them become the last axis."""
     source: Operand = call["self"]
     dim = call["dimension"] % len(source.shape)
@@ -67,8 +67,8 @@ def unfolded_axis(call: Call) -> Flow:
     return _finished(source, *_cut(source, {dim: window}))
 
 
-@rule("aten.im2col")
-def unfolded(call: Call) -> Flow:
+@register_rule("aten.im2col")
+def im2col(call: Call) -> Flow:
     """Windows of rows and columns: (..., C, H, W) to (..., C * window, windows)."""
     source: Operand = call["self"]
     sliding = _sliding(call, source.shape[-2:])
@@ -78,24 +78,24 @@ def unfolded(call: Call) -> Flow:
     return _finished(source, joined, step)
 
 
-@rule("aten.col2im")
-def folded(call: Call) -> Flow:
+@register_rule("aten.col2im")
+def fold(call: Call) -> Flow:
     """Windows laid over one another and added up: (..., C * window, windows) to (..., C, H, W)."""
     source: Operand = call["self"]
-    sizes = spread(call["output_size"], 2)
+    sizes = per_dimension(call["output_size"], 2)
     sliding = _sliding(call, sizes)
     kernel = [window.size for window in sliding]
     *batch, channels, count = source.shape
     shape = (*batch, channels // prod(kernel))
-    split = view(source.positions, (*shape, prod(kernel), count))
+    split = view(source.traced_layout, (*shape, prod(kernel), count))
     *rest, taps, places = split.axes
     rest[-1] = rest[-1] or channel(1)  # one channel, of which a view may keep no factor
     if not has_positions(taps) and not has_positions(places):
         alike = Layout((*rest, *(resized(places, size) for size in sizes)))
-        return over(source, alike, operation=Operation.CHANNEL_MIXING)
+        return relayout(source, alike, operation=Operation.CHANNEL_MIXING)
     maps: list[Axis] = [(Factor(size, Kind.POSITION),) if size > 1 else () for size in sizes]
     if _is_mixed(taps) or _is_mixed(places):
-        split = view(source.positions, (*shape, *kernel, *(window.count for window in sliding)))
+        split = view(source.traced_layout, (*shape, *kernel, *(window.count for window in sliding)))
         high, wide, rows, columns = split.axes[-4:]
         taps, places = (), ()
         for dim, (inside, across) in enumerate([(high, rows), (wide, columns)]):
@@ -107,15 +107,17 @@ def folded(call: Call) -> Flow:
     for axis in (taps, places):
         if _is_mixed(axis):
             raise LayoutError(f"windows of positions and channels are folded: {axis_text(axis)}")
-    layout = natural([*rest, *maps])
+    layout = renumbered([*rest, *maps])
     if source.is_weights:
         return Weights(layout=layout)
     other = tuple(factor for axis in split.axes[: len(rest)] for factor in positions(axis))
     arrangement = arrange(split, (other, positions(taps), positions(places)))
     elsewhere = any(factor.kind is not Kind.BATCH for factor in other)
     return replace(
-        _laid_back(Labels(source, arrangement), layout, sliding),
-        features=None if elsewhere else False,  # what lands on a map is no feature of keys
+        _laid_back(LabelView(source, arrangement), layout, sliding),
+        holds_key_features=None
+        if elsewhere
+        else False,  # what lands on a map is no feature of keys
     )
 
 
@@ -123,7 +125,7 @@ def _sliding(call: Call, sizes: Sequence[int]) -> list[Window]:
     """How windows slide over the rows and the columns of a map of such sizes."""
     names = ("kernel_size", "stride", "padding", "dilation")
     sliding: list[Window] = []
-    for room, *own in zip(sizes, *(spread(call[name], 2) for name in names), strict=True):
+    for room, *own in zip(sizes, *(per_dimension(call[name], 2) for name in names), strict=True):
         size, stride, padding, dilation = own
         count = (room + 2 * padding - dilation * (size - 1) - 1) // stride + 1
         sliding.append(Window(count, size, stride, padding, dilation))
@@ -135,7 +137,7 @@ def _is_mixed(axis: Axis) -> bool:
     return has_positions(axis) and not pure_positions(axis)
 
 
-def _laid_back(source: Labels, layout: Layout, sliding: Sequence[Window]) -> Fold:
+def _laid_back(source: LabelView, layout: Layout, sliding: Sequence[Window]) -> Fold:
     """The step for labels of a batch, of the positions in a window and of the windows."""
     sizes = tuple(prod(factor.size for factor in positions(axis)) for axis in layout.axes[-2:])
     return Fold(
@@ -145,7 +147,7 @@ def _laid_back(source: Labels, layout: Layout, sliding: Sequence[Window]) -> Fol
             else Operation.SPATIAL_AGGREGATION
         ),
         layout=layout,
-        stored=(source.arrangement.shape[0], *sizes),
+        field_shape=(source.arrangement.shape[0], *sizes),
         source=source,
         sizes=sizes,
         kernel=tuple(window.size for window in sliding),
@@ -161,7 +163,7 @@ def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | 
     Raises:
         LayoutError: an axis to be cut has positions and channels, or it is the batch.
     """
-    layout = source.positions
+    layout = source.traced_layout
     varying = [dim for dim, window in cuts.items() if _varies(layout.axes[dim], window.padding)]
     for dim in varying:
         axis = layout.axes[dim]
@@ -174,14 +176,14 @@ def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | 
         ]
         inside = [resized(layout.axes[dim], window.size) for dim, window in cuts.items()]
         return Layout((*axes, *inside)), None
-    arrangement, dims, fresh = arrange_one_by_one(layout, varying)
+    arrangement, dims, fresh = arrange_positions(layout, varying)
     copies: list[int] = []
     for dim in varying:
         size = axis_size(layout.axes[dim])
         copies.append(1 if has_positions(layout.axes[dim]) else size)
         fresh = replace_axis(fresh, dim, (Factor(size, Kind.POSITION),))
-    fresh = natural(fresh.axes)
-    cut = windows(fresh, {dim: (cuts[dim].count, cuts[dim].size) for dim in varying})
+    fresh = renumbered(fresh.axes)
+    cut = cut_windows(fresh, {dim: (cuts[dim].count, cuts[dim].size) for dim in varying})
     axes, behind = list(cut.axes[: len(layout.axes)]), list(cut.axes[len(layout.axes) :])
     for index, (dim, window) in enumerate(cuts.items()):
         if dim not in varying:
@@ -192,7 +194,7 @@ def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | 
     padding = tuple(window.padding for window in chosen)
     return result, Unfold(
         layout=result,
-        source=Labels(source, arrangement),
+        source=LabelView(source, arrangement),
         dims=tuple(dims[dim] for dim in varying),
         kernel=tuple(window.size for window in chosen),
         stride=tuple(window.stride for window in chosen),
@@ -211,5 +213,5 @@ def _varies(axis: Axis, padding: int) -> bool:
 def _finished(source: Operand, layout: Layout, step: Unfold | None) -> Flow:
     """The flow of windows once their axes stand where the operator puts them."""
     if step is None:
-        return over(source, layout, operation=Operation.RELAYOUT)
+        return relayout(source, layout, operation=Operation.RELAYOUT)
     return Weights(layout=layout) if source.is_weights else replace(step, layout=layout)

@@ -1,25 +1,25 @@
 """Views: axes are split, merged, reordered or repeated, and labels stay where they are."""
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Constant, Flow, Labels, Operand, Operation, Rearrange
+from labeltrace.flow import Constant, Flow, LabelView, Operand, Operation, Rearrange
 from labeltrace.layout import (
     Layout,
     arrange,
     expand,
     has_positions,
-    natural,
     permute,
     positions,
+    renumbered,
     unsqueeze,
     view,
 )
 from labeltrace.rule_api.call import Call, listed
-from labeltrace.rule_api.registry import rule
-from labeltrace.rule_helpers.elementwise import over, with_axes
+from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rules.repetition import copied
 
 
-@rule(
+@register_rule(
     "aten.view.default",
     "aten.reshape",
     "aten._unsafe_view",
@@ -42,36 +42,38 @@ def reshape(call: Call) -> Flow:
 
 def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
     """``source.reshape(shape)``; positions are first put in their order where need be."""
-    layout = source.positions
+    layout = source.traced_layout
     try:
         return _relayout(source, view(layout, shape))
     except LayoutError:
-        fresh = natural(layout.axes)
+        fresh = renumbered(layout.axes)
         moved = view(fresh, shape)  # raises again where no order of positions helps
     if not source.labelled:
-        return over(source, moved, operation=Operation.RELAYOUT)
+        return relayout(source, moved, operation=Operation.RELAYOUT)
     groups = [(factor,) for axis in layout.axes for factor in positions(axis)]
     arrangement = arrange(layout, groups)
-    return Rearrange(layout=moved, stored=arrangement.shape, source=Labels(source, arrangement))
+    return Rearrange(
+        layout=moved, field_shape=arrangement.shape, source=LabelView(source, arrangement)
+    )
 
 
-@rule("aten.permute", "aten.permute_copy")
-def reordered(call: Call) -> Flow:
+@register_rule("aten.permute", "aten.permute_copy")
+def permute_axes(call: Call) -> Flow:
     """Axes in another order."""
     source: Operand = call["self"]
     rank = len(source.shape)
-    return _relayout(source, permute(source.positions, [dim % rank for dim in call["dims"]]))
+    return _relayout(source, permute(source.traced_layout, [dim % rank for dim in call["dims"]]))
 
 
-@rule("aten.numpy_T")
+@register_rule("aten.numpy_T")
 def reversed_axes(call: Call) -> Flow:
     """All axes in the opposite order."""
     source: Operand = call["self"]
-    return _relayout(source, permute(source.positions, range(len(source.shape))[::-1]))
+    return _relayout(source, permute(source.traced_layout, range(len(source.shape))[::-1]))
 
 
-@rule("aten.transpose", "aten.t", "aten.swapaxes", "aten.swapdims", "aten.mT")
-def transposed(call: Call) -> Flow:
+@register_rule("aten.transpose", "aten.t", "aten.swapaxes", "aten.swapdims", "aten.mT")
+def transpose_axes(call: Call) -> Flow:
     """Two axes exchanged; without arguments the last two."""
     source: Operand = call["self"]
     rank = len(source.shape)
@@ -79,11 +81,11 @@ def transposed(call: Call) -> Flow:
     second = call.get("dim1", call.get("axis1", -1)) % rank
     dims = list(range(rank))
     dims[first], dims[second] = dims[second], dims[first]
-    return _relayout(source, permute(source.positions, dims))
+    return _relayout(source, permute(source.traced_layout, dims))
 
 
-@rule("aten.movedim", "aten.moveaxis")
-def moved(call: Call) -> Flow:
+@register_rule("aten.movedim", "aten.moveaxis")
+def movedim(call: Call) -> Flow:
     """Axes moved to other places."""
     source: Operand = call["self"]
     rank = len(source.shape)
@@ -91,38 +93,38 @@ def moved(call: Call) -> Flow:
     rest = [dim for dim in range(rank) if dim not in origins]
     placed = dict(zip(targets, origins, strict=True))
     order = [placed[dim] if dim in placed else rest.pop(0) for dim in range(rank)]
-    return _relayout(source, permute(source.positions, order))
+    return _relayout(source, permute(source.traced_layout, order))
 
 
-@rule("aten.unsqueeze")
-def unsqueezed(call: Call) -> Flow:
+@register_rule("aten.unsqueeze")
+def insert_axis(call: Call) -> Flow:
     """A new axis of size one."""
     source: Operand = call["self"]
-    return _relayout(source, unsqueeze(source.positions, call["dim"] % (len(source.shape) + 1)))
+    return _relayout(source, unsqueeze(source.traced_layout, call["dim"] % (len(source.shape) + 1)))
 
 
-@rule("aten.expand", "aten.expand_as", "aten.broadcast_to")
-def expanded(call: Call) -> Flow:
+@register_rule("aten.expand", "aten.expand_as", "aten.broadcast_to")
+def expand_axes(call: Call) -> Flow:
     """Axes of size one repeated."""
     source: Operand = call["self"]
     if not source.traced:  # expand_as: only the other's shape is read
         return Constant()
-    return _relayout(source, expand(source.positions, call.output))
+    return _relayout(source, expand(source.traced_layout, call.output))
 
 
-@rule("aten.pixel_unshuffle")
-def blocks_to_channels(call: Call) -> Flow:
+@register_rule("aten.pixel_unshuffle")
+def pixel_unshuffle(call: Call) -> Flow:
     """(*, C, H r, W r) to (*, C r r, H, W): positions within a block stand in the channel axis."""
     source: Operand = call["self"]
     factor: int = call["downscale_factor"]
     *rest, channels, rows, columns = source.shape
     split = (*rest, channels, rows // factor, factor, columns // factor, factor)
     order = (*range(len(rest)), *(len(rest) + dim for dim in (0, 2, 4, 1, 3)))
-    return _relayout(source, view(permute(view(source.positions, split), order), call.output))
+    return _relayout(source, view(permute(view(source.traced_layout, split), order), call.output))
 
 
-@rule("aten.pixel_shuffle")
-def channels_to_blocks(call: Call) -> Flow:
+@register_rule("aten.pixel_shuffle")
+def pixel_shuffle(call: Call) -> Flow:
     """(*, C r r, H, W) to (*, C, H r, W r): channels become copies, the positions of a block.
 
     Where they are positions already, these find their places again.
@@ -132,7 +134,7 @@ def channels_to_blocks(call: Call) -> Flow:
     *rest, channels, rows, columns = source.shape
     first = len(rest)
     split = (*rest, channels // factor**2, factor, factor, rows, columns)
-    layout = view(source.positions, split)
+    layout = view(source.traced_layout, split)
     order, sizes, counts = [*range(first + 1)], [*split[: first + 1]], [1] * (first + 1)
     for dim, inside in ((first + 3, first + 1), (first + 4, first + 2)):
         varies = has_positions(layout.axes[inside])
@@ -140,8 +142,8 @@ def channels_to_blocks(call: Call) -> Flow:
         sizes.append(split[dim] * factor if varies else split[dim])
         counts.append(1 if varies else factor)
     gathered = view(Layout(tuple(layout.axes[dim] for dim in order)), sizes)
-    return copied(with_axes(source, gathered), counts, each=True)
+    return copied(with_layout(source, gathered), counts, interleave=True)
 
 
 def _relayout(source: Operand, layout: Layout) -> Flow:
-    return over(source, layout, operation=Operation.RELAYOUT)
+    return relayout(source, layout, operation=Operation.RELAYOUT)

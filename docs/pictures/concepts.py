@@ -209,7 +209,7 @@ def maxima() -> Figure:
     labels = torch.stack([label, 1 - label])[None]
     layer = nn.MaxPool2d(2)
     mean = labeltrace.align(layer)(image, labels)[1][0, 0]
-    followed = labeltrace.align(layer, rules=labeltrace.follow_maxima)(image, labels)[1][0, 0]
+    followed = labeltrace.align(layer, rules=labeltrace.FOLLOW_MAXIMA)(image, labels)[1][0, 0]
     figure, axes = figure_of(4, height=2.3)
     cells(axes[0], image[0, 0], "values", "the largest of each four", colours="gray")
     cells(axes[1], label, "labels")

@@ -16,7 +16,7 @@ from labeltrace.analysis.progress import tracked
 from labeltrace.analysis.source_chunks import chunks, joined, one_hot_image
 from labeltrace.errors import LabelError
 from labeltrace.inspection.observer import Observer, observer_of
-from labeltrace.inspection.places import OUTPUT, Place, observed
+from labeltrace.inspection.places import OUTPUT, Place, with_outputs_at
 from labeltrace.inspection.token_grid import TokenGrid
 
 
@@ -82,7 +82,7 @@ def provenance(
     observer = observer_of(model, images)
     observer.check(images)
     seen = observer.named(at)
-    program = observer.program(observed(observer.trace, seen.values()))
+    program = observer.program(with_outputs_at(observer.trace, seen.values()))
     parts: list[tuple[Tensor, ...]] = []
     runs = chunks(len(images), cells.shape, grid[0] * grid[1])
     for run in tracked(runs, "provenance"):

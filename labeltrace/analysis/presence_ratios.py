@@ -14,12 +14,12 @@ from labeltrace.analysis.progress import tracked
 from labeltrace.analysis.source_chunks import chunks, one_hot_image
 from labeltrace.capture.node_info import lies_in_named
 from labeltrace.errors import LabelError
-from labeltrace.flow import Operation, Single
+from labeltrace.flow import OneSourceStep, Operation
 from labeltrace.inspection.observer import Observer, observer_of
 from labeltrace.inspection.places import Place, step_places
-from labeltrace.inspection.single_steps import rerooted, source_place, source_sizes
+from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.tracing.walk import Field
+from labeltrace.tracing.walk import LabelField
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,10 +76,10 @@ def presence(
     fields = _mixing_fields(observer, modules)
     sources = {field.node: source_place(observer.trace, field) for field in fields}
     grids = observer.grids(images, sources)
-    groups: dict[tuple[int, ...], list[Field]] = {}
+    groups: dict[tuple[int, ...], list[LabelField]] = {}
     for field in fields:
         groups.setdefault(source_sizes(observer.trace, field), []).append(field)
-    values: dict[Field, tuple[Tensor, int]] = {}
+    values: dict[LabelField, tuple[Tensor, int]] = {}
     for sizes, group in tracked(groups.items(), "token presence", len(groups)):
         values |= _column_sums(observer, images, sizes, group)
     places = {field: place for field in fields for place in step_places(observer.trace, [field])}
@@ -94,12 +94,12 @@ def presence(
     }
 
 
-def _mixing_fields(observer: Observer, modules: Sequence[str] | None) -> list[Field]:
+def _mixing_fields(observer: Observer, modules: Sequence[str] | None) -> list[LabelField]:
     trace = observer.trace
     mixing = [
         field
         for field, step in trace.steps.items()
-        if step.operation is Operation.SPATIAL_MIXING and isinstance(step, Single)
+        if step.operation is Operation.SPATIAL_MIXING and isinstance(step, OneSourceStep)
     ]
     chosen = [
         field
@@ -114,11 +114,11 @@ def _mixing_fields(observer: Observer, modules: Sequence[str] | None) -> list[Fi
 
 
 def _column_sums(
-    observer: Observer, images: Tensor, sizes: tuple[int, ...], fields: list[Field]
-) -> dict[Field, tuple[Tensor, int]]:
+    observer: Observer, images: Tensor, sizes: tuple[int, ...], fields: list[LabelField]
+) -> dict[LabelField, tuple[Tensor, int]]:
     """For steps that read fields of equal sizes: presence (B, N), and the number of outputs."""
     batch, count = len(images), prod(sizes)
-    program = observer.program(rerooted(observer.trace, fields))
+    program = observer.program(isolate_steps(observer.trace, fields))
     source_of = torch.arange(count, device=images.device).reshape(sizes)
     sums: list[list[Tensor]] = [[] for _ in fields]
     outputs = [0] * len(fields)

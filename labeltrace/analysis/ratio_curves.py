@@ -11,9 +11,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from labeltrace.analysis.similarity import layers_or_all, similarity_ratios
 from labeltrace.errors import LabelError
-from labeltrace.flow import Operation, Single
+from labeltrace.flow import OneSourceStep, Operation
 from labeltrace.inspection.observer import Observer, observer_of
-from labeltrace.inspection.single_steps import rerooted, source_place, source_sizes
+from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -88,7 +88,7 @@ def _transmix(
     mixing = [
         field
         for field, step in trace.steps.items()
-        if step.operation is Operation.SPATIAL_MIXING and isinstance(step, Single)
+        if step.operation is Operation.SPATIAL_MIXING and isinstance(step, OneSourceStep)
     ]
     if not mixing:
         return None
@@ -102,7 +102,7 @@ def _transmix(
     sources[:, 2] = 1  # tokens without a place in the image: a distribution still, then left out
     sources[:, 2, grid.index.flatten()] = 0
     sources[:, :2, grid.index.flatten()] = patches
-    (field,) = observer.run(rerooted(trace, mixing[-1:]), mixed, sources.unflatten(-1, sizes))
+    (field,) = observer.run(isolate_steps(trace, mixing[-1:]), mixed, sources.unflatten(-1, sizes))
     shares = _of(token, field[..., 0]), _of(token, field[..., 1])
     return shares[0] / (shares[0] + shares[1])
 

@@ -31,7 +31,7 @@ _SETTINGS = ("preserve_rng_state", "context_fn", "determinism_check", "debug", "
 
 
 @contextlib.contextmanager
-def checkpoints_tagged() -> Iterator[dict[str, Settings]]:
+def tag_checkpoint_calls() -> Iterator[dict[str, Settings]]:
     """Tag the nodes of every checkpointed call; yields the settings by tag, as calls come in.
 
     Calls inside of other calls belong to the outermost one.

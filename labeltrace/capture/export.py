@@ -26,16 +26,16 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.utils import parametrize
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
-from labeltrace.capture.checkpoint_tags import Settings, checkpoints_tagged
-from labeltrace.capture.fix_rnn_state_shapes import states_mended
-from labeltrace.capture.function_tags import Function, kept_whole
-from labeltrace.capture.inline_subgraphs import flattened
+from labeltrace.capture.checkpoint_tags import Settings, tag_checkpoint_calls
+from labeltrace.capture.fix_rnn_state_shapes import fix_rnn_state_shapes
+from labeltrace.capture.function_tags import Function, tag_function_calls
+from labeltrace.capture.inline_subgraphs import inline_subgraphs
 from labeltrace.errors import CaptureError
 
 Calls = tuple[tuple[Any, ...], ...]
 """Operators with the plain values among their arguments; ``...`` stands for computed ones."""
 
-_ALONE = "the model treats a batch of one differently"
+_BATCH_OF_ONE_DIFFERS = "the model treats a batch of one differently"
 _SECONDS_BEFORE_PROGRESS = 2.0
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 _PYTHON_FOLDER = os.path.dirname(os.__file__) + os.sep
@@ -152,14 +152,14 @@ def capture(
     channel_dim = checked_channel_dim(image, channel_dim)
     with (
         _progress(model),
-        _quiet(),
-        _untouched(model),
-        kept_whole(whole) as functions,
-        checkpoints_tagged() as checkpoints,
+        _suppress_rnn_warnings(),
+        _restore_side_effects(model),
+        tag_function_calls(whole) as functions,
+        tag_checkpoint_calls() as checkpoints,
     ):
         single = False
         if dynamic is not None and image.shape[0] == 1 and dynamic.batch_range[0] == 2:
-            program, reason = _export_fixed(model, args, kwargs), _ALONE
+            program, reason = _export_fixed(model, args, kwargs), _BATCH_OF_ONE_DIFFERS
             if _same_calls(_calls(program), dynamic.calls):
                 return replace(dynamic, batch_range=(1, dynamic.batch_range[1]))
         else:
@@ -168,7 +168,7 @@ def capture(
             if single:  # a dynamic batch starts at two: models may treat one sample in another way
                 alone = _export_fixed(model, args, kwargs)
                 if not _same_calls(_calls(alone), _calls(program)):
-                    program, reason, single = alone, _ALONE, False
+                    program, reason, single = alone, _BATCH_OF_ONE_DIFFERS, False
     captured = _capture(program, leaf, image, channel_dim, reason)
     types = {name: type(module) for name, module in model.named_modules()}
     smallest, largest = captured.batch_range
@@ -353,8 +353,8 @@ def _capture(
     if not reason:
         smallest, largest = _batch_range(program)
     calls = _calls(program)
-    graph = flattened(program.graph, program.graph_module)
-    states_mended(graph)
+    graph = inline_subgraphs(program.graph, program.graph_module)
+    fix_rnn_state_shapes(graph)
     input_spec, output_spec = program.call_spec.in_spec, program.call_spec.out_spec
     assert input_spec is not None  # torch.export fills both in
     assert output_spec is not None
@@ -399,7 +399,7 @@ def _batch_range(program: ExportedProgram) -> tuple[int, float]:
 
 
 @contextlib.contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
+def _restore_side_effects(model: nn.Module) -> Iterator[None]:
     """Put the random state and the modules' plain attributes back, whatever the export did.
 
     Parametrised weights are computed for the export alone: none of them gets into the cache of
@@ -422,7 +422,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_rnn_warnings() -> Iterator[None]:
     """No warning that recurrent layers list their weights anew: an export puts the lists back."""
     with warnings.catch_warnings():
         weights = r"(self\.[\w.]*_flat_weights\[\d+\](, )?)+"

@@ -21,7 +21,7 @@ _RECURRENT = (
 )
 
 
-def states_mended(graph: Graph) -> None:
+def fix_rnn_state_shapes(graph: Graph) -> None:
     """Give each last state the recorded shape of its first state, in place.
 
     Raises:
@@ -30,10 +30,10 @@ def states_mended(graph: Graph) -> None:
     """
     for node in graph.nodes:
         if node.target in _RECURRENT:
-            _mend(node)
+            _fix_shapes(node)
 
 
-def _mend(node: Node) -> None:
+def _fix_shapes(node: Node) -> None:
     first = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
     true = [state.meta["val"] for state in first if isinstance(state, Node)]
     outputs, *recorded = node.meta["val"]

@@ -23,7 +23,7 @@ Function = Callable[..., Any]
 
 
 @contextlib.contextmanager
-def kept_whole(functions: Iterable[Function]) -> Iterator[dict[str, Function]]:
+def tag_function_calls(functions: Iterable[Function]) -> Iterator[dict[str, Function]]:
     """Tag the nodes of every call of ``functions``; yields the functions by tag, as calls come in.
 
     Raises:

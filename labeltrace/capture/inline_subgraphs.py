@@ -23,7 +23,7 @@ AUTOCAST = "wrap_with_autocast"
 MODE_SWITCHES = (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_autocast)
 
 
-def flattened(graph: Graph, root: nn.Module) -> Graph:
+def inline_subgraphs(graph: Graph, root: nn.Module) -> Graph:
     """The graph with every wrapped region in line; the graph itself where there is none.
 
     Raises:

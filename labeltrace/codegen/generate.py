@@ -15,7 +15,7 @@ from labeltrace.codegen.checkpointing import with_checkpoints
 from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
 from labeltrace.codegen.scheduling import run_early
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Attend, Labels, Operand, Step
+from labeltrace.flow import Attend, LabelStep, LabelView, Operand
 from labeltrace.layout import (
     BATCH,
     Arrangement,
@@ -30,8 +30,8 @@ from labeltrace.layout import (
     is_dynamic,
     positions,
 )
-from labeltrace.rewrites import Rows, lean, needed_fields
-from labeltrace.tracing.walk import Field, Replay, Trace, Value
+from labeltrace.rewrites import Rows, needed_fields, simplify_steps
+from labeltrace.tracing.walk import LabelField, Recomputed, Trace, Value
 
 LABELS_INPUT = "labels"
 
@@ -48,7 +48,7 @@ class Generated:
     label_code: str
 
 
-def generate(trace: Trace, rewrite: Callable[[Trace], Trace] = lean) -> Generated:
+def generate(trace: Trace, rewrite: Callable[[Trace], Trace] = simplify_steps) -> Generated:
     """Put the label steps that some output needs beside the forward nodes.
 
     ``rewrite`` makes them lean first.
@@ -67,10 +67,10 @@ class _Generator:
         self.trace = trace
         self.graph = Graph()
         self.copies: dict[Node, Node] = {}
-        self.fields: dict[Field, Node] = {}
+        self.fields: dict[LabelField, Node] = {}
         self.shapes: dict[Node, tuple[int, ...]] = {}
         self.arranged: dict[tuple[Node, Arrangement], Node] = {}
-        self.replays: dict[Replay, Node] = {}
+        self.replays: dict[Recomputed, Node] = {}
         self.calls: dict[Any, Node] = {}
         self.notes: dict[Node, str] = {}
         self.both: set[Node] = set()  # those noted nodes that compute the model's output as well
@@ -115,7 +115,7 @@ class _Generator:
         self.fields[self.trace.input_field] = field
         steps = [self.trace.steps[f] for f in self.needed if f in self.trace.steps]
         if any(reads_prior(step) for step in steps):
-            self.prior = self._call(label_ops.prior, (field,), name="prior")
+            self.prior = self._call(label_ops.prior_of, (field,), name="prior")
 
     def _output(self, node: Node) -> None:
         self.module_path = "output"
@@ -143,7 +143,7 @@ class _Generator:
                     raise LayoutError(
                         f"an output repeats one label as often as the batch is large: {layout}"
                     )
-        repeats = [repeats_of(axis) for d, axis in enumerate(layout.axes) if d != class_dim]
+        repeats = [repetition(axis) for d, axis in enumerate(layout.axes) if d != class_dim]
         groups += [(factor,) for factor in inside]
         field = self._arranged(self.fields[value.field], arrange(layout, groups))
         if inside:  # positions inside the channel axis of an output: their mean
@@ -162,7 +162,7 @@ class _Generator:
         """The node's copy, or a call that computes its output and labels in one."""
         for field in self.trace.fields_of(node.name):
             step = self.trace.steps[field]
-            if field in self.needed and isinstance(step, Attend) and step.within:
+            if field in self.needed and isinstance(step, Attend) and step.joint:
                 planned = instruction(step)
                 assert isinstance(planned, Instruction)
                 both = self._run(planned, "both")
@@ -179,13 +179,13 @@ class _Generator:
             if field in self.needed and field not in self.fields:
                 self._enter(field, self._step(self.trace.steps[field]))
 
-    def _enter(self, field: Field, node: Node) -> None:
+    def _enter(self, field: LabelField, node: Node) -> None:
         self.fields[field] = node
         self.shapes[node] = self.trace.steps[field].field_sizes
 
-    def _step(self, step: Step) -> Node:
+    def _step(self, step: LabelStep) -> Node:
         planned = instruction(step)
-        if isinstance(planned, Labels):
+        if isinstance(planned, LabelView):
             return self._labels(planned)
         return self._run(planned)
 
@@ -197,7 +197,7 @@ class _Generator:
     def _resolve(self, argument: Any) -> Any:
         """An argument of an instruction as a node of the graph."""
         match argument:
-            case Labels():
+            case LabelView():
                 return self._labels(argument)
             case Operand():
                 return self._source(argument.tensor)
@@ -209,9 +209,9 @@ class _Generator:
                 return [self._resolve(item) for item in argument]
         return argument
 
-    def _labels(self, labels: Labels) -> Node:
+    def _labels(self, labels: LabelView) -> Node:
         field = labels.operand.field
-        assert isinstance(field, Field)
+        assert isinstance(field, LabelField)
         return self._arranged(self.fields[field], labels.arrangement)
 
     def _arranged(self, field: Node, arrangement: Arrangement) -> Node:
@@ -249,7 +249,7 @@ class _Generator:
             return self.copies[source]
         if isinstance(source, Rows):
             return self._rows(source)
-        assert isinstance(source, Replay)
+        assert isinstance(source, Recomputed)
         if source not in self.replays:
             inputs = {node: self._source(other) for node, other in source.substitutes.items()}
             self.replays[source] = self.graph.node_copy(
@@ -308,7 +308,7 @@ def class_axis(layout: Layout) -> int:
     return channels[-1] if channels else len(layout.axes)
 
 
-def repeats_of(axis: Axis) -> tuple[int, bool]:
+def repetition(axis: Axis) -> tuple[int, bool]:
     """How often the positions of an axis are repeated, and whether each by itself.
 
     Raises:

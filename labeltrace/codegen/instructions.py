@@ -21,7 +21,8 @@ from labeltrace.flow import (
     Flip,
     Fold,
     Join,
-    Labels,
+    LabelStep,
+    LabelView,
     LinearMix,
     Mix,
     Pad,
@@ -33,7 +34,6 @@ from labeltrace.flow import (
     Roll,
     Select,
     Slice,
-    Step,
     Take,
     Unfold,
 )
@@ -50,7 +50,7 @@ PRIOR: Final = Prior()
 class Instruction:
     """A label function and its arguments.
 
-    ``label_ops.attend_within`` returns the model's own output before the labels; all others return
+    ``label_ops.attention_with_labels`` returns the model's own output before the labels; all others return
     labels alone.
 
     Among them, lists included, :class:`~labeltrace.flow.Labels` stand for label fields,
@@ -63,13 +63,13 @@ class Instruction:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def instruction(flow: Step) -> Instruction | Labels:
+def instruction(flow: LabelStep) -> Instruction | LabelView:
     """What the label graph runs for a flow; bare labels where only their order changes."""
     match flow:
         case Rearrange():
             return flow.source
         case Mix():
-            settings = _given(normal=flow.normal) | dict(flow.sizes)
+            settings = _non_default(normalized=flow.rows_sum_to_one) | dict(flow.sizes)
             return Instruction(label_ops.mix, (flow.source, flow.weights, flow.notation), settings)
         case Attend():
             return _attend(flow)
@@ -77,21 +77,25 @@ def instruction(flow: Step) -> Instruction | Labels:
             return Instruction(
                 label_ops.mix_linear,
                 (flow.source, flow.query, flow.key, flow.notation),
-                _given(heads=flow.heads) | dict(flow.sizes),
+                _non_default(heads=flow.heads) | dict(flow.sizes),
             )
         case Convolve():
             padding = [list(pair) for pair in flow.padding]
             sliding = (list(flow.stride), padding, list(flow.dilation))
-            blocks = [list(factor) for factor in flow.blocks]
+            blocks = [list(factor) for factor in flow.channel_blocks]
             kernel = Instruction(
-                label_ops.kernel, (flow.weights,), _given(blocks=blocks, own=flow.own)
+                label_ops.kernel,
+                (flow.weights,),
+                _non_default(channel_blocks=blocks, channels_per_sample=flow.channels_per_sample),
             )
             return Instruction(label_ops.convolve, (flow.source, kernel, *sliding))
         case ConvolveTransposed():
             window = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
             arguments = (flow.source, flow.weights, *map(list, window))
             groups = flow.groups if flow.groups != 1 else None
-            return Instruction(label_ops.convolve_transposed, arguments, _given(groups=groups))
+            return Instruction(
+                label_ops.convolve_transposed, arguments, _non_default(groups=groups)
+            )
         case Resample():
             return _resample(flow)
         case Pool():
@@ -99,7 +103,7 @@ def instruction(flow: Step) -> Instruction | Labels:
             return Instruction(
                 label_ops.pool,
                 (flow.source, *map(list, window)),
-                _given(ceil_mode=flow.ceil_mode),
+                _non_default(ceil_mode=flow.ceil_mode),
             )
         case AdaptivePool():
             return Instruction(label_ops.adaptive_pool, (flow.source, list(flow.output_size)))
@@ -107,15 +111,17 @@ def instruction(flow: Step) -> Instruction | Labels:
             return Instruction(label_ops.aggregate, (flow.source, flow.count))
         case Average():
             shares = list(flow.shares) if len(set(flow.shares)) > 1 else None
-            return Instruction(label_ops.average, (list(flow.sources),), _given(shares=shares))
+            return Instruction(
+                label_ops.average, (list(flow.sources),), _non_default(shares=shares)
+            )
         case Slice():
             step = flow.step if flow.step != 1 else None
             bounds = (flow.source, flow.dim, flow.start, flow.end)
-            return Instruction(label_ops.cut, bounds, _given(step=step))
+            return Instruction(label_ops.cut, bounds, _non_default(step=step))
         case Select():
             return Instruction(label_ops.select, (flow.source, flow.dim, flow.index))
         case Repeat():
-            return Instruction(label_ops.repeat, (flow.source, list(flow.counts), flow.each))
+            return Instruction(label_ops.repeat, (flow.source, list(flow.counts), flow.interleave))
         case Roll():
             return Instruction(label_ops.roll, (flow.source, list(flow.shifts), list(flow.dims)))
         case Flip():
@@ -141,12 +147,12 @@ def instruction(flow: Step) -> Instruction | Labels:
             return Instruction(
                 label_ops.join,
                 (pieces, list(flow.sizes), flow.dim),
-                _given(batch_dim=flow.batch_dim),
+                _non_default(batch_dim=flow.batch_dim),
             )
     raise TypeError(f"no label function serves {type(flow).__name__}")
 
 
-def reads_prior(flow: Step) -> bool:
+def reads_prior(flow: LabelStep) -> bool:
     """Whether a flow brings in positions that carry the prior."""
     if isinstance(flow, Join):
         return None in flow.pieces
@@ -156,16 +162,16 @@ def reads_prior(flow: Step) -> bool:
 
 
 def _attend(flow: Attend) -> Instruction:
-    if flow.within:
+    if flow.joint:
         operands = (flow.query, flow.key, flow.value)
-        settings = _given(scale=flow.scale) | dict(flow.sizes)
+        settings = _non_default(scale=flow.scale) | dict(flow.sizes)
         return Instruction(
-            label_ops.attend_within, (flow.source, *operands, flow.notation), settings
+            label_ops.attention_with_labels, (flow.source, *operands, flow.notation), settings
         )
     return Instruction(
         label_ops.attend,
         (flow.source, flow.query, flow.key, flow.notation),
-        _given(
+        _non_default(
             mask=flow.mask,
             is_causal=flow.is_causal,
             scale=flow.scale,
@@ -177,14 +183,16 @@ def _attend(flow: Attend) -> Instruction:
 
 def _resample(flow: Resample) -> Instruction:
     scales = list(flow.scales) if any(flow.scales) else None
-    settings = _given(scales=scales, align_corners=flow.align_corners, antialias=flow.antialias)
+    settings = _non_default(
+        scales=scales, align_corners=flow.align_corners, antialias=flow.antialias
+    )
     return Instruction(label_ops.resample, (flow.source, list(flow.sizes), flow.mode), settings)
 
 
 def _pad(flow: Pad) -> Instruction:
     widths = [list(pair) for pair in flow.widths]
     if flow.mode == "prior":
-        settings = _given(batch_dim=flow.batch_dim)
+        settings = _non_default(batch_dim=flow.batch_dim)
         return Instruction(label_ops.pad, (flow.source, PRIOR, widths), settings)
     return Instruction(label_ops.pad, (flow.source, None, widths, flow.mode))
 
@@ -193,15 +201,15 @@ def _unfold(flow: Unfold) -> Instruction:
     window = (flow.dims, flow.kernel, flow.stride, flow.padding, flow.dilation)
     if not any(flow.padding):
         return Instruction(label_ops.unfold, (flow.source, None, *map(list, window)))
-    settings = _given(batch_dim=flow.batch_dim, copies=list(flow.copies))
+    settings = _non_default(batch_dim=flow.batch_dim, copies=list(flow.copies))
     return Instruction(label_ops.unfold, (flow.source, PRIOR, *map(list, window)), settings)
 
 
 def _recur(flow: Recur | FinalStates, function: Callable[..., Tensor]) -> Instruction:
-    settings = _given(bidirectional=flow.bidirectional, averaged=flow.averaged)
+    settings = _non_default(bidirectional=flow.bidirectional, feature_dims=flow.feature_dims)
     return Instruction(function, (flow.source, flow.dim, flow.layers), settings)
 
 
-def _given(**settings: Any) -> dict[str, Any]:
+def _non_default(**settings: Any) -> dict[str, Any]:
     """The settings that differ from their defaults, which are None, False or zero."""
     return {name: value for name, value in settings.items() if value}

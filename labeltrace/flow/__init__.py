@@ -43,11 +43,11 @@ class Operand:
     ``layout`` is None for constants.  ``field`` stands for the operand's label field: operands with
     equal fields and layouts have equal labels; a traced operand without one is mixing weights.
     ``tensor`` stands for its values, which rules never see.
-    ``bounded`` says that its last non-linear step was a sigmoid, softmax, tanh or the like, which
-    makes it a gate in products; no value is below ``least``; ``features`` says that some of its
+    ``is_gate`` says that its last non-linear step was a sigmoid, softmax, tanh or the like, which
+    makes it a gate in products; no value is below ``lower_bound``; ``holds_key_features`` says that some of its
     positions are features of keys, gathered over the tokens for queries to choose from.
     ``pending`` weights are keys times values, summed over positions: see
-    :mod:`labeltrace.rule_helpers.linear_attention`.  ``factors``: of a product, see :class:`Factors`.
+    :mod:`labeltrace.rule_helpers.linear_attention`.  ``product``: of a product, see :class:`Factors`.
     """
 
     path: tuple[str | int, ...]
@@ -55,11 +55,11 @@ class Operand:
     layout: Layout | None = None
     field: object = None
     tensor: object = None
-    bounded: bool = False
-    least: float = -inf
-    features: bool = False
-    pending: object = None
-    factors: Factors | None = None
+    is_gate: bool = False
+    lower_bound: float = -inf
+    holds_key_features: bool = False
+    key_value_product: object = None
+    product: ProductOperands | None = None
 
     @property
     def traced(self) -> bool:
@@ -76,10 +76,10 @@ class Operand:
     @property
     def nonnegative(self) -> bool:
         """Whether no value is known to be below zero."""
-        return self.least >= 0
+        return self.lower_bound >= 0
 
     @property
-    def positions(self) -> Layout:
+    def traced_layout(self) -> Layout:
         """The layout of a traced operand.
 
         Raises:
@@ -97,28 +97,30 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
-class Factors:
+class ProductOperands:
     """The two operands of a product: streams, or one and its weights (:mod:`labeltrace.rule_helpers.weighted_sum`).
 
-    ``at_hand`` says that the product's axes are theirs still, so that a sum over positions can mix.
+    ``axes_unchanged`` says that the product's axes are theirs still, so that a sum over positions can mix.
     """
 
     first: Operand
     second: Operand
-    at_hand: bool = True
+    axes_unchanged: bool = True
 
-    def changed(self) -> Factors:
+    def after_other_step(self) -> ProductOperands:
         """The factors after a step on their product."""
-        return replace(self, at_hand=False)
+        return replace(self, axes_unchanged=False)
 
 
-def changed_factors(operands: Iterable[Operand]) -> Factors | None:
+def product_after_other_step(operands: Iterable[Operand]) -> ProductOperands | None:
     """The factors of the first product among operands, after a step on them; None without one."""
-    return next((one.factors.changed() for one in operands if one.factors is not None), None)
+    return next(
+        (one.product.after_other_step() for one in operands if one.product is not None), None
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelView:
     """The label field of one operand, with the dimensions that a step needs."""
 
     operand: Operand
@@ -129,26 +131,26 @@ class Labels:
 class Flow:
     """How the label of one output comes about; see the subclasses.
 
-    ``bounded`` sets whether the output is a gate; None means as its labelled input.
-    No value of the output is below ``least``; None means as the input's, for steps that only move
-    values, else that nothing is known.  ``features``: see :class:`Operand`; None means as the
+    ``is_gate`` sets whether the output is a gate; None means as its labelled input.
+    No value of the output is below ``lower_bound``; None means as the input's, for steps that only move
+    values, else that nothing is known.  ``holds_key_features``: see :class:`Operand`; None means as the
     inputs'.
     ``approximation`` is empty for an exact step, else the reason why it is not.
-    ``alternative`` is the same output read as mixing weights, or as keys times values: which of
-    the two it is shows only at a later product.  ``factors``: see :class:`Operand`.
+    ``as_weights`` is the same output read as mixing weights, or as keys times values: which of
+    the two it is shows only at a later product.  ``product``: see :class:`Operand`.
     """
 
     operation: Operation
     layout: Layout | None
-    bounded: bool | None = None
-    least: float | None = None
-    features: bool | None = None
+    is_gate: bool | None = None
+    lower_bound: float | None = None
+    holds_key_features: bool | None = None
     approximation: str = ""
-    alternative: Weights | None = None
-    factors: Factors | None = None
+    as_weights: Weights | None = None
+    product: ProductOperands | None = None
 
     @property
-    def labels(self) -> tuple[Labels, ...]:
+    def labels(self) -> tuple[LabelView, ...]:
         """The label fields that the step reads."""
         return ()
 
@@ -165,14 +167,14 @@ class Constant(Flow):
 class Weights(Flow):
     """The output is mixing weights: it has positions and no label.
 
-    ``before`` names the operand whose values labels are to use instead of the output's: the
-    probabilities before dropout.  ``pending``: see :class:`Operand`.
+    ``before_dropout`` names the operand whose values labels are to use instead of the output's: the
+    probabilities before dropout.  ``key_value_product``: see :class:`Operand`.
     """
 
     layout: Layout
     operation: Operation = Operation.WEIGHTS
-    before: Operand | None = None
-    pending: object = None
+    before_dropout: Operand | None = None
+    key_value_product: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,61 +186,61 @@ class Carry(Flow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step(Flow):
+class LabelStep(Flow):
     """A flow whose label is computed: ``layout`` is over a fresh field.
 
-    ``stored`` has the sizes of that field's dimensions where they are coarser than the layout's
+    ``field_shape`` has the sizes of that field's dimensions where they are coarser than the layout's
     positions: neighbouring positions stand in one dimension.
     """
 
     layout: Layout
-    stored: tuple[int, ...] | None = None
+    field_shape: tuple[int, ...] | None = None
 
     @property
     def field_sizes(self) -> tuple[int, ...]:
         """The sizes of the computed field's dimensions, K left out."""
-        return self.layout.field_sizes if self.stored is None else self.stored
+        return self.layout.field_sizes if self.field_shape is None else self.field_shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Single(Step):
+class OneSourceStep(LabelStep):
     """A step that reads the labels of one operand."""
 
-    source: Labels
+    source: LabelView
 
     @property
-    def labels(self) -> tuple[Labels, ...]:
+    def labels(self) -> tuple[LabelView, ...]:
         return (self.source,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rearrange(Single):
+class Rearrange(OneSourceStep):
     """The field in another order of dimensions, as a fresh field."""
 
     operation: Operation = Operation.RELAYOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mix(Single):
+class Mix(OneSourceStep):
     """``Y <- Norm(W)·Y`` with the matrix in ``weights``, eq. 7 and 9.
 
     ``notation`` names the axes of the weights and of the labels, as in
-    ``"b h q k, b k -> b q"``; ``sizes`` those of names inside parentheses.  ``normal`` says that
+    ``"b h q k, b k -> b q"``; ``sizes`` those of names inside parentheses.  ``rows_sum_to_one`` says that
     each row of the weights is a distribution already, the outcome of a softmax.
     """
 
     weights: Operand
     notation: str
     sizes: tuple[tuple[str, int], ...] = ()
-    normal: bool = False
+    rows_sum_to_one: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attend(Single):
+class Attend(OneSourceStep):
     """:class:`Mix` with the probabilities of fused attention, from queries and keys.
 
-    ``within`` says that the model's own call may compute the labels beside its output.
+    ``joint`` says that the model's own call may compute the labels beside its output.
     """
 
     query: Operand
@@ -250,12 +252,12 @@ class Attend(Single):
     grouped_heads: bool
     notation: str
     sizes: tuple[tuple[str, int], ...] = ()
-    within: bool = False
+    joint: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinearMix(Single):
+class LinearMix(OneSourceStep):
     """``Norm(|q|·|k|^T)·Y`` in linear time; the notation names the axes of q, k, Y and result.
 
     ``heads`` are the names whose matrices are averaged.
@@ -270,12 +272,12 @@ class LinearMix(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Convolve(Single):
+class Convolve(OneSourceStep):
     """Mixing by a convolution's kernel; the labels have one batch dimension, then space.
 
     Where the input's channel axis has positions (those of a space-to-depth stem), they are the
-    first dimension of space, and ``blocks`` says of which factors that axis is made: the size of
-    each, and whether it is a position.  ``own`` is not zero where each sample has a kernel of its
+    first dimension of space, and ``channel_blocks`` says of which factors that axis is made: the size of
+    each, and whether it is a position.  ``channels_per_sample`` is not zero where each sample has a kernel of its
     own, which stand one after the other: how many output channels each of them has.
     """
 
@@ -283,13 +285,13 @@ class Convolve(Single):
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
-    blocks: tuple[tuple[int, bool], ...] = ()
-    own: int = 0
+    channel_blocks: tuple[tuple[int, bool], ...] = ()
+    channels_per_sample: int = 0
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvolveTransposed(Single):
+class ConvolveTransposed(OneSourceStep):
     """Mixing by the kernel of a transposed convolution; ``sizes`` are those of the result."""
 
     weights: Operand
@@ -302,7 +304,7 @@ class ConvolveTransposed(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resample(Single):
+class Resample(OneSourceStep):
     """Mixing by the weights of an interpolation to ``sizes``, axis by axis of space.
 
     ``scales`` are the factors that the model gave, or None; ``mode`` is ``"nearest"``,
@@ -318,7 +320,7 @@ class Resample(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool(Single):
+class Pool(OneSourceStep):
     """Equal weights over the positions of a window that lie inside the image."""
 
     kernel: tuple[int, ...]
@@ -330,7 +332,7 @@ class Pool(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptivePool(Single):
+class AdaptivePool(OneSourceStep):
     """Equal weights over windows that tile the image into ``output_size`` positions."""
 
     output_size: tuple[int, ...]
@@ -338,7 +340,7 @@ class AdaptivePool(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aggregate(Single):
+class Aggregate(OneSourceStep):
     """The mean over the last ``count`` dimensions of the arranged field."""
 
     count: int
@@ -346,19 +348,19 @@ class Aggregate(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Average(Step):
+class Average(LabelStep):
     """``Norm(sum_i s_i Y_i)`` over broadcast label fields with the given shares."""
 
-    sources: tuple[Labels, ...]
+    sources: tuple[LabelView, ...]
     shares: tuple[int, ...]
 
     @property
-    def labels(self) -> tuple[Labels, ...]:
+    def labels(self) -> tuple[LabelView, ...]:
         return self.sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice(Single):
+class Slice(OneSourceStep):
     """``start:end:step`` of dimension ``dim``: below zero from its end, None is the end."""
 
     dim: int
@@ -369,7 +371,7 @@ class Slice(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Select(Single):
+class Select(OneSourceStep):
     """Index ``index`` of dimension ``dim``, which goes."""
 
     dim: int
@@ -378,16 +380,16 @@ class Select(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repeat(Single):
+class Repeat(OneSourceStep):
     """Dimensions several times: the whole one after the other, or each index by itself."""
 
     counts: tuple[int, ...]
-    each: bool
+    interleave: bool
     operation: Operation = Operation.RELAYOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Roll(Single):
+class Roll(OneSourceStep):
     """Dimensions rolled by ``shifts``."""
 
     shifts: tuple[int, ...]
@@ -396,7 +398,7 @@ class Roll(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flip(Single):
+class Flip(OneSourceStep):
     """Dimensions reversed."""
 
     dims: tuple[int, ...]
@@ -404,7 +406,7 @@ class Flip(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Take(Single):
+class Take(OneSourceStep):
     """Indices of dimension ``dim`` chosen by an integer or boolean tensor that is a constant."""
 
     dim: int
@@ -413,7 +415,7 @@ class Take(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pad(Single):
+class Pad(OneSourceStep):
     """New positions before and after: ``widths`` a dimension; ``batch_dim`` is the batch's.
 
     With ``mode`` ``"prior"`` they carry the prior; ``"reflect"``, ``"replicate"`` and
@@ -427,7 +429,7 @@ class Pad(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfold(Single):
+class Unfold(OneSourceStep):
     """Dimensions cut into windows, which may overlap: each becomes windows by positions in them.
 
     ``padding`` is as wide before as after and carries the prior; ``batch_dim`` is the batch's.
@@ -445,7 +447,7 @@ class Unfold(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fold(Single):
+class Fold(OneSourceStep):
     """Windows laid over one another: the mean of what lands on each position of ``sizes``.
 
     The labels have one batch dimension, one of the positions in a window and one of the windows.
@@ -460,22 +462,22 @@ class Fold(Single):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recur(Single):
+class Recur(OneSourceStep):
     """Each step of dimension ``dim`` mixes those up to it, ``layers`` times over.
 
-    ``bidirectional`` averages that with the mixing of those from it on.  The last ``averaged``
+    ``bidirectional`` averages that with the mixing of those from it on.  The last ``feature_dims``
     dimensions of the arranged field, positions among the features, are averaged first.
     """
 
     dim: int
     layers: int
     bidirectional: bool
-    averaged: int = 0
+    feature_dims: int = 0
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinalStates(Single):
+class FinalStates(OneSourceStep):
     """What the last step of every layer and direction of a :class:`Recur` mixes.
 
     Dimension ``dim`` goes; layers by directions come first.
@@ -484,31 +486,31 @@ class FinalStates(Single):
     dim: int
     layers: int
     bidirectional: bool
-    averaged: int = 0
+    feature_dims: int = 0
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Join(Step):
+class Join(LabelStep):
     """Pieces one after the other along dimension ``dim``; a piece None carries the prior.
 
     ``sizes`` are the pieces' sizes along ``dim``, -1 for a dynamic one; ``batch_dim`` is the
     batch's dimension.
     """
 
-    pieces: tuple[Labels | None, ...]
+    pieces: tuple[LabelView | None, ...]
     sizes: tuple[int, ...]
     dim: int
     batch_dim: int
     operation: Operation = Operation.RELAYOUT
 
     @property
-    def labels(self) -> tuple[Labels, ...]:
+    def labels(self) -> tuple[LabelView, ...]:
         return tuple(piece for piece in self.pieces if piece is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Custom(Single):
+class Custom(OneSourceStep):
     """A label function of the user's own, called with the labels and then ``tensors``."""
 
     function: Callable[..., Tensor]

@@ -17,32 +17,32 @@ from torch import Tensor
 
 from labeltrace.fused_attention.flash_with_labels import (
     ALIGNMENT,
-    behind,
-    extent,
-    leaves_a_key_over,
+    flash_call_with_labels,
+    has_remainder_key,
+    memory_span,
     plain_flash_call,
     sizes_fit,
-    wide_flash_call,
+    trailing_elements,
 )
 
 _ELEMENTS_TRIED = 2**17  # so many that another order of adding up shows in some of them
 _HEADS_TRIED = 2**6  # of a key left over, whose order may be another for a single query
 
 
-def strides_if_unchanged(
+def output_strides_if_bitwise_equal(
     query: Tensor, key: Tensor, value: Tensor, columns: int
 ) -> tuple[int, ...] | None:
     """The plain output's strides; None where so many columns change it or its normalisers.
 
     None as well where sizes do not fit, or labels are cheaper apart.
     """
-    if leaves_a_key_over(key.shape[2]) and _lies_askew(query, key):
+    if has_remainder_key(key.shape[2]) and _is_misaligned(query, key):
         return None  # the order depends on where memory lies, and a trial would prove nothing
     layouts = (_Strided.of(query), _Strided.of(key, columns), _Strided.of(value))
     return _tried(layouts, columns, torch.get_num_threads())
 
 
-def _lies_askew(*tensors: Tensor) -> bool:
+def _is_misaligned(*tensors: Tensor) -> bool:
     """Whether any row of (B, H, N, E) starts where PyTorch would not begin to allocate."""
     strides = (
         stride * tensor.element_size() for tensor in tensors for stride in tensor.stride()[:-1]
@@ -65,12 +65,12 @@ class _Strided(NamedTuple):
     @classmethod
     def of(cls, tensor: Tensor, columns: int = 0) -> _Strided:
         offset = tensor.data_ptr() % ALIGNMENT // tensor.element_size()
-        readable = columns if columns and behind(tensor) >= columns else 0
+        readable = columns if columns and trailing_elements(tensor) >= columns else 0
         return cls(tensor.shape, tensor.stride(), offset, readable)
 
     def random(self, generator: torch.Generator, of_last: float = 1.0) -> Tensor:
         """Random numbers that lie so, those of the last token so many times as large."""
-        elements = self.offset + extent(self.shape, self.strides) + self.behind
+        elements = self.offset + memory_span(self.shape, self.strides) + self.behind
         memory = torch.randn(elements, generator=generator, device="cpu")
         if of_last != 1:
             places = torch.arange(elements, device="cpu")
@@ -89,7 +89,7 @@ def _tried(layouts: tuple[_Strided, ...], columns: int, threads: int) -> tuple[i
         for tensors in _trials(layouts, generator):
             labels = torch.rand(key[0], key[2], columns, generator=generator, device="cpu")
             plain, normalisers = plain_flash_call(*tensors)
-            found = wide_flash_call(*tensors, labels, scale=None, strides=plain.stride())
+            found = flash_call_with_labels(*tensors, labels, scale=None, strides=plain.stride())
             if not (torch.equal(plain, found[0]) and torch.equal(normalisers, found[1])):
                 return None
     return plain.stride()
@@ -106,7 +106,7 @@ def _trials(
     (batch, heads, *rest), keys = query.shape, key.shape[2]
     for _ in range(math.ceil(_ELEMENTS_TRIED / (batch * heads * math.prod(rest)))):
         yield query.random(generator), key.random(generator), value.random(generator)
-    if not leaves_a_key_over(keys):
+    if not has_remainder_key(keys):
         return
     for _ in range(math.ceil(_HEADS_TRIED / (batch * heads))):
         yield query.random(generator), key.random(generator, 4), value.random(generator, 1e4)

@@ -65,12 +65,12 @@ def sizes_fit(query: Sequence[int], key: Sequence[int], value: Sequence[int], co
     )
 
 
-def leaves_a_key_over(keys: int) -> bool:
+def has_remainder_key(keys: int) -> bool:
     """Whether the kernel's blocks leave one key over, whose scores depend on how rows lie."""
     return keys % _BLOCK_OF_KEYS == 1
 
 
-def wide_flash_call(
+def flash_call_with_labels(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -95,9 +95,9 @@ def wide_flash_call(
     size, columns = query.shape[-1], labels.shape[-1]
     scale = 1 / math.sqrt(size) if scale is None else scale
     wide, normalisers = _kernel(
-        _beside_noughts(query, columns),
-        _beside_anything(key, columns),
-        _beside_labels(value, labels),
+        _append_zero_columns(query, columns),
+        _extend_view(key, columns),
+        _append_label_columns(value, labels),
         scale=scale,
     )
     values_mixed, labels_mixed = wide.split_with_sizes((size, columns), -1)
@@ -121,14 +121,14 @@ def _replace_last_query(
     normalisers[:, :, -1] = logarithms[:, :, -1]
 
 
-def _beside_noughts(tensor: Tensor, columns: int) -> Tensor:
+def _append_zero_columns(tensor: Tensor, columns: int) -> Tensor:
     """A copy of (B, H, N, E) with columns of noughts."""
     wide, noughts = _copy(tensor, columns)
     noughts.zero_()
     return wide
 
 
-def _beside_labels(tensor: Tensor, labels: Tensor) -> Tensor:
+def _append_label_columns(tensor: Tensor, labels: Tensor) -> Tensor:
     """A copy of (B, H, N, E) with labels (B, N, K), the same for all heads."""
     wide, beside = _copy(tensor, labels.shape[-1])
     beside.copy_(labels.unsqueeze(1))
@@ -146,20 +146,20 @@ def _copy(tensor: Tensor, columns: int) -> tuple[Tensor, Tensor]:
     return wide, beside
 
 
-def _beside_anything(tensor: Tensor, columns: int) -> Tensor:
+def _extend_view(tensor: Tensor, columns: int) -> Tensor:
     """The tensor with columns of any finite numbers: no copy if memory goes on behind it."""
-    if behind(tensor) < columns:
-        return _beside_noughts(tensor, columns)
+    if trailing_elements(tensor) < columns:
+        return _append_zero_columns(tensor, columns)
     *shape, size = tensor.shape
     return tensor.as_strided((*shape, size + columns), tensor.stride())
 
 
-def behind(tensor: Tensor) -> int:
+def trailing_elements(tensor: Tensor) -> int:
     """How many elements of its memory lie behind the tensor's last."""
     elements = tensor.untyped_storage().nbytes() // tensor.element_size()
-    return int(elements - tensor.storage_offset()) - extent(tensor.shape, tensor.stride())
+    return int(elements - tensor.storage_offset()) - memory_span(tensor.shape, tensor.stride())
 
 
-def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+def memory_span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     """Elements of memory from a tensor's first to its last."""
     return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))

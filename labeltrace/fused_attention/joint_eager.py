@@ -13,14 +13,17 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from labeltrace.fused_attention.bitwise_check import strides_if_unchanged
-from labeltrace.fused_attention.flash_with_labels import gradients_of_plain_call, wide_flash_call
+from labeltrace.fused_attention.bitwise_check import output_strides_if_bitwise_equal
+from labeltrace.fused_attention.flash_with_labels import (
+    flash_call_with_labels,
+    gradients_of_plain_call,
+)
 
 _PROCESSOR = torch.device("cpu")
 _FLASH = SDPBackend.FLASH_ATTENTION.value
 
 
-def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
+def can_compute_jointly(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether labels may be computed within the plain call, without a mask, of these tensors.
 
     Not for whoever looks at operators or tensors of his own type, who are to see the plain call.
@@ -33,14 +36,14 @@ def may_attend_within(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """
     return (
         type(query) is type(key) is type(value) is Tensor
-        and are_of_its_kind(query, key, value)
+        and fits_flash_kernel(query, key, value)
         and not torch._C._are_functorch_transforms_active()
         and _get_current_dispatch_mode() is None
         and torch._fused_sdp_choice(query, key, value) == _FLASH
     )
 
 
-def are_of_its_kind(query: Tensor, key: Tensor, value: Tensor) -> bool:
+def fits_flash_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the processor's flash kernel would see them in float32, whatever their sizes are."""
     return (
         query.dtype is key.dtype is value.dtype is torch.float32
@@ -50,13 +53,13 @@ def are_of_its_kind(query: Tensor, key: Tensor, value: Tensor) -> bool:
     )
 
 
-def attend_within(
+def attention_with_labels(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float | None
 ) -> tuple[Tensor, Tensor] | None:
     """Scaled dot-product attention, and labels mixed by it, averaged over heads.
 
     Args:
-        query: (B, H, L, E), one that :func:`may_attend_within` allows with the next two.
+        query: (B, H, L, E), one that :func:`can_compute_jointly` allows with the next two.
         key: (B, H, S, E).
         value: (B, H, S, E).
         labels: (B, S, K), float32; they have no gradient.
@@ -68,21 +71,21 @@ def attend_within(
         would be another, where a row of some head has no finite softmax, or where computing the
         labels apart is cheaper.
     """
-    strides = strides_if_unchanged(query, key, value, labels.shape[-1])
+    strides = output_strides_if_bitwise_equal(query, key, value, labels.shape[-1])
     if strides is None:
         return None
     output, mixed = _AttentionWithLabels.apply(query, key, value, labels, scale, strides)
     return (output, mixed) if _is_complete(mixed, query.shape[1]) else None
 
 
-def mixed_within(
+def mixed_jointly(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """As :func:`attend_within`, without a gradient, and the logarithms of the normalisers."""
-    strides = strides_if_unchanged(query, key, value, labels.shape[-1])
+    """As :func:`attention_with_labels`, without a gradient, and the logarithms of the normalisers."""
+    strides = output_strides_if_bitwise_equal(query, key, value, labels.shape[-1])
     if strides is None:
         return None
-    found = wide_flash_call(query, key, value, labels, scale, strides)
+    found = flash_call_with_labels(query, key, value, labels, scale, strides)
     return found if _is_complete(found[-1], query.shape[1]) else None
 
 
@@ -100,7 +103,7 @@ class _AttentionWithLabels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
         query, key, value, _, scale, _ = inputs
-        output, normalisers, mixed = wide_flash_call(*inputs)
+        output, normalisers, mixed = flash_call_with_labels(*inputs)
         ctx.save_for_backward(query, key, value, output, normalisers)
         ctx.scale = scale
         ctx.mark_non_differentiable(mixed)

@@ -22,12 +22,12 @@ from labeltrace.fused_attention.flash_with_labels import (
     plain_flash_call,
     sizes_fit,
 )
-from labeltrace.fused_attention.joint_eager import are_of_its_kind, mixed_within
+from labeltrace.fused_attention.joint_eager import fits_flash_kernel, mixed_jointly
 from labeltrace.fused_attention.operator import attend
 
 _LIBRARY = torch.library.Library("labeltrace", "FRAGMENT")
 _LIBRARY.define(
-    "attend_beside(Tensor query, Tensor key, Tensor value, Tensor labels, float? scale) "
+    "compiled_attention_with_labels(Tensor query, Tensor key, Tensor value, Tensor labels, float? scale) "
     "-> (Tensor, Tensor)"
 )
 
@@ -49,7 +49,7 @@ def attention_and_labels(
         The output (B, H, L, E), that of the plain call; the logarithms of its normalisers (B, H,
         L); labels (B, L, K), averaged over heads, whose columns lie beside each other.
     """
-    found = mixed_within(query, key, value, labels, scale)
+    found = mixed_jointly(query, key, value, labels, scale)
     if found is not None:
         return found
     mixed = attend(query, key, labels, None, False, scale)
@@ -79,8 +79,8 @@ def _backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 attention_and_labels.register_autograd(_backward, setup_context=_keep_for_backward)
 
 
-@torch.library.impl(_LIBRARY, "attend_beside", "CompositeImplicitAutograd")
-def _attend_beside(
+@torch.library.impl(_LIBRARY, "compiled_attention_with_labels", "CompositeImplicitAutograd")
+def _attention_with_labels(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     score_scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -95,7 +95,7 @@ def _attend_beside(
 def _fit_flash_kernel(query: Tensor, key: Tensor, value: Tensor, labels: Tensor) -> bool:
     """Whether the kernel takes these tensors, and labels are cheaper within."""
     return (
-        are_of_its_kind(query, key, value)
+        fits_flash_kernel(query, key, value)
         and all(tensor.stride(3) == 1 for tensor in (query, key, value))
         and sizes_fit(query.shape, key.shape, value.shape, labels.shape[-1])
     )
@@ -113,7 +113,7 @@ def _may_run_flash_kernel() -> bool:
         return torch._fused_sdp_choice(small, small, small) == SDPBackend.FLASH_ATTENTION.value
 
 
-def attend_beside(
+def compiled_attention_with_labels(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention without a mask, and labels mixed by it, in traced code.
@@ -128,7 +128,7 @@ def attend_beside(
     Returns:
         The output (B, H, L, F), with its gradient, and labels (B, L, K), averaged over heads.
     """
-    found: tuple[Tensor, Tensor] = torch.ops.labeltrace.attend_beside(
+    found: tuple[Tensor, Tensor] = torch.ops.labeltrace.compiled_attention_with_labels(
         query, key, value, labels.detach(), scale
     )
     return found

@@ -15,13 +15,18 @@ from labeltrace.aligned import AlignedModule
 from labeltrace.capture.export import capture, live_state
 from labeltrace.errors import LabelError
 from labeltrace.inspection.label_program import LabelProgram, evaluating, without_gradient
-from labeltrace.inspection.places import Place, observed, places, places_named, tokens
-from labeltrace.inspection.token_grid import TokenGrid, coordinates, grid_from, standing
+from labeltrace.inspection.places import Place, places, places_named, tokens, with_outputs_at
+from labeltrace.inspection.token_grid import (
+    TokenGrid,
+    coordinates,
+    grid_from,
+    without_mixing_or_overlap,
+)
 from labeltrace.layout import BATCH, Layout
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
-from labeltrace.tracing.walk import Field, Trace, trace_graph
+from labeltrace.tracing.walk import LabelField, Trace, trace_graph
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -77,7 +82,7 @@ class Observer:
     ) -> None:
         _check_images(images)
         self.model = model.module if isinstance(model, AlignedModule) else model
-        registry = current().overlaid(rules)
+        registry = current().with_overrides(rules)
         with evaluating(self.model), torch.no_grad():
             found = capture(self.model, (images,), whole=registry.functions)
         self.trace: Trace = trace_graph(found, registry)
@@ -107,8 +112,8 @@ class Observer:
         """
         self.check(images)
         check_label_image(labels, images, 1)
-        firsts = _one_for_each_field(seen)
-        found = self.run(observed(self.trace, firsts.values()), images, labels)
+        firsts = _unique_by_field(seen)
+        found = self.run(with_outputs_at(self.trace, firsts.values()), images, labels)
         by_field = dict(zip(firsts, found, strict=True))
         grids = self.grids(images, seen)
         return {
@@ -118,8 +123,10 @@ class Observer:
 
     def grids(self, images: Tensor, seen: Mapping[str, Place]) -> dict[str, TokenGrid | None]:
         """Where the tokens of places lie in the image."""
-        firsts = _one_for_each_field(seen)
-        program = self.program(standing(observed(self.trace, firsts.values())))
+        firsts = _unique_by_field(seen)
+        program = self.program(
+            without_mixing_or_overlap(with_outputs_at(self.trace, firsts.values()))
+        )
         few = images[: max(1, self.trace.capture.batch_range[0])]
         pixels = coordinates(images.shape[2], images.shape[3], images.device)
         with evaluating(self.model):
@@ -201,7 +208,7 @@ def observer_of(model: nn.Module | Observer, images: Tensor) -> Observer:
     return model if isinstance(model, Observer) else Observer(model, images)
 
 
-def _one_for_each_field(seen: Mapping[str, Place]) -> dict[Field, Place]:
+def _unique_by_field(seen: Mapping[str, Place]) -> dict[LabelField, Place]:
     """Places with one field have the same labels, which are computed once."""
     return {place.field: place for place in seen.values()}
 

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 
 from labeltrace.capture.node_info import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
-from labeltrace.layout import Factor, Kind, Layout, channel, natural
-from labeltrace.tracing.walk import Field, Trace, Value
+from labeltrace.layout import Factor, Kind, Layout, channel, renumbered
+from labeltrace.tracing.walk import LabelField, Trace, Value
 
 OUTPUT = "output"
 """The name of the model's first output that carries labels."""
@@ -29,7 +29,7 @@ class Place:
     node: str
     module_path: str
     layout: Layout
-    field: Field
+    field: LabelField
 
 
 def places(trace: Trace) -> tuple[Place, ...]:
@@ -70,14 +70,14 @@ def places_named(trace: Trace, names: Iterable[str]) -> dict[str, Place]:
     return found
 
 
-def step_places(trace: Trace, fields: Iterable[Field]) -> Iterator[Place]:
+def step_places(trace: Trace, fields: Iterable[LabelField]) -> Iterator[Place]:
     """The places at which steps compute their fields."""
     for field in fields:
         layout = trace.steps[field].layout if field in trace.steps else trace.input_layout
         yield Place(field.node, trace.module_paths[field.node], layout, field)
 
 
-def observed(trace: Trace, seen: Iterable[Place]) -> Trace:
+def with_outputs_at(trace: Trace, seen: Iterable[Place]) -> Trace:
     """The trace with labels of places for outputs instead of its own: (B, N, K) each.
 
     N counts all positions of a place but the batch, in the order of :func:`tokens`.
@@ -113,11 +113,11 @@ def field_layout(layout: Layout) -> Layout:
     factors = sorted((f for axis in layout.axes for f in axis if f.is_position), key=_slot)
     if not factors or factors[0].kind is not Kind.BATCH:
         raise LayoutError(f"the batch is not the first of these positions: {layout}")
-    return natural([*((factor,) for factor in factors), channel(1)])
+    return renumbered([*((factor,) for factor in factors), channel(1)])
 
 
 def _slot(factor: Factor) -> int:
-    return factor.slot
+    return factor.field_dim
 
 
 def _place(trace: Trace, node: str) -> Place:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Labels, Single
-from labeltrace.inspection.places import Place, field_layout, observed, step_places
-from labeltrace.tracing.walk import Field, Trace
+from labeltrace.flow import LabelView, OneSourceStep
+from labeltrace.inspection.places import Place, field_layout, step_places, with_outputs_at
+from labeltrace.tracing.walk import LabelField, Trace
 
 
-def source_place(trace: Trace, field: Field) -> Place:
+def source_place(trace: Trace, field: LabelField) -> Place:
     """The place whose labels a step reads.
 
     Raises:
@@ -21,7 +21,7 @@ def source_place(trace: Trace, field: Field) -> Place:
     return source
 
 
-def source_sizes(trace: Trace, field: Field) -> tuple[int, ...]:
+def source_sizes(trace: Trace, field: LabelField) -> tuple[int, ...]:
     """The sizes of the label field that a step reads, the batch and K left out.
 
     Raises:
@@ -31,7 +31,7 @@ def source_sizes(trace: Trace, field: Field) -> tuple[int, ...]:
     return field_layout(source_place(trace, field).layout).shape[1:-1]
 
 
-def rerooted(trace: Trace, fields: Sequence[Field]) -> Trace:
+def isolate_steps(trace: Trace, fields: Sequence[LabelField]) -> Trace:
     """Steps alone, each of which reads the label image instead of the labels of its source.
 
     The label image is (B, K, *sizes) with the :func:`source_sizes` that all of the steps have.  The
@@ -45,22 +45,22 @@ def rerooted(trace: Trace, fields: Sequence[Field]) -> Trace:
         raise LayoutError(f"these steps read fields of {len(layouts)} sizes; take them one by one")
     steps = {field: _moved(_single(trace, field), trace.input_field) for field in fields}
     alone = replace(trace, steps=steps, input_layout=layouts.pop())
-    return observed(alone, step_places(trace, fields))
+    return with_outputs_at(alone, step_places(trace, fields))
 
 
-def _single(trace: Trace, field: Field) -> Single:
+def _single(trace: Trace, field: LabelField) -> OneSourceStep:
     step = trace.steps[field]
-    if not isinstance(step, Single):
+    if not isinstance(step, OneSourceStep):
         raise LayoutError(f"{field.node} joins the labels of several tensors; it mixes none")
     return step
 
 
-def _source(step: Single) -> Field:
+def _source(step: OneSourceStep) -> LabelField:
     field = step.source.operand.field
-    assert isinstance(field, Field)
+    assert isinstance(field, LabelField)
     return field
 
 
-def _moved(step: Single, field: Field) -> Single:
+def _moved(step: OneSourceStep, field: LabelField) -> OneSourceStep:
     operand = replace(step.source.operand, field=field)
-    return replace(step, source=Labels(operand, step.source.arrangement))
+    return replace(step, source=LabelView(operand, step.source.arrangement))

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from labeltrace.flow import AdaptivePool, Convolve, Pool, Step
+from labeltrace.flow import AdaptivePool, Convolve, LabelStep, Pool
 from labeltrace.tracing.ablation import without_mixing
 from labeltrace.tracing.walk import Trace
 
 MOMENTS = 5  # columns of a label image of coordinates
-WIDEST = 1 / 24  # variance of a token with a place: half of that of the whole image
+MAX_VARIANCE = 1 / 24  # variance of a token with a place: half of that of the whole image
 ROUNDING = 1e-4
 SMALLEST_GAP = 0.25  # of the largest gap between rows: what lies closer is one row
 
@@ -39,7 +39,7 @@ class TokenGrid:
         return values[:, self.index]
 
 
-def standing(trace: Trace) -> Trace:
+def without_mixing_or_overlap(trace: Trace) -> Trace:
     """The trace in which tokens stay where they are, as far as their number allows.
 
     Nothing is mixed, and windows that stride over the image become tiles, so that what is left of
@@ -68,7 +68,7 @@ def grid_from(moments: Tensor, whole: Tensor) -> TokenGrid | None:
     """
     row, column, row_square, column_square = (moments[:, :-1] * (MOMENTS - 1)).unbind(1)
     spread = torch.minimum(row_square - row**2, column_square - column**2)
-    (placed,) = (spread < WIDEST).nonzero(as_tuple=True)
+    (placed,) = (spread < MAX_VARIANCE).nonzero(as_tuple=True)
     everywhere = ((moments - whole).abs() < ROUNDING).all(1)
     if len(placed) < 2 or len(placed) + int(everywhere.sum()) < len(moments):
         return None
@@ -89,7 +89,7 @@ def _ranks(values: Tensor) -> Tensor:
     return torch.empty_like(ranks).scatter_(0, order, ranks)
 
 
-def _tiled(step: Step) -> Step:
+def _tiled(step: LabelStep) -> LabelStep:
     """Windows that slide over the image, as tiles that do not overlap."""
     if not isinstance(step, (Convolve, Pool)) or len(step.field_sizes) != len(
         step.source.arrangement.shape
@@ -98,7 +98,7 @@ def _tiled(step: Step) -> Step:
     return AdaptivePool(
         operation=step.operation,
         layout=step.layout,
-        stored=step.stored,
+        field_shape=step.field_shape,
         source=step.source,
         output_size=step.field_sizes[1:],
     )

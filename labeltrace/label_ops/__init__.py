@@ -6,9 +6,9 @@ gradient and computes in float32 also where autocast is on.
 """
 
 from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.attention import attend, attend_within
+from labeltrace.label_ops.attention import attend, attention_with_labels
 from labeltrace.label_ops.averaging import adaptive_pool, aggregate, average, fold, pool
-from labeltrace.label_ops.inputs_outputs import prior, read_image, write_output
+from labeltrace.label_ops.inputs_outputs import prior_of, read_image, write_output
 from labeltrace.label_ops.maxima import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.label_ops.positions import (
     cut,
@@ -32,7 +32,7 @@ __all__ = [
     "adaptive_pool",
     "aggregate",
     "attend",
-    "attend_within",
+    "attention_with_labels",
     "average",
     "checked",
     "convolve",
@@ -51,7 +51,7 @@ __all__ = [
     "mix_linear",
     "pad",
     "pool",
-    "prior",
+    "prior_of",
     "read_image",
     "recur",
     "relayout",

@@ -41,7 +41,7 @@ def mean_of_last(labels: Tensor, count: int) -> Tensor:
     return labels.mean(tuple(range(-1 - count, -1))) if count else labels
 
 
-def normalised(matrices: Tensor) -> Tensor:
+def normalize_rows(matrices: Tensor) -> Tensor:
     """Norm: absolute values, each row divided by its sum; rows without a sum mix equally."""
     matrices = matrices.abs()  # a copy, on which all else is done in place
     largest = matrices.amax(-1, keepdim=True)

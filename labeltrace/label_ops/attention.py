@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labeltrace import fused_attention
 from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.notation import Axes, parse_axes, read_once, split_shape
+from labeltrace.label_ops.notation import Axes, cache_unless_compiling, parse_axes, split_shape
 
 Names = tuple[str, ...]
 Extents = dict[str, int]
@@ -64,7 +64,7 @@ def attend(
     return _by_name(mixed, labels, plan, extents)
 
 
-def attend_within(
+def attention_with_labels(
     labels: Tensor,
     query: Tensor,
     key: Tensor,
@@ -84,7 +84,7 @@ def attend_within(
     Returns:
         (..., L, E), with its gradient, and the labels.
     """
-    found = _within(labels, query, key, value, notation, scale, sizes)
+    found = _jointly(labels, query, key, value, notation, scale, sizes)
     if found is not None:
         return found
     output = torch.ops.aten.scaled_dot_product_attention(query, key, value, scale=scale)
@@ -92,7 +92,7 @@ def attend_within(
     return output, attend(labels, query, key, notation, scale=scale, **given)
 
 
-def _within(
+def _jointly(
     labels: Tensor,
     query: Tensor,
     key: Tensor,
@@ -125,9 +125,9 @@ def _of_both(
     """What computes outputs and labels of such tensors, if anything does."""
     if torch.compiler.is_compiling():
         on_processor = query.device.type == "cpu" and query.dim() == 4
-        return fused_attention.attend_beside if on_processor else None
-    may = fused_attention.may_attend_within(query, key, value)
-    return fused_attention.attend_within if may else None
+        return fused_attention.compiled_attention_with_labels if on_processor else None
+    may = fused_attention.can_compute_jointly(query, key, value)
+    return fused_attention.attention_with_labels if may else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class _Plan:
         return tuple((name,) for name in self.batch)
 
 
-@read_once
+@cache_unless_compiling
 def _plan(notation: str) -> _Plan:
     inputs, result_text = notation.split("->")
     map_text, label_text = inputs.split(",")

@@ -19,7 +19,7 @@ def read_image(label_image: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 @label_arithmetic
-def prior(labels: Tensor) -> Tensor:
+def prior_of(labels: Tensor) -> Tensor:
     """The mean over all positions of a field (B, ..., K): (B, K), contract point 3."""
     return labels.flatten(1, -2).mean(1) if labels.dim() > 2 else labels
 

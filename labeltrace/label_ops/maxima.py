@@ -36,7 +36,7 @@ def follow_pool(
         len(kernel) - 1
     ]
     settings = (list(kernel), list(stride), list(padding), list(dilation), ceil_mode)
-    return _picked(labels, *pool(values, *settings, return_indices=True))
+    return _gather_by_index(labels, *pool(values, *settings, return_indices=True))
 
 
 @label_arithmetic
@@ -47,10 +47,10 @@ def follow_adaptive_pool(labels: Tensor, values: Tensor, output_size: Sequence[i
         F.adaptive_max_pool2d,
         F.adaptive_max_pool3d,
     )[len(output_size) - 1]
-    return _picked(labels, *pool(values, list(output_size), return_indices=True))
+    return _gather_by_index(labels, *pool(values, list(output_size), return_indices=True))
 
 
-def _picked(labels: Tensor, found: Tensor, places: Tensor) -> Tensor:
+def _gather_by_index(labels: Tensor, found: Tensor, places: Tensor) -> Tensor:
     """The mean over channels of the labels at ``places``, the indices of space (N, C, *space).
 
     A window that lies in the padding altogether takes the mean of all positions.

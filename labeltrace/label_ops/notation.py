@@ -13,7 +13,7 @@ Axes = tuple[tuple[str, ...], ...]
 Plan = TypeVar("Plan")
 
 
-def read_once(read: Callable[[str], Plan]) -> Callable[[str], Plan]:
+def cache_unless_compiling(read: Callable[[str], Plan]) -> Callable[[str], Plan]:
     """Read each notation once, but for :func:`torch.compile`, which traces no caches."""
     known = functools.cache(read)
 

@@ -44,9 +44,9 @@ def select(labels: Tensor, dim: int, index: int) -> Tensor:
 
 
 @label_arithmetic
-def repeat(labels: Tensor, counts: Sequence[int], each: bool) -> Tensor:
+def repeat(labels: Tensor, counts: Sequence[int], interleave: bool) -> Tensor:
     """Dimensions ``counts`` times: the whole one after the other, or ``each`` index by itself."""
-    if not each:
+    if not interleave:
         return labels.repeat(*counts, 1)
     for dim, count in enumerate(counts):
         labels = labels.repeat_interleave(count, dim)

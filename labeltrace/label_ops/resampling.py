@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalize_rows
 
 # The operators themselves: they take the sizes and the factors that a model gave both.
 _STEPS: dict[str, Callable[..., Tensor]] = {
@@ -63,4 +63,4 @@ def _interpolation_matrix(
         moved = _STEPS[mode](rows, [1, target], None, scale)
     else:
         moved = _SMOOTH[mode, antialias](rows, [1, target], align_corners, None, scale)
-    return normalised(moved.reshape(size, -1).T)
+    return normalize_rows(moved.reshape(size, -1).T)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
-from labeltrace.label_ops.notation import Axes, parse_axes, read_once, split_shape
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalize_rows
+from labeltrace.label_ops.notation import Axes, cache_unless_compiling, parse_axes, split_shape
 
 _FEW_COLUMNS = 2
 """Up to so many columns of labels, as two mixed images have, each softmax mixes them by itself."""
@@ -17,7 +17,7 @@ _FEW_COLUMNS = 2
 
 @label_arithmetic
 def mix(
-    labels: Tensor, weights: Tensor, notation: str, normal: bool = False, **sizes: int
+    labels: Tensor, weights: Tensor, notation: str, normalized: bool = False, **sizes: int
 ) -> Tensor:
     """``Norm(W)·Y``: eq. 7, and eq. 9 where several matrices are averaged.
 
@@ -38,9 +38,12 @@ def mix(
     plan = _mixing_plan(notation)
     matrices, rows = _matrices(weights.detach().to(torch.float32), plan, sizes)
     columns = _columns(labels, plan, matrices.shape[-1])
-    if normal and weights.dtype in (torch.float32, torch.float64):  # others sum to one less closely
+    if normalized and weights.dtype in (
+        torch.float32,
+        torch.float64,
+    ):  # others sum to one less closely
         return _by_name(_mixed_by_softmax(matrices, columns), labels, plan, rows)
-    matrices = normalised(matrices)
+    matrices = normalize_rows(matrices)
     averaged = matrices.mean(-3) if matrices.shape[-3] > 1 else matrices.squeeze(-3)
     return _by_name(averaged @ columns, labels, plan, rows)
 
@@ -65,8 +68,8 @@ def mix_linear(
     inputs, result_text = notation.split("->")
     query_axes, key_axes, label_axes = (parse_axes(text) for text in inputs.split(","))
     result = "".join(result_text.split())
-    queries, query_names = _taken_apart(query, query_axes, sizes)
-    keys, key_names = _taken_apart(key, key_axes, sizes)
+    queries, query_names = _split_named_axes(query, query_axes, sizes)
+    keys, key_names = _split_named_axes(key, key_axes, sizes)
     field = "".join(name for axis in label_axes for name in axis)
     columns = [name for name in field if name not in result]
     kept = "".join(name for name in field if name not in columns)
@@ -81,7 +84,7 @@ def mix_linear(
     return mixed.mean(tuple(range(len(heads)))) if heads else mixed
 
 
-def _taken_apart(values: Tensor, axes: Axes, sizes: dict[str, int]) -> tuple[Tensor, str]:
+def _split_named_axes(values: Tensor, axes: Axes, sizes: dict[str, int]) -> tuple[Tensor, str]:
     """Magnitudes, scaled to at most one, with a dimension for each name."""
     values = values.detach().to(torch.float32).abs()
     values = values / values.amax().clamp_min(torch.finfo(torch.float32).tiny)
@@ -108,7 +111,7 @@ class _MixingPlan:
         return tuple(name for axis in self.weight_axes for name in axis)
 
 
-@read_once
+@cache_unless_compiling
 def _mixing_plan(notation: str) -> _MixingPlan:
     inputs, result_text = notation.split("->")
     weight_text, label_text = inputs.split(",")

@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labeltrace.label_ops.arithmetic import label_arithmetic, normalised
+from labeltrace.label_ops.arithmetic import label_arithmetic, normalize_rows
 
 _SMALLEST_TAP = 1e-30
 """A zero tap's weight: it counts only where every other tap inside the image is zero as well."""
 
 
 @label_arithmetic
-def kernel(weights: Tensor, blocks: Sequence[tuple[int, bool]] = (), own: int = 0) -> Tensor:
+def kernel(
+    weights: Tensor, channel_blocks: Sequence[tuple[int, bool]] = (), channels_per_sample: int = 0
+) -> Tensor:
     """The taps' weights of a convolution, (1, 1, *kernel): contract point 4.
 
     Args:
@@ -28,7 +30,10 @@ def kernel(weights: Tensor, blocks: Sequence[tuple[int, bool]] = (), own: int = 
 
     They are ``mean_o(sum_i |W[o, i, t]| / sum_{i, t'} |W[o, i, t']|)``.
     """
-    return _taps(_blocks_as_space(weights, blocks) if blocks else weights, own)
+    return _taps(
+        _blocks_as_space(weights, channel_blocks) if channel_blocks else weights,
+        channels_per_sample,
+    )
 
 
 @label_arithmetic
@@ -96,7 +101,7 @@ def _taps(weights: Tensor, own: int = 0) -> Tensor:
     """The taps' weights (kernels, 1, *kernel) of convolutions (kernels * own, in, *kernel)."""
     weights = weights.unflatten(0, (-1, own or weights.shape[0]))
     inside, sizes = weights.shape[2], weights.shape[3:]
-    shares = normalised(weights.detach().to(torch.float32).flatten(2))  # of each output channel
+    shares = normalize_rows(weights.detach().to(torch.float32).flatten(2))  # of each output channel
     if inside > 1:
         shares = shares.unflatten(2, (inside, -1)).sum(2)
     taps = shares.mean(1)

@@ -6,7 +6,7 @@ the prior has as well), a **repeated** position (an expanded axis: positions tha
 label) or a **channel** (features, heads: no label of their own).
 
 The label field of an activation is one tensor with a dimension per position factor and the K
-sources last.  A position factor's ``slot`` says which dimension of the field it is.  Views and
+sources last.  A position factor's ``field_dim`` says which dimension of the field it is.  Views and
 permutations change the axes and leave the field alone, so that a label is relaid out only where a
 step needs it in another order.
 
@@ -44,7 +44,7 @@ class Factor:
 
     size: int
     kind: Kind
-    slot: int = -1
+    field_dim: int = -1
 
     @property
     def is_position(self) -> bool:
@@ -71,7 +71,7 @@ class Layout:
     @property
     def field_sizes(self) -> tuple[int, ...]:
         """The sizes of the label field's dimensions, K left out."""
-        by_slot = sorted((f.slot, f.size) for axis in self.axes for f in axis if f.is_position)
+        by_slot = sorted((f.field_dim, f.size) for axis in self.axes for f in axis if f.is_position)
         return tuple(size for _, size in by_slot)
 
     def __str__(self) -> str:
@@ -142,7 +142,7 @@ def has_channels(axis: Axis) -> bool:
     return any(factor.kind is Kind.CHANNEL for factor in axis)
 
 
-def repeats(axis: Axis) -> bool:
+def is_repeated(axis: Axis) -> bool:
     """Whether an axis is of copies alone, all with one label."""
     return bool(axis) and all(factor.kind is Kind.REPEATED for factor in axis)
 
@@ -152,19 +152,19 @@ def pure_positions(axis: Axis) -> bool:
     return has_positions(axis) and all(f.is_position or f.size == 1 for f in axis)
 
 
-def image(shape: Sequence[int], channel_dim: int) -> Layout:
+def input_layout(shape: Sequence[int], channel_dim: int) -> Layout:
     """The layout of the model's input: the batch first, positions, and ``channel_dim``."""
     kinds = [Kind.BATCH] + [Kind.POSITION] * (len(shape) - 1)
     kinds[channel_dim] = Kind.CHANNEL
-    return natural([(Factor(size, kind),) for size, kind in zip(shape, kinds, strict=True)])
+    return renumbered([(Factor(size, kind),) for size, kind in zip(shape, kinds, strict=True)])
 
 
-def natural(axes: Sequence[Axis]) -> Layout:
+def renumbered(axes: Sequence[Axis]) -> Layout:
     """The same axes over a fresh field, whose dimensions are numbered in the order of the axes."""
     count = itertools.count()
     return Layout(
         tuple(
-            tuple(replace(f, slot=next(count) if f.is_position else -1) for f in axis)
+            tuple(replace(f, field_dim=next(count) if f.is_position else -1) for f in axis)
             for axis in axes
         )
     )
@@ -180,7 +180,7 @@ def arrange(layout: Layout, groups: Iterable[Iterable[Factor]]) -> Arrangement:
         LayoutError: a dimension of the field that labels vary along is in no group.
     """
     sizes = layout.field_sizes
-    slots = [tuple(f.slot for f in group if f.is_position) for group in groups]
+    slots = [tuple(f.field_dim for f in group if f.is_position) for group in groups]
     missing = tuple(set(range(len(sizes))).difference(*slots))
     if any(sizes[slot] != 1 for slot in missing):
         raise LayoutError(f"positions of {layout} would be dropped without being aggregated")
@@ -194,7 +194,7 @@ def arrange_by_axis(layout: Layout) -> Arrangement:
     return arrange(layout, (axis for axis in layout.axes if has_positions(axis)))
 
 
-def arrange_one_by_one(
+def arrange_positions(
     layout: Layout, merged: Sequence[int]
 ) -> tuple[Arrangement, dict[int, int], Layout]:
     """The field with a dimension a position, but only one for each of the axes ``merged``.
@@ -214,26 +214,26 @@ def arrange_one_by_one(
         groups.append(positions(axis))
         kind = axis[0].kind if len(axis) == 1 else Kind.POSITION
         axes.append((Factor(axis_size(axis), kind),))
-    return arrange(layout, groups), dims, natural(axes)
+    return arrange(layout, groups), dims, renumbered(axes)
 
 
-def windows(layout: Layout, cuts: Mapping[int, tuple[int, int]]) -> Layout:
+def cut_windows(layout: Layout, cuts: Mapping[int, tuple[int, int]]) -> Layout:
     """Axes of one position factor each, cut into windows, which may overlap.
 
     ``cuts`` has (windows, positions in a window) for each of these axes.  The positions inside a
     window become an axis of their own, behind all others, in the order of ``cuts``; in the field
     they follow the dimension of the windows.
     """
-    split = sorted(layout.axes[dim][0].slot for dim in cuts)
+    split = sorted(layout.axes[dim][0].field_dim for dim in cuts)
     moved = Layout(
         tuple(
-            tuple(replace(f, slot=_slot_after(f, split)) if f.is_position else f for f in axis)
+            tuple(replace(f, field_dim=_slot_after(f, split)) if f.is_position else f for f in axis)
             for axis in layout.axes
         )
     )
     axes = list(moved.axes)
     for dim, (count, size) in cuts.items():
-        slot = axes[dim][0].slot
+        slot = axes[dim][0].field_dim
         axes[dim] = (Factor(count, Kind.POSITION, slot),)
         axes.append((Factor(size, Kind.POSITION, slot + 1),))
     return Layout(tuple(axes))
@@ -241,7 +241,7 @@ def windows(layout: Layout, cuts: Mapping[int, tuple[int, int]]) -> Layout:
 
 def _slot_after(factor: Factor, split: Sequence[int]) -> int:
     """The slot of a factor once each of the slots ``split`` has become two."""
-    return factor.slot + sum(slot < factor.slot for slot in split)
+    return factor.field_dim + sum(slot < factor.field_dim for slot in split)
 
 
 def batch_slot(layout: Layout) -> int:
@@ -253,7 +253,7 @@ def batch_slot(layout: Layout) -> int:
     for axis in layout.axes:
         for factor in axis:
             if factor.kind is Kind.BATCH:
-                return factor.slot
+                return factor.field_dim
     raise LayoutError(f"the prior has no place where the batch is not an axis: {layout}")
 
 
@@ -261,7 +261,7 @@ def batch_slot(layout: Layout) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _SplitFactor:
     """A factor while slots are being split.
 
     ``key`` sorts as the dimensions of the field will; it is empty for all but positions.
@@ -272,7 +272,7 @@ class _Piece:
     key: tuple[int, ...]
 
 
-def _number(axes: Iterable[Iterable[_Piece]]) -> Layout:
+def _renumber(axes: Iterable[Iterable[_SplitFactor]]) -> Layout:
     frozen = [tuple(axis) for axis in axes]
     keys = sorted(p.key for axis in frozen for p in axis if p.key)
     slots = {key: slot for slot, key in enumerate(keys)}
@@ -281,35 +281,35 @@ def _number(axes: Iterable[Iterable[_Piece]]) -> Layout:
     )
 
 
-def _merged(factors: Iterable[Factor]) -> list[_Piece]:
+def _merged(factors: Iterable[Factor]) -> list[_SplitFactor]:
     """Factors with every neighbour merged that lies next to it in the field as well."""
-    pieces: list[_Piece] = []
+    pieces: list[_SplitFactor] = []
     last: Factor | None = None
     for factor in factors:
         if factor.size == 1 and factor.kind is Kind.REPEATED:
             continue
-        if last is not None and _follows(factor, last):
+        if last is not None and _mergeable(factor, last):
             pieces[-1] = replace(pieces[-1], size=pieces[-1].size * factor.size)
         else:
-            key = (factor.slot,) if factor.is_position else ()
-            pieces.append(_Piece(factor.size, factor.kind, key))
+            key = (factor.field_dim,) if factor.is_position else ()
+            pieces.append(_SplitFactor(factor.size, factor.kind, key))
         last = factor
     return pieces
 
 
-def _follows(factor: Factor, last: Factor) -> bool:
+def _mergeable(factor: Factor, last: Factor) -> bool:
     """Whether two neighbours of an axis can be one factor; the batch stays by itself."""
     if factor.kind is not last.kind or factor.kind is Kind.BATCH:
         return False
-    return factor.slot == last.slot + 1 or not factor.is_position
+    return factor.field_dim == last.field_dim + 1 or not factor.is_position
 
 
 def simplify(layout: Layout) -> Layout:
     """The same layout with as few factors as possible: equal labels get equal layouts."""
-    return _number(_merged(axis) for axis in layout.axes)
+    return _renumber(_merged(axis) for axis in layout.axes)
 
 
-def kinds(layout: Layout) -> tuple[tuple[tuple[int, Kind], ...], ...]:
+def factor_kinds(layout: Layout) -> tuple[tuple[tuple[int, Kind], ...], ...]:
     """The factors of each axis, fields and factors of size one aside: all that weights have."""
     return tuple(tuple((f.size, f.kind) for f in axis if f.size != 1) for axis in layout.axes)
 
@@ -353,21 +353,21 @@ def view(layout: Layout, shape: Sequence[int]) -> Layout:
     """
     queue = _merged(factor for axis in layout.axes for factor in axis)
     queue.reverse()  # the next factor is the last one
-    axes: list[tuple[_Piece, ...]] = []
+    axes: list[tuple[_SplitFactor, ...]] = []
     for size, following in itertools.pairwise((*shape, 0)):
-        axis = _carve(queue, size, layout, shape)
-        axes.append(axis if following == 1 else axis + _ones_behind(axis, queue))
+        axis = _take(queue, size, layout, shape)
+        axes.append(axis if following == 1 else axis + _trailing_ones(axis, queue))
     left = [piece for piece in queue if piece.key]  # positions of size one keep their slots
     if left and axes:
         axes[-1] = axes[-1] + tuple(reversed(left))
-    return simplify(_number(axes))
+    return simplify(_renumber(axes))
 
 
-def _carve(
-    queue: list[_Piece], size: int, layout: Layout, shape: Sequence[int]
-) -> tuple[_Piece, ...]:
+def _take(
+    queue: list[_SplitFactor], size: int, layout: Layout, shape: Sequence[int]
+) -> tuple[_SplitFactor, ...]:
     """Take factors of product ``size`` off the queue, splitting the last one where need be."""
-    axis: list[_Piece] = []
+    axis: list[_SplitFactor] = []
     if size == 1 and queue and queue[-1].size == 1:
         return (queue.pop(),)
     need = size
@@ -380,8 +380,8 @@ def _carve(
             need //= piece.size
         elif piece.size % need == 0 and piece.kind is not Kind.BATCH:
             outer, inner = ((*piece.key, part) if piece.key else () for part in (0, 1))
-            axis.append(_Piece(need, piece.kind, outer))
-            queue.append(_Piece(piece.size // need, piece.kind, inner))
+            axis.append(_SplitFactor(need, piece.kind, outer))
+            queue.append(_SplitFactor(piece.size // need, piece.kind, inner))
             need = 1
         else:
             raise LayoutError(
@@ -391,7 +391,9 @@ def _carve(
     return tuple(axis)
 
 
-def _ones_behind(axis: tuple[_Piece, ...], queue: list[_Piece]) -> tuple[_Piece, ...]:
+def _trailing_ones(
+    axis: tuple[_SplitFactor, ...], queue: list[_SplitFactor]
+) -> tuple[_SplitFactor, ...]:
     """Positions of size one between this axis, of positions, and channels, taken off the queue.
 
     By their size they could be of either axis; channels with a position among them could not be
@@ -416,7 +418,7 @@ def replace_axis(layout: Layout, dim: int, axis: Axis) -> Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CommonFactor:
     """A run of indices of one axis that several operands cut alike.
 
     ``parts`` has an operand's factors of that run, or ``None`` where the operand is broadcast.
@@ -449,18 +451,18 @@ class Alignment:
     """Operands of one element-wise step, cut into common cells."""
 
     layouts: tuple[Layout, ...]
-    cells: tuple[tuple[Cell, ...], ...]
+    cells: tuple[tuple[CommonFactor, ...], ...]
 
     @property
     def layout(self) -> Layout:
         """The layout of the result, over a fresh field with one dimension a varying cell."""
-        slot = 0
+        field_dim = 0
         axes: list[Axis] = []
         for cells in self.cells:
             axis: list[Factor] = []
             for cell in cells:
-                axis.append(replace(cell.factor, slot=slot if cell.varies else -1))
-                slot += cell.varies
+                axis.append(replace(cell.factor, field_dim=field_dim if cell.varies else -1))
+                field_dim += cell.varies
             axes.append(tuple(axis))
         return Layout(tuple(axes))
 
@@ -472,7 +474,9 @@ class Alignment:
         return arrange(self.layouts[operand], groups)
 
 
-def align(layouts: Sequence[Layout], shape: Sequence[int], joined: int | None = None) -> Alignment:
+def align_axes(
+    layouts: Sequence[Layout], shape: Sequence[int], joined: int | None = None
+) -> Alignment:
     """Cut the axes of broadcast operands into common cells, each of one kind an operand.
 
     Along the axis ``joined`` the operands are not compared: it is one cell that has each operand's
@@ -492,16 +496,16 @@ def align(layouts: Sequence[Layout], shape: Sequence[int], joined: int | None = 
     refined = tuple(
         _refine(layout, padded[operand], columns, shape) for operand, layout in enumerate(layouts)
     )
-    cells: list[tuple[Cell, ...]] = []
+    cells: list[tuple[CommonFactor, ...]] = []
     for dim, sizes in enumerate(columns):
         if dim == joined:
             whole = tuple(layout.axes[dim] for layout in refined)
-            cells.append((Cell(shape[dim], whole, joined=True),))
+            cells.append((CommonFactor(shape[dim], whole, joined=True),))
             continue
         parts = [_parts(layout.axes[dim], sizes) for layout in refined]
         cells.append(
             tuple(
-                Cell(size, tuple(None if part is None else part[index] for part in parts))
+                CommonFactor(size, tuple(None if part is None else part[index] for part in parts))
                 for index, size in enumerate(sizes)
             )
         )
@@ -551,18 +555,20 @@ def _refine(
     layout: Layout, axes: Sequence[Axis], columns: Sequence[tuple[int, ...]], shape: Sequence[int]
 ) -> Layout:
     """The layout with every factor split where a cell of its axis ends."""
-    pieces: list[tuple[_Piece, ...]] = []
+    pieces: list[tuple[_SplitFactor, ...]] = []
     for axis, sizes, size in zip(axes, columns, shape, strict=True):
-        queue = [_Piece(f.size, f.kind, (f.slot,) if f.is_position else ()) for f in axis]
+        queue = [
+            _SplitFactor(f.size, f.kind, (f.field_dim,) if f.is_position else ()) for f in axis
+        ]
         if axis_size(axis) != size:
             pieces.append(tuple(queue))
             continue
         queue.reverse()
-        cut: list[_Piece] = []
+        cut: list[_SplitFactor] = []
         for cell in sizes:
-            cut.extend(_carve(queue, cell, layout, shape))
+            cut.extend(_take(queue, cell, layout, shape))
         pieces.append((*cut, *reversed(queue)))
-    return _number(pieces)
+    return _renumber(pieces)
 
 
 def _parts(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:

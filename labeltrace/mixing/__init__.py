@@ -7,19 +7,19 @@ column 1 its partner. Class targets are assembled at the end, by `MixedBatch.sof
 from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.blocks import BlockMix
 from labeltrace.mixing.cutmix import CutMix
-from labeltrace.mixing.mixer_wrapper import provenance_of
+from labeltrace.mixing.mixer_wrapper import track_mixing
 from labeltrace.mixing.mixup import MixUp
 from labeltrace.mixing.patches import PatchMix
-from labeltrace.mixing.random_choice import Mix
+from labeltrace.mixing.random_choice import RandomChoice
 from labeltrace.mixing.targets import MixedTargets
 
 __all__ = [
     "BlockMix",
     "CutMix",
-    "Mix",
     "MixUp",
     "MixedBatch",
     "MixedTargets",
     "PatchMix",
-    "provenance_of",
+    "RandomChoice",
+    "track_mixing",
 ]

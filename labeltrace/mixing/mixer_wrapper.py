@@ -15,13 +15,13 @@ from labeltrace.mixing.checks import check_batch
 from labeltrace.mixing.mixer import Mixer
 from labeltrace.mixing.pixel_dependence import PixelWatch
 from labeltrace.mixing.probe import WITNESS, Sources, append_probe, is_their_blend, read_sources
-from labeltrace.mixing.random_choice import Mix
+from labeltrace.mixing.random_choice import RandomChoice
 from labeltrace.mixing.target_checks import gives_other_classes, gives_other_ratio
 
 Mixing = Callable[[Tensor, Tensor], Any]
 
 
-def provenance_of(mixer: Mixing) -> MixerWithProvenance:
+def track_mixing(mixer: Mixing) -> TrackedMixer:
     """Wrap any mixer, so that it returns a `MixedBatch`.
 
     The mixer runs as it is, with its own settings and random state: timm's `Mixup` in all modes,
@@ -36,24 +36,24 @@ def provenance_of(mixer: Mixing) -> MixerWithProvenance:
     Raises:
         LabelError: not a mixer of batches, or one of this library's own, which has labels already.
     """
-    return MixerWithProvenance(mixer)
+    return TrackedMixer(mixer)
 
 
 @dataclass(frozen=True)
-class MixerWithProvenance:
-    """A mixer, and what `provenance_of` adds to it. Make it with `provenance_of`."""
+class TrackedMixer:
+    """A mixer, and what `track_mixing` adds to it. Make it with `track_mixing`."""
 
     mixer: Mixing
 
     def __post_init__(self) -> None:
         if not callable(self.mixer):
             raise LabelError(
-                f"provenance_of: a mixer must be callable with images and targets, got "
+                f"track_mixing: a mixer must be callable with images and targets, got "
                 f"{self.mixer!r}."
             )
-        if isinstance(self.mixer, Mixer | Mix | MixerWithProvenance):
+        if isinstance(self.mixer, Mixer | RandomChoice | TrackedMixer):
             raise LabelError(
-                f"provenance_of: {self._name} returns its labels already; call it as it is."
+                f"track_mixing: {self._name} returns its labels already; call it as it is."
             )
         _refuse_collate(self.mixer)
 
@@ -82,7 +82,7 @@ class MixerWithProvenance:
                 are treated differently; that looks at pixels to decide what to mix; or whose own
                 targets contradict its images.
         """
-        check_batch(f"provenance_of({self._name})", images, targets)
+        check_batch(f"track_mixing({self._name})", images, targets)
         if not (images.is_floating_point() or images.dtype == torch.uint8):
             raise self._error(f"images must be floating point or uint8, got {images.dtype}")
         channels = images.shape[1]
@@ -107,7 +107,7 @@ class MixerWithProvenance:
         return getattr(self.mixer, "__name__", type(self.mixer).__name__)
 
     def _error(self, message: str) -> LabelError:
-        return LabelError(f"provenance_of({self._name}): {message}")
+        return LabelError(f"track_mixing({self._name}): {message}")
 
     def _run(self, images: Tensor, targets: Tensor) -> tuple[Tensor, object]:
         """Run the mixer, which may overwrite the images; return its images and its targets."""
@@ -118,7 +118,7 @@ class MixerWithProvenance:
                 result = self.mixer(images, targets.clone())
         except Exception as error:
             error.add_note(
-                f"provenance_of called {self._name} with images of shape {tuple(shape)}: it "
+                f"track_mixing called {self._name} with images of shape {tuple(shape)}: it "
                 f"appends channels to them, and the mixer must take any number."
             )
             raise
@@ -184,6 +184,6 @@ def _refuse_collate(mixer: Mixing) -> None:
 
     if isinstance(mixer, FastCollateMixup):
         raise LabelError(
-            "provenance_of: FastCollateMixup mixes lists of samples while it collates them; use "
+            "track_mixing: FastCollateMixup mixes lists of samples while it collates them; use "
             "timm's Mixup on the batch, which takes the same settings."
         )

@@ -18,7 +18,7 @@ SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Mix:
+class RandomChoice:
     """Switch among mixing strategies, such as MixUp and CutMix in DeiT's recipe (Table 9).
 
     Mode and partner are those of the strategies, which must agree on them: in batch mode one
@@ -90,7 +90,7 @@ class Mix:
             if not isinstance(mixer, Mixer):
                 raise LabelError(
                     f"Mix: the strategies must be CutMix, MixUp, PatchMix or BlockMix objects, got "
-                    f"{mixer!r}; mixers of other libraries are wrapped by provenance_of."
+                    f"{mixer!r}; mixers of other libraries are wrapped by track_mixing."
                 )
         settings = {(mixer.mode, mixer.partner) for mixer in self.mixers}
         if len(settings) > 1:

@@ -8,6 +8,6 @@ from torch import Tensor
 
 from labeltrace.mixing import MixedBatch
 
-# `labeltrace.CutMix()`, `labeltrace.Mix([...])`, `labeltrace.provenance_of(...)`: called with
+# `labeltrace.CutMix()`, `labeltrace.RandomChoice([...])`, `labeltrace.track_mixing(...)`: called with
 # images (B, C, H, W) and class indices (B,).
 BatchMixer = Callable[[Tensor, Tensor], MixedBatch]

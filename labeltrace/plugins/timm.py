@@ -27,7 +27,7 @@ class AlignedMixup:
     """A mixer in the place of timm's `Mixup`, where the loop mixes batches itself.
 
     Attributes:
-        mixer: mixes a batch: `labeltrace.CutMix()`, or `provenance_of(timm.data.Mixup(...))`.
+        mixer: mixes a batch: `labeltrace.CutMix()`, or `track_mixing(timm.data.Mixup(...))`.
         mixup_enabled: timm's switch: false leaves images as they are.
     """
 

@@ -24,7 +24,7 @@ class MixedCollate:
     Workers mix with random states of their own, as `DataLoader` seeds them.
 
     Attributes:
-        mixer: mixes a batch: `labeltrace.CutMix()`, or `provenance_of(v2.RandomChoice([...]))`.
+        mixer: mixes a batch: `labeltrace.CutMix()`, or `track_mixing(v2.RandomChoice([...]))`.
         collate: makes images (B, C, H, W) and class indices (B,) of samples.
     """
 

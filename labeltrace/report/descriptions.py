@@ -16,6 +16,7 @@ from labeltrace.flow import (
     Flip,
     Fold,
     Join,
+    LabelStep,
     LinearMix,
     Mix,
     Operation,
@@ -28,7 +29,6 @@ from labeltrace.flow import (
     Roll,
     Select,
     Slice,
-    Step,
     Take,
     Unfold,
 )
@@ -62,14 +62,14 @@ SAME = "The streams have equal labels, and so has their sum."
 INPUT = "The mixed image enters. Each pixel's label says from which photograph it is."
 
 
-def step_in_words(step: Step) -> str:
+def step_in_words(step: LabelStep) -> str:
     """What a step does to labels, with its own numbers."""
     match step:
         case Attend() | Mix():
             return "A mixing matrix, such as attention, says how much each token reads of which."
         case LinearMix():
             return "Linear attention: the mixing matrix is a product that is never written out."
-        case Convolve(own=own):
+        case Convolve(channels_per_sample=own):
             strides = _across(step.stride)
             own_kernels = ", with a kernel of each image's own" if own else ""
             return f"A convolution slides a kernel over the map with stride {strides}{own_kernels}."

@@ -13,7 +13,7 @@ from labeltrace.inspection.places import Place, tokens
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.encoding import in_levels, packed
 from labeltrace.report.schema import LabelMap
-from labeltrace.tracing.walk import Field
+from labeltrace.tracing.walk import LabelField
 
 MAP_BYTES = 2 * 2**20
 """What all maps together may take, deflated or not."""
@@ -36,7 +36,7 @@ def separable(places: tuple[Place, ...]) -> dict[str, Place]:
 
 def label_maps(
     observer: Observer, images: Tensor, labels: Tensor, places: Mapping[str, Place]
-) -> dict[Field, LabelMap]:
+) -> dict[LabelField, LabelMap]:
     """The label map of each field, in the order of the places.
 
     Args:
@@ -45,7 +45,7 @@ def label_maps(
         labels: (1, 2, H, W).
         places: by node; places with one field share a map.
     """
-    firsts: dict[Field, Place] = {}
+    firsts: dict[LabelField, Place] = {}
     for place in places.values():
         firsts.setdefault(place.field, place)
     found = observer.labels(images, labels, {place.node: place for place in firsts.values()})

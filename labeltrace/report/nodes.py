@@ -19,7 +19,7 @@ from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.regions import find_regions
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Field, Trace
+from labeltrace.tracing.walk import LabelField, Trace
 
 LONGEST_CALL = 160  # letters
 PARTS_OF_PATH = 3  # of a file's path: enough to find it, and nothing of the machine
@@ -40,8 +40,8 @@ def described(
     trace: Trace,
     folding: Folding,
     places: Mapping[str, Place],
-    maps: Mapping[Field, int],
-    reaches: Mapping[Field, int],
+    maps: Mapping[LabelField, int],
+    reaches: Mapping[LabelField, int],
 ) -> Iterator[Node]:
     """The nodes with their indices into the modules, label maps and reaches of a report."""
     index = numbers(trace)

@@ -11,7 +11,7 @@ from torch import Tensor
 from labeltrace.analysis.input_provenance import cell_of
 from labeltrace.analysis.source_chunks import chunks, joined, one_hot_image
 from labeltrace.inspection.observer import Observer
-from labeltrace.inspection.places import Place, observed
+from labeltrace.inspection.places import Place, with_outputs_at
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.sampling import Sample
 from labeltrace.report.schema import Sources
@@ -39,7 +39,7 @@ def origins(
         side: how many rows and columns of tokens are kept of a place.
         progress: shows how far it is.
     """
-    program = observer.program(observed(observer.trace, places.values()))
+    program = observer.program(with_outputs_at(observer.trace, places.values()))
     samples: dict[str, Sample] = {}
     parts: dict[str, list[Tensor]] = {name: [] for name in places}
     cell = cell_of(cells, images)

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from labeltrace.analysis.source_chunks import chunks, one_hot_image
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Single
+from labeltrace.flow import OneSourceStep
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.places import Place, step_places, tokens
-from labeltrace.inspection.single_steps import rerooted, source_place, source_sizes
+from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.encoding import packed
 from labeltrace.report.label_maps import within
 from labeltrace.report.sampling import Sample
 from labeltrace.report.schema import Reach
 from labeltrace.tracing.ablation import moves_labels
-from labeltrace.tracing.walk import Field, Trace
+from labeltrace.tracing.walk import LabelField, Trace
 
 CELL_SIDE = 56
 """Rows and columns of cells that entering tokens are told apart by; larger grids are pooled."""
@@ -31,14 +31,14 @@ CODES = 2**40
 """Codes of tokens are below it, so that sums of thousands of them are exact in float64."""
 
 
-def moving_steps(trace: Trace) -> dict[Field, Place]:
+def moving_steps(trace: Trace) -> dict[LabelField, Place]:
     """The steps that mix or aggregate the tokens of one stream, with the places of their results.
 
     Left out are those at which the images of a batch cannot be told apart.
     """
     found = {}
     for field, step in trace.steps.items():
-        if not isinstance(step, Single) or not moves_labels(step):
+        if not isinstance(step, OneSourceStep) or not moves_labels(step):
             continue
         try:
             source_sizes(trace, field)
@@ -53,10 +53,10 @@ def moving_steps(trace: Trace) -> dict[Field, Place]:
 def reaches(
     observer: Observer,
     images: Tensor,
-    steps: Mapping[Field, Place],
+    steps: Mapping[LabelField, Place],
     side: int,
     progress: Progress,
-) -> dict[Field, Reach]:
+) -> dict[LabelField, Reach]:
     """What each step reads, of those whose entering tokens form a map.
 
     Args:
@@ -69,14 +69,14 @@ def reaches(
     before = {field.node: source_place(observer.trace, field) for field in steps}
     entering = observer.grids(images, before)
     after = observer.grids(images, {field.node: place for field, place in steps.items()})
-    groups: dict[tuple[object, ...], list[Field]] = {}
+    groups: dict[tuple[object, ...], list[LabelField]] = {}
     for field in steps:
         grid = entering[field.node]
         if grid is not None:
             sizes = source_sizes(observer.trace, field)
             order = grid.index.numpy().tobytes()
             groups.setdefault((sizes, grid.shape, order), []).append(field)
-    found: dict[Field, Reach] = {}
+    found: dict[LabelField, Reach] = {}
     for group in progress.track(list(groups.values()), description="what each step reads"):
         grid = entering[group[0].node]
         assert grid is not None
@@ -87,17 +87,17 @@ def reaches(
 def _group(
     observer: Observer,
     images: Tensor,
-    fields: Sequence[Field],
+    fields: Sequence[LabelField],
     grid: TokenGrid,
     after: Mapping[str, TokenGrid | None],
     side: int,
-) -> dict[Field, Reach]:
+) -> dict[LabelField, Reach]:
     """Steps that read tokens of the same grid."""
     trace = observer.trace
     sizes = source_sizes(trace, fields[0])
     cells = within(grid.shape, CELL_SIDE)
     cell = _cells(grid, cells, prod(sizes)).reshape(sizes)
-    program = observer.program(rerooted(trace, fields))
+    program = observer.program(isolate_steps(trace, fields))
     readings = [_Reading(after[field.node], side) for field in fields]
     codes = _codes(prod(cells))
     for run in chunks(len(images), (*sizes, len(fields)), prod(cells)):

@@ -1,7 +1,7 @@
 """Rewrites: the label steps of a trace made lean, each a pure function from steps to steps."""
 
 from labeltrace.rewrites.index_slice import Rows
-from labeltrace.rewrites.pipeline import lean
+from labeltrace.rewrites.pipeline import simplify_steps
 from labeltrace.rewrites.steps import needed_fields
 
-__all__ = ["Rows", "lean", "needed_fields"]
+__all__ = ["Rows", "needed_fields", "simplify_steps"]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from labeltrace.flow import Labels, Rearrange, Step
+from labeltrace.flow import LabelStep, LabelView, Rearrange
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.steps import Steps, field_of, with_labels
-from labeltrace.tracing.walk import Field
+from labeltrace.tracing.walk import LabelField
 
 
-def fold_relayouts(steps: Steps) -> Steps:
+def fuse_relayouts(steps: Steps) -> Steps:
     """Every step reads past rearranged fields, where one arrangement can say what two did."""
-    folded: dict[Field, Step] = {}
+    folded: dict[LabelField, LabelStep] = {}
 
-    def past(labels: Labels) -> Labels:
+    def past(labels: LabelView) -> LabelView:
         behind = folded.get(field_of(labels))
         if (
             not isinstance(behind, Rearrange)
@@ -25,7 +25,7 @@ def fold_relayouts(steps: Steps) -> Steps:
         if arrangement is None:
             return labels
         operand = replace(labels.operand, field=field_of(behind.source))
-        return Labels(operand, arrangement)
+        return LabelView(operand, arrangement)
 
     for field, step in steps.items():
         folded[field] = with_labels(step, past)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from labeltrace.flow import Labels, Operand, Select, Slice
+from labeltrace.flow import LabelView, Operand, Select, Slice
 from labeltrace.layout import is_dynamic
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class IndexSlice:
     """Some indices of a dimension; ``stop`` is exclusive."""
 
     dim: int
@@ -23,7 +23,7 @@ class Cut:
     def indices(self) -> range:
         return range(self.start, self.stop, self.step)
 
-    def along(self, dim: int) -> Cut:
+    def along(self, dim: int) -> IndexSlice:
         """The same indices of another dimension."""
         return replace(self, dim=dim)
 
@@ -37,17 +37,17 @@ class Rows:
     """Some indices of one dimension of a tensor of the forward half: a view."""
 
     tensor: object
-    cut: Cut
+    cut: IndexSlice
 
 
-def rows_of(operand: Operand, cut: Cut) -> Operand:
+def rows_of(operand: Operand, cut: IndexSlice) -> Operand:
     """The operand cut; itself where it is broadcast along the dimension."""
     if operand.shape[cut.dim] == 1:
         return operand
     return replace(operand, tensor=Rows(operand.tensor, cut), shape=cut.of(operand.shape))
 
 
-def cut_of(step: Slice | Select, sizes: tuple[int, ...]) -> Cut | None:
+def cut_of(step: Slice | Select, sizes: tuple[int, ...]) -> IndexSlice | None:
     """What a slice reads of a field of these ``sizes``; None unless it cuts one whole dimension."""
     arrangement = step.source.arrangement
     slots = [slot for slot in arrangement.groups[step.dim] if arrangement.sizes[slot] != 1]
@@ -59,8 +59,8 @@ def cut_of(step: Slice | Select, sizes: tuple[int, ...]) -> Cut | None:
         return None
     if isinstance(step, Select):
         index = step.index % sizes[dim]
-        return Cut(dim, index, index + 1)
-    return Cut(dim, *slice(step.start, step.end, step.step).indices(sizes[dim]))
+        return IndexSlice(dim, index, index + 1)
+    return IndexSlice(dim, *slice(step.start, step.end, step.step).indices(sizes[dim]))
 
 
 def whole_dimensions(split: Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
@@ -78,7 +78,7 @@ def _placed(sizes: Sequence[int]) -> list[tuple[int, int]]:
     return [(prod(sizes[:dim]), size) for dim, size in enumerate(sizes)]
 
 
-def cut_arrangement(labels: Labels, sizes: tuple[int, ...], cut: Cut) -> Labels:
+def cut_arrangement(labels: LabelView, sizes: tuple[int, ...], cut: IndexSlice) -> LabelView:
     """The labels of a field of which only the ``cut`` is left."""
     arrangement = labels.arrangement
     dims = whole_dimensions(arrangement.sizes, sizes)

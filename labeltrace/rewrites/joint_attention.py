@@ -10,13 +10,13 @@ from torch.fx import Graph, Node
 
 from labeltrace.capture.checkpoint_tags import checkpoint_tag
 from labeltrace.capture.node_info import schema_arguments
-from labeltrace.flow import Attend, Step
+from labeltrace.flow import Attend, LabelStep
 from labeltrace.rewrites.steps import Steps
 
 _ATTENTION: Final = torch.ops.aten.scaled_dot_product_attention.default
 
 
-def attend_within(steps: Steps, graph: Graph) -> Steps:
+def mark_joint_attention(steps: Steps, graph: Graph) -> Steps:
     """Mark the attention steps that read all of what the model's call reads, and no more.
 
     Calls with masks or dropout are left alone, and those that are checkpointed, whose second run
@@ -24,14 +24,14 @@ def attend_within(steps: Steps, graph: Graph) -> Steps:
     """
     calls = {node.name: node for node in graph.find_nodes(op="call_function", target=_ATTENTION)}
     return {
-        field: replace(step, within=True)
+        field: replace(step, joint=True)
         if isinstance(step, Attend) and _reads_all(step, calls.get(field.node))
         else step
         for field, step in steps.items()
     }
 
 
-def _reads_all(step: Step, call: Node | None) -> bool:
+def _reads_all(step: LabelStep, call: Node | None) -> bool:
     if call is None or checkpoint_tag(call) is not None:
         return False
     assert isinstance(step, Attend)

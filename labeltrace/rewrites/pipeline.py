@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from labeltrace.rewrites.fuse_relayouts import fold_relayouts
-from labeltrace.rewrites.joint_attention import attend_within
-from labeltrace.rewrites.skip_normalization import leave_distributions
-from labeltrace.rewrites.slice_pushdown import narrow
+from labeltrace.rewrites.fuse_relayouts import fuse_relayouts
+from labeltrace.rewrites.joint_attention import mark_joint_attention
+from labeltrace.rewrites.skip_normalization import skip_normalization
+from labeltrace.rewrites.slice_pushdown import push_slices
 from labeltrace.tracing.walk import Trace
 
 
-def lean(trace: Trace) -> Trace:
+def simplify_steps(trace: Trace) -> Trace:
     """The trace with label steps that give the same labels of its outputs for less work."""
     outputs = frozenset(value.field for value in trace.outputs if value and value.field)
-    steps = fold_relayouts(trace.steps)
-    steps = fold_relayouts(narrow(steps, outputs))
-    steps = attend_within(leave_distributions(steps), trace.capture.graph)
+    steps = fuse_relayouts(trace.steps)
+    steps = fuse_relayouts(push_slices(steps, outputs))
+    steps = mark_joint_attention(skip_normalization(steps), trace.capture.graph)
     return replace(trace, steps=steps)

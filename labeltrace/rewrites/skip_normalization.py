@@ -9,19 +9,19 @@ import torch
 from torch.fx import Node
 
 from labeltrace.capture.node_info import overwritten_memory, schema_arguments, storage_of
-from labeltrace.flow import Mix, Step
+from labeltrace.flow import LabelStep, Mix
 from labeltrace.rewrites.index_slice import Rows
 from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
-from labeltrace.tracing.walk import Field, Replay
+from labeltrace.tracing.walk import LabelField, Recomputed
 
 _SOFTMAX: Final = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
 
 
-def leave_distributions(steps: Steps) -> Steps:
+def skip_normalization(steps: Steps) -> Steps:
     """Mark the mixing steps whose weights' rows are distributions already."""
     overwritten: frozenset[int | None] | None = None
-    left: dict[Field, Step] = {}
+    left: dict[LabelField, LabelStep] = {}
     for field, step in steps.items():
         left[field] = step
         if not isinstance(step, Mix) or (node := _softmax(step.weights.tensor)) is None:
@@ -29,7 +29,7 @@ def leave_distributions(steps: Steps) -> Steps:
         if overwritten is None:
             overwritten = overwritten_memory(node.graph)
         if storage_of(node) not in overwritten and _mixes_what_sums_to_one(step, node):
-            left[field] = replace(step, normal=True)
+            left[field] = replace(step, rows_sum_to_one=True)
     return left
 
 
@@ -37,7 +37,7 @@ def _softmax(source: object) -> Node | None:
     """The softmax whose outcome, or some of its rows, the weights are."""
     while isinstance(source, Rows):
         source = source.tensor
-    node = source.node if isinstance(source, Replay) else source
+    node = source.node if isinstance(source, Recomputed) else source
     while isinstance(node, Node) and _drops_nothing(node):
         node = node.args[0]
     return node if isinstance(node, Node) and node.target in _SOFTMAX else None

@@ -11,18 +11,18 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from labeltrace.flow import Labels, Rearrange, Select, Slice, Step
+from labeltrace.flow import LabelStep, LabelView, Rearrange, Select, Slice
 from labeltrace.layout import Layout
-from labeltrace.rewrites.index_slice import Cut, cut_arrangement, cut_of
-from labeltrace.rewrites.slice_step import narrowed
+from labeltrace.rewrites.index_slice import IndexSlice, cut_arrangement, cut_of
+from labeltrace.rewrites.slice_step import sliced_step
 from labeltrace.rewrites.steps import Steps, as_stored, field_of, needed_fields
-from labeltrace.tracing.walk import Field
+from labeltrace.tracing.walk import LabelField
 
-MOST = 0.5
+MAX_SHARE_READ = 0.5
 """The largest part of a field's rows for which narrowing it is worth the further steps."""
 
 
-def narrow(steps: Steps, outputs: frozenset[Field]) -> Steps:
+def push_slices(steps: Steps, outputs: frozenset[LabelField]) -> Steps:
     """Steps of whose fields only slices are read compute only these; labels stay what they are."""
     return _Narrowing(steps, outputs).narrow()
 
@@ -30,13 +30,15 @@ def narrow(steps: Steps, outputs: frozenset[Field]) -> Steps:
 class _Narrowing:
     """The state of one pass, from the last field to the first; made for :func:`narrow` alone."""
 
-    def __init__(self, steps: Steps, outputs: frozenset[Field]) -> None:
+    def __init__(self, steps: Steps, outputs: frozenset[LabelField]) -> None:
         self.steps = dict(steps)
         self.order = list(steps)
         self.outputs = outputs
-        self.before: dict[Field, list[Field]] = {}  # new fields, by that which they precede
+        self.before: dict[
+            LabelField, list[LabelField]
+        ] = {}  # new fields, by that which they precede
         self.numbers = itertools.count(1 + max((field.output for field in steps), default=0))
-        self.readers: dict[Field, list[Field]] = {}
+        self.readers: dict[LabelField, list[LabelField]] = {}
         needed = needed_fields(steps, outputs)
         for field in self.order:
             if field in needed:
@@ -49,14 +51,14 @@ class _Narrowing:
         ordered = (f for field in self.order for f in (*self.before.get(field, ()), field))
         return {field: self.steps[field] for field in ordered}
 
-    def _enter(self, field: Field) -> None:
+    def _enter(self, field: LabelField) -> None:
         for labels in self.steps[field].labels:
             self.readers.setdefault(field_of(labels), []).append(field)
 
-    def _cuts(self, field: Field) -> dict[Field, Cut]:
+    def _cuts(self, field: LabelField) -> dict[LabelField, IndexSlice]:
         """What each reader reads of a field; empty unless they are slices, and small ones."""
         sizes = self.steps[field].field_sizes
-        cuts: dict[Field, Cut] = {}
+        cuts: dict[LabelField, IndexSlice] = {}
         for reader in self.readers.get(field, ()):
             step = self.steps[reader]
             cut = cut_of(step, sizes) if isinstance(step, (Slice, Select)) else None
@@ -64,20 +66,20 @@ class _Narrowing:
                 return {}
             cuts[reader] = cut
         read = sum(len(cut.indices) / sizes[cut.dim] for cut in set(cuts.values()))
-        return cuts if field not in self.outputs and 0 < read <= MOST else {}
+        return cuts if field not in self.outputs and 0 < read <= MAX_SHARE_READ else {}
 
-    def _narrow(self, field: Field, cuts: dict[Field, Cut]) -> None:
+    def _narrow(self, field: LabelField, cuts: dict[LabelField, IndexSlice]) -> None:
         step = self.steps[field]
         sizes = step.field_sizes
-        made: dict[Field, Step] = {}
-        targets: dict[Cut, Field] = {}
+        made: dict[LabelField, LabelStep] = {}
+        targets: dict[IndexSlice, LabelField] = {}
 
-        def cut_labels(labels: Labels, cut: Cut) -> Labels:
+        def cut_labels(labels: LabelView, cut: IndexSlice) -> LabelView:
             shape = cut.of(labels.arrangement.shape)
             piece = self._fresh(field)
             made[piece] = Slice(
                 layout=Layout(()),
-                stored=shape,
+                field_shape=shape,
                 source=labels,
                 dim=cut.dim,
                 start=cut.start,
@@ -87,7 +89,7 @@ class _Narrowing:
             return as_stored(labels, piece, shape)
 
         for cut in dict.fromkeys(cuts.values()):
-            smaller = narrowed(step, cut, cut_labels)
+            smaller = sliced_step(step, cut, cut_labels)
             if smaller is None:
                 return
             targets[cut] = self._fresh(field)
@@ -101,15 +103,17 @@ class _Narrowing:
         for new in made:
             self._enter(new)
 
-    def _fresh(self, field: Field) -> Field:
-        return Field(field.node, next(self.numbers))
+    def _fresh(self, field: LabelField) -> LabelField:
+        return LabelField(field.node, next(self.numbers))
 
 
-def _reading(reader: Step, field: Field, sizes: tuple[int, ...], cut: Cut) -> Step:
+def _reading(
+    reader: LabelStep, field: LabelField, sizes: tuple[int, ...], cut: IndexSlice
+) -> LabelStep:
     """A slice that finds the rows that it reads, and no others, in a field of their own."""
     assert isinstance(reader, (Slice, Select))
     labels = cut_arrangement(reader.source, sizes, cut)
-    labels = Labels(replace(labels.operand, field=field), labels.arrangement)
+    labels = LabelView(replace(labels.operand, field=field), labels.arrangement)
     if isinstance(reader, Select):
         return replace(reader, source=labels, index=0)
-    return Rearrange(layout=reader.layout, stored=reader.field_sizes, source=labels)
+    return Rearrange(layout=reader.layout, field_shape=reader.field_sizes, source=labels)

@@ -11,35 +11,35 @@ from labeltrace.flow import (
     Average,
     Flip,
     Join,
-    Labels,
+    LabelStep,
+    LabelView,
     LinearMix,
     Mix,
+    OneSourceStep,
     Pad,
     Rearrange,
     Recur,
     Repeat,
     Roll,
     Select,
-    Single,
     Slice,
-    Step,
     Take,
 )
 from labeltrace.label_ops.notation import parse_axes
-from labeltrace.rewrites.index_slice import Cut, rows_of
+from labeltrace.rewrites.index_slice import IndexSlice, rows_of
 from labeltrace.rewrites.notation import read_mixing
 
-CutLabels = Callable[[Labels, Cut], Labels]
+CutLabels = Callable[[LabelView, IndexSlice], LabelView]
 """Has some rows of labels made, in the arrangement that the step asked for."""
 
 
-def narrowed(step: Step, cut: Cut, cut_labels: CutLabels) -> Step | None:
+def sliced_step(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     """The step computing the ``cut`` alone; None where it mixes along that dimension."""
     found = _narrowed(step, cut, cut_labels)
-    return found and replace(found, stored=cut.of(step.field_sizes))
+    return found and replace(found, field_shape=cut.of(step.field_sizes))
 
 
-def _narrowed(step: Step, cut: Cut, cut_labels: CutLabels) -> Step | None:
+def _narrowed(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     match step:
         case Average():
             sources = [_cut_unless_broadcast(s, cut, cut_labels) for s in step.sources]
@@ -57,12 +57,12 @@ def _narrowed(step: Step, cut: Cut, cut_labels: CutLabels) -> Step | None:
         case Select():
             outer = cut.along(cut.dim + (cut.dim >= step.dim))
             return replace(step, source=cut_labels(step.source, outer))
-        case Single() if _leaves_alone(step, cut.dim):
+        case OneSourceStep() if _leaves_alone(step, cut.dim):
             return replace(step, source=cut_labels(step.source, cut))
     return None
 
 
-def _leaves_alone(step: Single, dim: int) -> bool:
+def _leaves_alone(step: OneSourceStep, dim: int) -> bool:
     """Whether each index of the dimension comes from the same index of the source's."""
     match step:
         case Aggregate():
@@ -79,11 +79,11 @@ def _leaves_alone(step: Single, dim: int) -> bool:
     return False
 
 
-def _cut_unless_broadcast(labels: Labels, cut: Cut, cut_labels: CutLabels) -> Labels:
+def _cut_unless_broadcast(labels: LabelView, cut: IndexSlice, cut_labels: CutLabels) -> LabelView:
     return labels if labels.arrangement.shape[cut.dim] == 1 else cut_labels(labels, cut)
 
 
-def _mix(step: Mix, cut: Cut, cut_labels: CutLabels) -> Step | None:
+def _mix(step: Mix, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     weights, labels, result = read_mixing(step.notation)
     name = result[cut.dim]
     operand, source = step.weights, step.source
@@ -96,7 +96,7 @@ def _mix(step: Mix, cut: Cut, cut_labels: CutLabels) -> Step | None:
     return replace(step, weights=operand, source=source)
 
 
-def _attend(step: Attend, cut: Cut, cut_labels: CutLabels) -> Step | None:
+def _attend(step: Attend, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     scores, labels, result = read_mixing(step.notation)
     name = result[cut.dim]
     if not any(name in axis for axis in scores):
@@ -111,7 +111,7 @@ def _attend(step: Attend, cut: Cut, cut_labels: CutLabels) -> Step | None:
     return replace(step, query=query, mask=mask)
 
 
-def _mix_linear(step: LinearMix, cut: Cut, cut_labels: CutLabels) -> Step | None:
+def _mix_linear(step: LinearMix, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     inputs, result = step.notation.split("->")
     query, key, labels = (parse_axes(text) for text in inputs.split(","))
     name = "".join(result.split())[cut.dim]
@@ -125,7 +125,7 @@ def _mix_linear(step: LinearMix, cut: Cut, cut_labels: CutLabels) -> Step | None
     return replace(step, query=rows_of(step.query, cut.along(query.index((name,)))))
 
 
-def _join(step: Join, cut: Cut, cut_labels: CutLabels) -> Step | None:
+def _join(step: Join, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     if cut.dim != step.dim:
         if None in step.pieces and cut.dim == step.batch_dim:
             return None
@@ -133,7 +133,7 @@ def _join(step: Join, cut: Cut, cut_labels: CutLabels) -> Step | None:
         return replace(step, pieces=tuple(whole))
     if cut.step != 1 or -1 in step.sizes:
         return None
-    kept: list[tuple[Labels | None, int]] = []
+    kept: list[tuple[LabelView | None, int]] = []
     start = 0
     for piece, size in zip(step.pieces, step.sizes, strict=True):
         low, high = max(cut.start - start, 0), min(cut.stop - start, size)
@@ -141,7 +141,7 @@ def _join(step: Join, cut: Cut, cut_labels: CutLabels) -> Step | None:
         if low >= high:
             continue
         if piece is not None and (low, high) != (0, size):
-            piece = _cut_unless_broadcast(piece, Cut(cut.dim, low, high), cut_labels)
+            piece = _cut_unless_broadcast(piece, IndexSlice(cut.dim, low, high), cut_labels)
         kept.append((piece, high - low))
     pieces, sizes = zip(*kept, strict=True)
     if len(pieces) == 1 and pieces[0] and pieces[0].arrangement.shape == cut.of(step.field_sizes):
@@ -151,7 +151,7 @@ def _join(step: Join, cut: Cut, cut_labels: CutLabels) -> Step | None:
     return replace(step, pieces=pieces, sizes=sizes)
 
 
-def _slice_of_slice(step: Slice, cut: Cut) -> Step:
+def _slice_of_slice(step: Slice, cut: IndexSlice) -> LabelStep:
     size = step.source.arrangement.shape[step.dim]
     whole = range(*slice(step.start, step.end, step.step).indices(size))
     indices = whole[cut.start : cut.stop : cut.step]

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from labeltrace.flow import Average, Join, Labels, Single, Step
+from labeltrace.flow import Average, Join, LabelStep, LabelView, OneSourceStep
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import Field
+from labeltrace.tracing.walk import LabelField
 
-Steps = Mapping[Field, Step]
+Steps = Mapping[LabelField, LabelStep]
 """Label steps by the field that each computes, producers first."""
 
 
-def field_of(labels: Labels) -> Field:
+def field_of(labels: LabelView) -> LabelField:
     """The field that a step reads."""
     field = labels.operand.field
-    assert isinstance(field, Field)
+    assert isinstance(field, LabelField)
     return field
 
 
-def needed_fields(steps: Steps, outputs: frozenset[Field]) -> frozenset[Field]:
+def needed_fields(steps: Steps, outputs: frozenset[LabelField]) -> frozenset[LabelField]:
     """The fields that the outputs depend on, the input's included."""
-    needed: set[Field] = set()
+    needed: set[LabelField] = set()
     waiting = list(outputs)
     while waiting:
         field = waiting.pop()
@@ -34,7 +34,7 @@ def needed_fields(steps: Steps, outputs: frozenset[Field]) -> frozenset[Field]:
     return frozenset(needed)
 
 
-def with_labels(step: Step, change: Callable[[Labels], Labels]) -> Step:
+def with_labels(step: LabelStep, change: Callable[[LabelView], LabelView]) -> LabelStep:
     """The step reading other labels."""
     match step:
         case Average():
@@ -42,12 +42,12 @@ def with_labels(step: Step, change: Callable[[Labels], Labels]) -> Step:
         case Join():
             pieces = tuple(piece and change(piece) for piece in step.pieces)
             return replace(step, pieces=pieces)
-        case Single():
+        case OneSourceStep():
             return replace(step, source=change(step.source))
     raise TypeError(f"{type(step).__name__} reads labels in a way that no rewrite knows")
 
 
-def as_stored(labels: Labels, field: Field, sizes: tuple[int, ...]) -> Labels:
+def as_stored(labels: LabelView, field: LabelField, sizes: tuple[int, ...]) -> LabelView:
     """The labels of another field, which stands as the step needs it."""
     groups = tuple((dim,) for dim in range(len(sizes)))
-    return Labels(replace(labels.operand, field=field), Arrangement(sizes, groups))
+    return LabelView(replace(labels.operand, field=field), Arrangement(sizes, groups))

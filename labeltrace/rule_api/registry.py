@@ -45,7 +45,7 @@ class Registry:
         """The rule of a module class, or of the nearest of its bases that has one."""
         return next((self.modules[base] for base in kind.__mro__ if base in self.modules), None)
 
-    def overlaid(self, rules: Mapping[Any, Rule] | None) -> Registry:
+    def with_overrides(self, rules: Mapping[Any, Rule] | None) -> Registry:
         """This table with ``rules`` over it.
 
         Raises:
@@ -58,22 +58,22 @@ class Registry:
 
     def get(self, target: Any) -> Rule | None:
         """The rule filed under exactly this target."""
-        part, key = _address(target)
+        part, key = _table_and_key(target)
         return getattr(self, part).get(key)
 
     def _with(self, target: Any, rule: Rule) -> Registry:
         if not callable(rule):
             raise TypeError(f"the rule for {describe(target)} is not a function: {rule!r}")
-        part, key = _address(target)
+        part, key = _table_and_key(target)
         return replace(self, **{part: {**getattr(self, part), key: rule}})
 
 
-_filed = Registry()
-_nearby: ContextVar[tuple[Mapping[Any, Rule], ...]] = ContextVar("labeltrace_rules", default=())
+_registered = Registry()
+_overrides: ContextVar[tuple[Mapping[Any, Rule], ...]] = ContextVar("labeltrace_rules", default=())
 
 
-def rule(*targets: Any, override: bool = False) -> Callable[[AnyRule], AnyRule]:
-    """File a rule for good: ``@labeltrace.rule(torch.ops.mine.blur)``.
+def register_rule(*targets: Any, override: bool = False) -> Callable[[AnyRule], AnyRule]:
+    """File a rule for good: ``@labeltrace.register_rule(torch.ops.mine.blur)``.
 
     Args:
         *targets: operators (an overload, a packet, a ``torch.library`` custom operator, or a name
@@ -86,15 +86,15 @@ def rule(*targets: Any, override: bool = False) -> Callable[[AnyRule], AnyRule]:
     """
 
     def register(function: AnyRule) -> AnyRule:
-        global _filed
+        global _registered
         for target in targets:
-            present = _filed.get(target)
+            present = _registered.get(target)
             if present is not None and not override:
                 raise ValueError(
                     f"{describe(target)} is served by {rule_name(present)} already; "
-                    f"{rule_name(function)} can replace it with rule(..., override=True)"
+                    f"{rule_name(function)} can replace it with register_rule(..., override=True)"
                 )
-            _filed = _filed._with(target, function)
+            _registered = _registered._with(target, function)
         return function
 
     return register
@@ -107,19 +107,19 @@ def using_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
     Raises:
         TypeError: a key is no operator, module class or function, or a rule cannot be called.
     """
-    Registry().overlaid(rules)
-    token = _nearby.set((*_nearby.get(), dict(rules)))
+    Registry().with_overrides(rules)
+    token = _overrides.set((*_overrides.get(), dict(rules)))
     try:
         yield
     finally:
-        _nearby.reset(token)
+        _overrides.reset(token)
 
 
 def current() -> Registry:
     """All rules filed for good, with those of the surrounding ``using_rules`` over them."""
-    table = _filed
-    for rules in _nearby.get():
-        table = table.overlaid(rules)
+    table = _registered
+    for rules in _overrides.get():
+        table = table.with_overrides(rules)
     return table
 
 
@@ -146,7 +146,7 @@ def rule_name(rule: Rule) -> str:
     return f"{getattr(rule, '__qualname__', rule)}{where}"
 
 
-def _address(target: Any) -> tuple[str, Any]:
+def _table_and_key(target: Any) -> tuple[str, Any]:
     """The part of a registry in which a target is filed, and its key there."""
     if isinstance(target, type) and issubclass(target, nn.Module):
         return "modules", target

@@ -25,7 +25,7 @@ from dataclasses import replace
 from math import prod
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Aggregate, Constant, Flow, Labels, Mix, Operand, Operation, Weights
+from labeltrace.flow import Aggregate, Constant, Flow, LabelView, Mix, Operand, Operation, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
@@ -37,22 +37,28 @@ from labeltrace.layout import (
     expand,
     has_channels,
     has_positions,
-    natural,
+    is_repeated,
     positions,
-    repeats,
+    renumbered,
 )
 from labeltrace.rule_api.call import Shape
-from labeltrace.rule_helpers.elementwise import combine, over, with_axes
+from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
 from labeltrace.rule_helpers.linear_attention import keys_times_values, linear_mixing
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
-from labeltrace.rule_helpers.named_operand import Letters, Side, parse, side_of, sizes_of
+from labeltrace.rule_helpers.named_operand import (
+    Letters,
+    NamedOperand,
+    axis_sizes,
+    name_axes,
+    parse,
+)
 
-GATHERED = (
+TWO_STEP_ATTENTION = (
     "queries choose among features whose labels were gathered over the tokens and averaged over "
     "heads before: the two mixings are taken one after the other"
 )
 
-ACROSS_BATCH = (
+CROSS_SAMPLE = (
     "images of a batch are mixed with one another: source k is taken to be the same in all of them"
 )
 
@@ -66,8 +72,8 @@ def contract(notation: str, first: Operand, second: Operand, output: Shape) -> F
         LayoutError: the contraction mixes positions in a way that has no meaning as a flow.
     """
     one, two, result = parse(notation, (len(first.shape), len(second.shape)), len(output))
-    sizes = sizes_of((one, first.shape), (two, second.shape))
-    sides = (side_of(first, one, sizes), side_of(second, two, sizes))
+    sizes = axis_sizes((one, first.shape), (two, second.shape))
+    sides = (name_axes(first, one, sizes), name_axes(second, two, sizes))
     if first.labelled and second.labelled:
         return _two_streams(*sides, result, output, sizes)
     if first.labelled or second.labelled:
@@ -79,25 +85,25 @@ def contract(notation: str, first: Operand, second: Operand, output: Shape) -> F
 
 
 def _stream_and_matrix(
-    stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]
+    stream: NamedOperand, matrix: NamedOperand, result: Letters, sizes: Mapping[str, int]
 ) -> Flow:
     contracted = [letter for letter in stream.axes if letter not in result]
     moved = [letter for letter in contracted if stream.has_positions(letter)]
     if not moved:
-        if matrix.operand.pending is not None:
+        if matrix.operand.key_value_product is not None:
             return linear_mixing(stream, matrix, result, sizes)
         return _channel_mixing(stream, matrix, result, sizes)
     if all(letter in matrix.axes and not has_channels(stream.axes[letter]) for letter in moved):
-        stream = _each_once(stream, matrix)
+        stream = _drop_repeated_axes(stream, matrix)
         plan = plan_mixing(stream, matrix, result, sizes)
         gathered = _gathers_features(stream, matrix, result)
         axes = _result_layout((stream, matrix), result, sizes).axes
         return Mix(
-            features=gathered,
-            alternative=keys_times_values(matrix, stream, result, axes) if gathered else None,
+            holds_key_features=gathered,
+            as_weights=keys_times_values(matrix, stream, result, axes) if gathered else None,
             approximation=_mixing_approximation(stream, matrix, moved),
             layout=plan.layout,
-            stored=plan.stored,
+            field_shape=plan.field_shape,
             source=plan.labels,
             weights=matrix.operand,
             notation=plan.notation,
@@ -111,38 +117,42 @@ def _stream_and_matrix(
     return _aggregation(stream, result, sizes)
 
 
-def _each_once(stream: Side, matrix: Side) -> Side:
+def _drop_repeated_axes(stream: NamedOperand, matrix: NamedOperand) -> NamedOperand:
     """The stream without axes that repeat its label, where the matrix differs along them."""
     kept = {
         letter: axis
         for letter, axis in stream.axes.items()
-        if not (repeats(axis) and matrix.differs(letter))
+        if not (is_repeated(axis) and matrix.varies_along(letter))
     }
     return replace(stream, axes=kept)
 
 
-def _gathers_features(stream: Side, matrix: Side, result: Letters) -> bool:
+def _gathers_features(stream: NamedOperand, matrix: NamedOperand, result: Letters) -> bool:
     """Whether the rows are features of keys: a query of one row has none."""
     new = set(result) - set(stream.axes)
     rows = {letter for letter in new if axis_size(matrix.axes.get(letter, ())) > 1}
     return matrix.operand.traced and bool(rows) and not rows & matrix.positions
 
 
-def _mixing_approximation(stream: Side, matrix: Side, moved: Sequence[str]) -> str:
+def _mixing_approximation(stream: NamedOperand, matrix: NamedOperand, moved: Sequence[str]) -> str:
     """Why mixing by a matrix is not exact; empty where it is."""
     if any(factor.kind is Kind.BATCH for letter in moved for factor in stream.axes[letter]):
-        return ACROSS_BATCH
-    return GATHERED if stream.operand.features and matrix.operand.traced else ""
+        return CROSS_SAMPLE
+    return TWO_STEP_ATTENTION if stream.operand.holds_key_features and matrix.operand.traced else ""
 
 
 def _two_streams(
-    first: Side, second: Side, result: Letters, output: Shape, sizes: Mapping[str, int]
+    first: NamedOperand,
+    second: NamedOperand,
+    result: Letters,
+    output: Shape,
+    sizes: Mapping[str, int],
 ) -> Flow:
     contracted = [letter for letter in sizes if letter not in result]
     one = {letter for letter in contracted if first.has_positions(letter)}
     two = {letter for letter in contracted if second.has_positions(letter)}
     for stream, matrix in ((first, second), (second, first)):
-        if one & two and is_pairwise(matrix, stream):
+        if one & two and is_score_matrix(matrix, stream):
             return _stream_and_matrix(stream, matrix, result, sizes)
     if one & two:  # a sum over positions of a product: channels by channels, or keys by values
         layout = _result_layout((first, second), result, sizes)
@@ -159,15 +169,17 @@ def _two_streams(
         flow = _channel_mixing(stream, matrix, result, sizes)
     else:
         flow = product(
-            with_axes(first.operand, _kept(first, result)),
-            with_axes(second.operand, _kept(second, result)),
+            with_layout(first.operand, _surviving_layout(first, result)),
+            with_layout(second.operand, _surviving_layout(second, result)),
             output,
             operation=Operation.CHANNEL_MIXING,
         )
-    return replace(flow, bounded=True) if is_inner(first, second, result, sizes) else flow
+    return replace(flow, is_gate=True) if is_inner_product(first, second, result, sizes) else flow
 
 
-def is_inner(first: Side, second: Side, result: Letters, sizes: Mapping[str, int]) -> bool:
+def is_inner_product(
+    first: NamedOperand, second: NamedOperand, result: Letters, sizes: Mapping[str, int]
+) -> bool:
     """Whether a product of two streams is an inner one: of their channels it leaves heads alone.
 
     That is a score, which scales what it multiplies (contract, points 8 and 9): the normaliser of
@@ -183,12 +195,12 @@ def is_inner(first: Side, second: Side, result: Letters, sizes: Mapping[str, int
     return any(map(shared, contracted)) and all(map(shared, left))
 
 
-def is_pairwise(one: Side, other: Side) -> bool:
+def is_score_matrix(one: NamedOperand, other: NamedOperand) -> bool:
     """Whether a stream holds one number for each pair of positions, of its own and the other's.
 
     Such are scores that no softmax has made weights, a kernel of distances; the other has features.
     """
-    own = {letter for letter in one.positions if not other.differs(letter)}
+    own = {letter for letter in one.positions if not other.varies_along(letter)}
     features = any(map(has_channels, other.axes.values()))
     return bool(own) and features and not any(map(has_channels, one.axes.values()))
 
@@ -199,18 +211,18 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
     A stream without positions that the other lacks is the gate; between streams on the same
     positions it is the one whose last non-linear step is bounded.
     """
-    combined = combine((first, second), output, operation=operation, bounded=False)
+    combined = combine((first, second), output, operation=operation, is_gate=False)
     assert combined.layout is not None
     count = prod(combined.layout.field_sizes)
-    whole = [op for op in (first, second) if prod(op.positions.field_sizes) == count]
+    whole = [op for op in (first, second) if prod(op.traced_layout.field_sizes) == count]
     if len(whole) == 2 and first.labelled != second.labelled:  # weights gate the content
         whole = [first if first.labelled else second]
-    elif len(whole) == 2 and first.bounded != second.bounded:
-        whole = [second if first.bounded else first]
+    elif len(whole) == 2 and first.is_gate != second.is_gate:
+        whole = [second if first.is_gate else first]
     if len(whole) == 1 and whole[0].labelled:
-        flow = over(whole[0], expand(whole[0].positions, output), operation=operation)
-        return replace(flow, features=False, alternative=_as_weights(combined))
-    return replace(combined, features=False)
+        flow = relayout(whole[0], expand(whole[0].traced_layout, output), operation=operation)
+        return replace(flow, holds_key_features=False, as_weights=_as_weights(combined))
+    return replace(combined, holds_key_features=False)
 
 
 def _as_weights(combined: Flow) -> Weights | None:
@@ -218,9 +230,11 @@ def _as_weights(combined: Flow) -> Weights | None:
     return combined if isinstance(combined, Weights) else None
 
 
-def _weights(first: Side, second: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
+def _weights(
+    first: NamedOperand, second: NamedOperand, result: Letters, sizes: Mapping[str, int]
+) -> Flow:
     """Weights times a constant or other weights are weights (talking heads, positions)."""
-    if first.operand.pending is not None or second.operand.pending is not None:
+    if first.operand.key_value_product is not None or second.operand.key_value_product is not None:
         raise LayoutError(
             "a product of keys and values, summed over positions, is contracted with something "
             "that has no label of its own; queries that come from the image would mix positions"
@@ -232,22 +246,24 @@ def _weights(first: Side, second: Side, result: Letters, sizes: Mapping[str, int
 # Layouts of results.
 
 
-def _result_layout(sides: Sequence[Side], result: Letters, sizes: Mapping[str, int]) -> Layout:
+def _result_layout(
+    sides: Sequence[NamedOperand], result: Letters, sizes: Mapping[str, int]
+) -> Layout:
     """The layout of weights: each letter's axis from the first side that has positions there."""
     axes: list[Axis] = []
     for letter in result:
         found = [side.axes[letter] for side in sides if letter in side.axes]
         varying = [axis for axis in found if has_positions(axis)]
         axes.append(next(iter(varying or found), channel(sizes[letter])))
-    return natural(axes)
+    return renumbered(axes)
 
 
-def _kept(side: Side, result: Letters) -> Layout:
+def _surviving_layout(side: NamedOperand, result: Letters) -> Layout:
     """A side's own layout on the letters of the result; contracted channels are gone."""
     return Layout(tuple(side.axes.get(letter, ()) for letter in result))
 
 
-def new_kind(stream: Side, result: Letters) -> Kind:
+def kind_of_new_axis(stream: NamedOperand, result: Letters) -> Kind:
     """What a new axis holds in place of contracted ones without positions: channels or copies.
 
     Where copies are contracted, or an axis of size one, the channels are elsewhere, and stay there.
@@ -257,8 +273,10 @@ def new_kind(stream: Side, result: Letters) -> Kind:
     return Kind.REPEATED if kept and not gone else Kind.CHANNEL
 
 
-def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
-    new = new_kind(stream, result)
+def _channel_mixing(
+    stream: NamedOperand, matrix: NamedOperand, result: Letters, sizes: Mapping[str, int]
+) -> Flow:
+    new = kind_of_new_axis(stream, result)
     axes: list[Axis] = []
     for letter in result:
         if letter in stream.axes:
@@ -267,14 +285,14 @@ def _channel_mixing(stream: Side, matrix: Side, result: Letters, sizes: Mapping[
             axes.append((Factor(sizes[letter], Kind.REPEATED),))
         else:
             axes.append((Factor(sizes[letter], new),))
-    return over(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+    return relayout(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
 
 
-def _aggregation(stream: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
+def _aggregation(stream: NamedOperand, result: Letters, sizes: Mapping[str, int]) -> Flow:
     """Positions inside contracted channel axes: their mean."""
     kept = [stream.axes.get(letter, ()) for letter in result]
     gone = [axis for letter, axis in stream.axes.items() if letter not in result]
-    layout = natural([stream.axes.get(letter, channel(sizes[letter])) for letter in result])
+    layout = renumbered([stream.axes.get(letter, channel(sizes[letter])) for letter in result])
     return aggregation(stream.operand, layout, kept, gone)
 
 
@@ -285,5 +303,5 @@ def aggregation(
     groups: list[tuple[Factor, ...]] = [(f,) for axis in kept for f in positions(axis)]
     groups += [(f,) for axis in gone for f in positions(axis)]
     count = sum(len(positions(axis)) for axis in gone)
-    labels = Labels(source, arrange(source.positions, groups))
+    labels = LabelView(source, arrange(source.traced_layout, groups))
     return Aggregate(layout=layout, source=labels, count=count)

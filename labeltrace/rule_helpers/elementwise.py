@@ -10,15 +10,15 @@ from labeltrace.flow import (
     Average,
     Carry,
     Flow,
-    Labels,
+    LabelView,
     Operand,
     Operation,
     Weights,
-    changed_factors,
+    product_after_other_step,
 )
-from labeltrace.layout import Layout, align, expand, has_channels, has_positions, repeats
+from labeltrace.layout import Layout, align_axes, expand, has_channels, has_positions, is_repeated
 from labeltrace.rule_api.call import Shape
-from labeltrace.rule_helpers.key_value_product import Pending
+from labeltrace.rule_helpers.key_value_product import KeyValueProduct
 
 
 def carry(
@@ -26,28 +26,28 @@ def carry(
     output: Shape,
     *,
     operation: Operation = Operation.POINTWISE,
-    bounded: bool | None = None,
-    least: float | None = None,
+    is_gate: bool | None = None,
+    lower_bound: float | None = None,
     approximation: str = "",
 ) -> Flow:
     """The operand's label as it is, also where a constant broadcasts the output to more axes."""
-    return over(
+    return relayout(
         source,
-        expand(source.positions, output),
+        expand(source.traced_layout, output),
         operation=operation,
-        bounded=bounded,
-        least=least,
+        is_gate=is_gate,
+        lower_bound=lower_bound,
         approximation=approximation,
     )
 
 
-def over(
+def relayout(
     source: Operand,
     layout: Layout,
     *,
     operation: Operation,
-    bounded: bool | None = None,
-    least: float | None = None,
+    is_gate: bool | None = None,
+    lower_bound: float | None = None,
     approximation: str = "",
 ) -> Flow:
     """The operand's label through another layout of the same field; weights stay weights."""
@@ -56,18 +56,22 @@ def over(
             operation=operation,
             layout=layout,
             source=source,
-            bounded=bounded,
-            least=least,
+            is_gate=is_gate,
+            lower_bound=lower_bound,
             approximation=approximation,
         )
-    pending = source.pending
-    if isinstance(pending, Pending) and bounded is not None:  # a non-linear step
-        layout, pending = pending.resolved(layout), None
-    if least is None and operation is Operation.RELAYOUT:
-        least = source.least
-    factors = changed_factors([source]) if bounded is None else None
+    pending = source.key_value_product
+    if isinstance(pending, KeyValueProduct) and is_gate is not None:  # a non-linear step
+        layout, pending = pending.as_channel_weights(layout), None
+    if lower_bound is None and operation is Operation.RELAYOUT:
+        lower_bound = source.lower_bound
+    factors = product_after_other_step([source]) if is_gate is None else None
     return Weights(
-        layout=layout, least=least, pending=pending, approximation=approximation, factors=factors
+        layout=layout,
+        lower_bound=lower_bound,
+        key_value_product=pending,
+        approximation=approximation,
+        product=factors,
     )
 
 
@@ -77,26 +81,26 @@ def combine(
     *,
     operation: Operation,
     shares: Sequence[int] | None = None,
-    bounded: bool | None = None,
+    is_gate: bool | None = None,
     approximation: str = "",
 ) -> Flow:
     """``Norm(sum_i s_i Y_i)`` over broadcast traced operands; with weights among them, weights."""
-    if any(operand.pending is not None for operand in operands):
+    if any(operand.key_value_product is not None for operand in operands):
         raise LayoutError("keys times values, summed over positions, join another stream")
-    alignment = align([operand.positions for operand in operands], output)
+    alignment = align_axes([operand.traced_layout for operand in operands], output)
     if not all(operand.labelled for operand in operands):
-        factors = changed_factors(operand for operand in operands if operand.is_weights)
-        return Weights(layout=alignment.layout, approximation=approximation, factors=factors)
+        factors = product_after_other_step(operand for operand in operands if operand.is_weights)
+        return Weights(layout=alignment.layout, approximation=approximation, product=factors)
     sources = tuple(
-        Labels(operand, alignment.arrangement(index)) for index, operand in enumerate(operands)
+        LabelView(operand, alignment.arrangement(index)) for index, operand in enumerate(operands)
     )
     if len({(labels.operand.field, labels.arrangement) for labels in sources}) == 1:
-        source = min(operands, key=lambda operand: operand.bounded)  # a gate if all are
-        return over(
+        source = min(operands, key=lambda operand: operand.is_gate)  # a gate if all are
+        return relayout(
             source,
-            _with_channels(expand(source.positions, output), alignment.layout),
+            _prefer_channels(expand(source.traced_layout, output), alignment.layout),
             operation=operation,
-            bounded=bounded,
+            is_gate=is_gate,
             approximation=approximation,
         )
     return Average(
@@ -104,22 +108,24 @@ def combine(
         layout=alignment.layout,
         sources=sources,
         shares=tuple(shares or (1,) * len(operands)),
-        bounded=bounded,
+        is_gate=is_gate,
         approximation=approximation,
     )
 
 
-def _with_channels(layout: Layout, combined: Layout) -> Layout:
+def _prefer_channels(layout: Layout, combined: Layout) -> Layout:
     """The layout of one operand with the channels that another one has where it has copies."""
     pairs = zip(layout.axes, combined.axes, strict=True)
     return Layout(
         tuple(
-            other if repeats(axis) and has_channels(other) and not has_positions(other) else axis
+            other
+            if is_repeated(axis) and has_channels(other) and not has_positions(other)
+            else axis
             for axis, other in pairs
         )
     )
 
 
-def with_axes(operand: Operand, layout: Layout) -> Operand:
+def with_layout(operand: Operand, layout: Layout) -> Operand:
     """The operand seen through another layout of the same field."""
     return replace(operand, shape=layout.shape, layout=layout)

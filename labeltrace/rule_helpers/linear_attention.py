@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Labels, LinearMix, Weights
+from labeltrace.flow import Flow, LabelView, LinearMix, Weights
 from labeltrace.layout import (
     BATCH,
     Axis,
@@ -24,45 +24,49 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    natural,
+    renumbered,
 )
-from labeltrace.rule_helpers.key_value_product import Part, Pending, runs
+from labeltrace.rule_helpers.key_value_product import AxisRun, KeyValueProduct, position_runs
 from labeltrace.rule_helpers.matrix_mixing import Names
-from labeltrace.rule_helpers.named_operand import Letters, Side
+from labeltrace.rule_helpers.named_operand import Letters, NamedOperand
 
 SIGNED = "queries or keys may be negative: their magnitudes are taken before they are multiplied"
 
 
-def keys_times_values(first: Side, second: Side, result: Letters, axes: Sequence[Axis]) -> Weights:
+def keys_times_values(
+    first: NamedOperand, second: NamedOperand, result: Letters, axes: Sequence[Axis]
+) -> Weights:
     """The first product; ``axes`` are those of its result."""
-    parts: list[Part] = []
+    parts: list[AxisRun] = []
     inside: list[Axis] = []
     opaque: list[Axis] = []
     for letter, axis in zip(result, axes, strict=True):
-        whole = [(index, run) for index, run in enumerate(runs(axis)) if run]
+        whole = [(index, run) for index, run in enumerate(position_runs(axis)) if run]
         parts.extend((letter, index) for index, _ in whole)
         inside.extend(run for _, run in whole)
         opaque.append(tuple(Factor(axis_size(run), Kind.BATCH) for _, run in whole))
-    pending = Pending((first, second), tuple(parts), tuple(inside))
-    return Weights(layout=natural(opaque), pending=pending)
+    pending = KeyValueProduct((first, second), tuple(parts), tuple(inside))
+    return Weights(layout=renumbered(opaque), key_value_product=pending)
 
 
-def linear_mixing(queries: Side, context: Side, result: Letters, sizes: Mapping[str, int]) -> Flow:
+def linear_mixing(
+    queries: NamedOperand, context: NamedOperand, result: Letters, sizes: Mapping[str, int]
+) -> Flow:
     """The second product: ``Norm(phi(q)·phi(k)^T)·Y``.
 
     Raises:
         LayoutError: the axes of the first product have been taken apart or joined in a way that
             does not lead back to its letters.
     """
-    pending = context.operand.pending
-    assert isinstance(pending, Pending)
+    pending = context.operand.key_value_product
+    assert isinstance(pending, KeyValueProduct)
     features = {
         _letter(pending, axis) for letter, axis in context.axes.items() if letter not in result
     }
     keys, values = _keys_and_values(pending, features)
     names = _part_names(queries, context, pending, keys, values)
     labels, label_names = _values_field(values, names)
-    layout = natural(
+    layout = renumbered(
         [queries.axes.get(x, channel(sizes[x]) if x in context.axes else ()) for x in result]
     )
     rows = [
@@ -82,7 +86,7 @@ def linear_mixing(queries: Side, context: Side, result: Letters, sizes: Mapping[
     exact = queries.operand.nonnegative and keys.operand.nonnegative
     return LinearMix(
         layout=layout,
-        stored=_stored(layout, context, pending, result),
+        field_shape=_stored(layout, context, pending, result),
         source=labels,
         query=queries.operand,
         key=keys.operand,
@@ -93,14 +97,16 @@ def linear_mixing(queries: Side, context: Side, result: Letters, sizes: Mapping[
     )
 
 
-def _letter(pending: Pending, axis: Axis) -> str:
+def _letter(pending: KeyValueProduct, axis: Axis) -> str:
     """The letter of the first product that an axis stands for."""
     if len(axis) != 1 or not axis[0].is_position:
         raise LayoutError("an axis of keys times values has been split or joined")
-    return pending.parts[axis[0].slot][0]
+    return pending.parts[axis[0].field_dim][0]
 
 
-def _keys_and_values(pending: Pending, features: set[str]) -> tuple[Side, Side]:
+def _keys_and_values(
+    pending: KeyValueProduct, features: set[str]
+) -> tuple[NamedOperand, NamedOperand]:
     """The side that has the features which queries contract, and the other one."""
     for keys, values in (pending.sides, pending.sides[::-1]):
         if all(letter in keys.axes and letter not in values.axes for letter in features):
@@ -109,71 +115,86 @@ def _keys_and_values(pending: Pending, features: set[str]) -> tuple[Side, Side]:
 
 
 def _part_names(
-    queries: Side, context: Side, pending: Pending, keys: Side, values: Side
-) -> dict[Part, str]:
+    queries: NamedOperand,
+    context: NamedOperand,
+    pending: KeyValueProduct,
+    keys: NamedOperand,
+    values: NamedOperand,
+) -> dict[AxisRun, str]:
     """A name in the notation for every part of the letters of keys and values.
 
     What the second product has goes by its letters there; the rest gets letters of its own.
     """
     spare = Names({*context.letters, *queries.letters})
-    names: dict[Part, str] = {}
+    names: dict[AxisRun, str] = {}
     for letter, axis in context.axes.items():
         for factor in axis:
-            part = pending.parts[factor.slot]
+            part = pending.parts[factor.field_dim]
             names[part] = letter if len(axis) == 1 else spare.fresh()
     for side in (keys, values):
         for letter in side.letters:
-            for index, _ in enumerate(runs(side.axes.get(letter, ()))):
+            for index, _ in enumerate(position_runs(side.axes.get(letter, ()))):
                 if (letter, index) not in names:
                     names[letter, index] = spare.fresh()
     return names
 
 
-def _values_field(values: Side, names: Mapping[Part, str]) -> tuple[Labels, list[str]]:
+def _values_field(
+    values: NamedOperand, names: Mapping[AxisRun, str]
+) -> tuple[LabelView, list[str]]:
     """The labels of the values with a dimension for each run of positions, and their names."""
     found = [
         (names[letter, index], run)
         for letter in values.letters
-        for index, run in enumerate(runs(values.axes.get(letter, ())))
+        for index, run in enumerate(position_runs(values.axes.get(letter, ())))
         if has_positions(run)
     ]
-    arrangement = arrange(values.operand.positions, [run for _, run in found])
-    return Labels(values.operand, arrangement), [name for name, _ in found]
+    arrangement = arrange(values.operand.traced_layout, [run for _, run in found])
+    return LabelView(values.operand, arrangement), [name for name, _ in found]
 
 
 def _row_names(
-    letter: str, context: Side, pending: Pending, names: Mapping[Part, str]
+    letter: str, context: NamedOperand, pending: KeyValueProduct, names: Mapping[AxisRun, str]
 ) -> list[str]:
     """The names of the positions behind a letter of the second product."""
     if letter not in context.axes:
         return [letter]
-    slots = [factor.slot for factor in context.axes[letter]]
+    slots = [factor.field_dim for factor in context.axes[letter]]
     return [names[pending.parts[slot]] for slot in slots if has_positions(pending.axes[slot])]
 
 
-def _own_channels(queries: Side, context: Side) -> list[str]:
+def _own_channels(queries: NamedOperand, context: NamedOperand) -> list[str]:
     """Heads of the queries that share their keys and values."""
     own = (letter for letter in queries.letters if letter not in context.axes)
     return [letter for letter in own if has_channels(queries.axes.get(letter, ()))]
 
 
-def _query_text(queries: Side, context: Side, pending: Pending, names: Mapping[Part, str]) -> str:
+def _query_text(
+    queries: NamedOperand,
+    context: NamedOperand,
+    pending: KeyValueProduct,
+    names: Mapping[AxisRun, str],
+) -> str:
     texts = []
     for letter in queries.letters:
-        parts = [names[pending.parts[factor.slot]] for factor in context.axes.get(letter, ())]
+        parts = [names[pending.parts[factor.field_dim]] for factor in context.axes.get(letter, ())]
         texts.append(f"({' '.join(parts)})" if len(parts) > 1 else letter)
     return " ".join(texts)
 
 
-def _key_text(keys: Side, names: Mapping[Part, str]) -> str:
+def _key_text(keys: NamedOperand, names: Mapping[AxisRun, str]) -> str:
     texts = []
     for letter in keys.letters:
-        parts = [names[letter, index] for index, _ in enumerate(runs(keys.axes.get(letter, ())))]
+        parts = [
+            names[letter, index] for index, _ in enumerate(position_runs(keys.axes.get(letter, ())))
+        ]
         texts.append(f"({' '.join(parts)})" if len(parts) > 1 else parts[0])
     return " ".join(texts)
 
 
-def _stored(layout: Layout, context: Side, pending: Pending, result: Letters) -> tuple[int, ...]:
+def _stored(
+    layout: Layout, context: NamedOperand, pending: KeyValueProduct, result: Letters
+) -> tuple[int, ...]:
     """The sizes of the field's dimensions: one a row letter or part."""
     sizes: list[int] = []
     for letter, axis in zip(result, layout.axes, strict=True):
@@ -182,12 +203,14 @@ def _stored(layout: Layout, context: Side, pending: Pending, result: Letters) ->
         if letter not in context.axes:
             sizes.append(axis_size(axis))
             continue
-        slots = [factor.slot for factor in context.axes[letter]]
+        slots = [factor.field_dim for factor in context.axes[letter]]
         sizes.extend(axis_size(pending.axes[s]) for s in slots if has_positions(pending.axes[s]))
     return tuple(sizes)
 
 
-def _known_sizes(pending: Pending, names: Mapping[Part, str]) -> tuple[tuple[str, int], ...]:
+def _known_sizes(
+    pending: KeyValueProduct, names: Mapping[AxisRun, str]
+) -> tuple[tuple[str, int], ...]:
     """The sizes of the names, but for that of a dynamic batch."""
     sizes = [(names[part], axis_size(pending.axes[i])) for i, part in enumerate(pending.parts)]
     return tuple((name, size) for name, size in sizes if size % BATCH and name in names.values())

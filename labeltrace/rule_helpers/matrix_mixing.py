@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from string import ascii_lowercase
 
-from labeltrace.flow import Labels
+from labeltrace.flow import LabelView
 from labeltrace.layout import (
     BATCH,
     Axis,
@@ -19,24 +19,24 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    natural,
+    renumbered,
 )
-from labeltrace.rule_helpers.named_operand import Letters, Side
+from labeltrace.rule_helpers.named_operand import Letters, NamedOperand
 
 
 @dataclass(frozen=True, slots=True)
 class MixingPlan:
     """How weights mix a field: the labels as they are needed, names of axes, the result."""
 
-    labels: Labels
+    labels: LabelView
     notation: str
     sizes: tuple[tuple[str, int], ...]
     layout: Layout
-    stored: tuple[int, ...]
+    field_shape: tuple[int, ...]
 
 
 def plan_mixing(
-    stream: Side, matrix: Side, result: Letters, sizes: Mapping[str, int]
+    stream: NamedOperand, matrix: NamedOperand, result: Letters, sizes: Mapping[str, int]
 ) -> MixingPlan:
     """Name the axes of ``Norm(W)·Y``.
 
@@ -56,8 +56,8 @@ def plan_mixing(
     )
     label_letters = [letter for letter in stream.letters if letter in stream.axes]
     moved = [run for letter in label_letters for run in runs[letter] if run.in_labels]
-    labels = Labels(
-        stream.operand, arrange(stream.operand.positions, [run.factors for run in moved])
+    labels = LabelView(
+        stream.operand, arrange(stream.operand.traced_layout, [run.factors for run in moved])
     )
     shown = [run for letter in result for run in runs.get(letter, ()) if run.in_result]
     notation = (
@@ -68,7 +68,7 @@ def plan_mixing(
         _result_axis(runs.get(letter, ()), sizes[letter], stream.axes.get(letter, ()))
         for letter in result
     ]
-    layout = natural(kept)
+    layout = renumbered(kept)
     known = tuple(
         (run.name, axis_size(run.factors))
         for letter in matrix.axes
@@ -100,7 +100,7 @@ class Names:
         return self._spare.pop()
 
 
-def _row_letters(stream: Side, matrix: Side, result: Letters) -> set[str]:
+def _row_letters(stream: NamedOperand, matrix: NamedOperand, result: Letters) -> set[str]:
     """The letters of the matrix alone that are positions of the result."""
     own = [
         letter
@@ -113,8 +113,8 @@ def _row_letters(stream: Side, matrix: Side, result: Letters) -> set[str]:
 
 def _named_runs(
     letter: str,
-    stream: Side,
-    matrix: Side,
+    stream: NamedOperand,
+    matrix: NamedOperand,
     rows: set[str],
     sizes: Mapping[str, int],
     names: Names,
@@ -153,7 +153,7 @@ def _axis_name(runs: Sequence[_Run]) -> str:
 
 
 def _result_axis(runs: Sequence[_Run], size: int, own: Axis) -> Axis:
-    """The axis of a letter of the result; ``own`` is the stream's."""
+    """The axis of a letter of the result; ``channels_per_sample`` is the stream's."""
     if size == 1 and not any(run.in_labels for run in runs):
         return own if has_channels(own) else ()  # one row is no axis of positions
     factors = tuple(

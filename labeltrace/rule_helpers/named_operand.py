@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 
 from labeltrace.flow import Operand
-from labeltrace.layout import Axis, axis_size, channel, has_positions, repeats
+from labeltrace.layout import Axis, axis_size, channel, has_positions, is_repeated
 from labeltrace.rule_api.call import Shape
 
 Letters = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class NamedOperand:
     """One operand's axes by letter; broadcast axes are left out."""
 
     operand: Operand
@@ -24,9 +24,9 @@ class Side:
     def has_positions(self, letter: str) -> bool:
         return has_positions(self.axes.get(letter, ()))
 
-    def differs(self, letter: str) -> bool:
+    def varies_along(self, letter: str) -> bool:
         """Whether the operand has the axis, and not as copies alone."""
-        return letter in self.axes and not repeats(self.axes[letter])
+        return letter in self.axes and not is_repeated(self.axes[letter])
 
     @property
     def positions(self) -> set[str]:
@@ -53,11 +53,13 @@ def parse(notation: str, ranks: tuple[int, int], rank: int) -> tuple[Letters, Le
         else 0
     )
     leading = spare[:most]
-    parsed = [_spell(text, width, leading) for text, width in zip(texts, widths, strict=True)]
+    parsed = [
+        _expand_ellipsis(text, width, leading) for text, width in zip(texts, widths, strict=True)
+    ]
     return parsed[0], parsed[1], parsed[2]
 
 
-def _spell(text: Sequence[str], rank: int, leading: Sequence[str]) -> Letters:
+def _expand_ellipsis(text: Sequence[str], rank: int, leading: Sequence[str]) -> Letters:
     if "..." not in text:
         return tuple(text)
     index = text.index("...")
@@ -66,7 +68,7 @@ def _spell(text: Sequence[str], rank: int, leading: Sequence[str]) -> Letters:
     return (*text[:index], *ellipsis, *text[index + 1 :])
 
 
-def sizes_of(*operands: tuple[Letters, Shape]) -> dict[str, int]:
+def axis_sizes(*operands: tuple[Letters, Shape]) -> dict[str, int]:
     """The size behind each letter; an axis of size one is broadcast."""
     sizes: dict[str, int] = {}
     for letters, shape in operands:
@@ -75,7 +77,7 @@ def sizes_of(*operands: tuple[Letters, Shape]) -> dict[str, int]:
     return sizes
 
 
-def side_of(operand: Operand, letters: Letters, sizes: Mapping[str, int]) -> Side:
+def name_axes(operand: Operand, letters: Letters, sizes: Mapping[str, int]) -> NamedOperand:
     """An operand's axes by letter; all axes of a constant are channels."""
     if operand.layout is None:
         present = {
@@ -83,10 +85,10 @@ def side_of(operand: Operand, letters: Letters, sizes: Mapping[str, int]) -> Sid
             for letter, size in zip(letters, operand.shape, strict=True)
             if size == sizes[letter]
         }
-        return Side(operand, letters, present)
+        return NamedOperand(operand, letters, present)
     axes = {
         letter: axis
         for letter, axis in zip(letters, operand.layout.axes, strict=True)
         if axis_size(axis) == sizes[letter]
     }
-    return Side(operand, letters, axes)
+    return NamedOperand(operand, letters, axes)

@@ -20,8 +20,8 @@ from labeltrace.runtime.cache_key import call_settings, settings_of
 from labeltrace.tracing.ablation import Ablation, ablated
 from labeltrace.tracing.walk import Trace, trace_graph
 
-LIVING_GRAPHS: WeakValueDictionary[int, LabelGraphs] = WeakValueDictionary()
-"""Every :class:`LabelGraphs` there is, by its identity."""
+LIVE_CACHES: WeakValueDictionary[int, GraphCache] = WeakValueDictionary()
+"""Every :class:`GraphCache` there is, by its identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class LabelGraph:
     generated: Generated
     modules: tuple[nn.Module, ...]
 
-    def over(self, found: Capture) -> LabelGraph:
+    def with_batch_range(self, found: Capture) -> LabelGraph:
         """The same graph for another range of the batch."""
         return replace(self, capture=found, trace=replace(self.trace, capture=found))
 
@@ -54,7 +54,7 @@ class LabelGraph:
         return tree_unflatten(list(outputs), spec), tree_unflatten(list(found), spec)
 
 
-class LabelGraphs:
+class GraphCache:
     """The label graphs of one model; a call finds its own here, or has it made.
 
     ``made`` has them by number, in the order in which they were made.
@@ -67,19 +67,19 @@ class LabelGraphs:
         self.registry = registry
         self.channel_dim = channel_dim
         self.ablation = ablation
-        self.made: dict[int, LabelGraph] = {}
+        self.graphs: dict[int, LabelGraph] = {}
         self._numbers: dict[tuple[Any, ...], tuple[int, ...]] = {}
-        LIVING_GRAPHS[id(self)] = self
+        LIVE_CACHES[id(self)] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy makes its own graphs: they belong to a model's parameters.
-        return LabelGraphs, (self.model, self.registry, self.channel_dim, self.ablation)
+        return GraphCache, (self.model, self.registry, self.channel_dim, self.ablation)
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LabelGraph:
         """The graph that serves a call; the errors are those of :meth:`number`."""
-        return self.made[self.number(args, kwargs)]
+        return self.graphs[self.find_or_build(args, kwargs)]
 
-    def number(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    def find_or_build(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
         """The number of the graph that serves a call; it is made if there is none.
 
         Raises:
@@ -90,19 +90,19 @@ class LabelGraphs:
         key, batch = self._key(args, kwargs)
         known = self._numbers.get(key, ())
         for number in known:
-            if self.made[number].capture.holds_for(batch):
+            if self.graphs[number].capture.holds_for(batch):
                 return number
-        dynamic = next((n for n in known if self.made[n].capture.dynamic_batch), None)
+        dynamic = next((n for n in known if self.graphs[n].capture.dynamic_batch), None)
         found = self._captured(args, kwargs, dynamic)
-        if dynamic is not None and found.graph is self.made[dynamic].capture.graph:
-            self.made[dynamic] = self.made[dynamic].over(found)
+        if dynamic is not None and found.graph is self.graphs[dynamic].capture.graph:
+            self.graphs[dynamic] = self.graphs[dynamic].with_batch_range(found)
             return dynamic
-        number = len(self.made)
-        self.made[number] = self._made(found)
+        number = len(self.graphs)
+        self.graphs[number] = self._made(found)
         self._numbers[key] = (*known, number)
         return number
 
-    def numbers(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    def matching(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
         """The numbers of the graphs that have been made for such a call with any batch."""
         key, _ = self._key(args, kwargs)
         return self._numbers.get(key, ())
@@ -122,7 +122,7 @@ class LabelGraphs:
             kwargs,
             channel_dim=self.channel_dim,
             whole=self.registry.functions,
-            dynamic=None if dynamic is None else self.made[dynamic].capture,
+            dynamic=None if dynamic is None else self.graphs[dynamic].capture,
         )
 
     def _made(self, found: Capture) -> LabelGraph:
@@ -135,8 +135,8 @@ class LabelGraphs:
         Raises:
             LabelError: none has been made yet.
         """
-        if not self.made:
+        if not self.graphs:
             raise LabelError(
                 "no label graph yet: call the module with labels once, or pass an example to align"
             )
-        return self.made[len(self.made) - 1].generated.label_code
+        return self.graphs[len(self.graphs) - 1].generated.label_code

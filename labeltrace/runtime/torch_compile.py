@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 from labeltrace.capture.export import first_tensor
 from labeltrace.errors import CaptureError
 from labeltrace.runtime.cache_key import PLAIN
-from labeltrace.runtime.graph_cache import LIVING_GRAPHS, LabelGraph, LabelGraphs
+from labeltrace.runtime.graph_cache import LIVE_CACHES, GraphCache, LabelGraph
 
 
 class Example(NamedTuple):
@@ -33,9 +33,9 @@ class Example(NamedTuple):
 
 
 def traced_graph(
-    graphs: LabelGraphs, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    graphs: GraphCache, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> LabelGraph:
-    """The label graph of a call: :meth:`LabelGraphs.number` for code that is being traced."""
+    """The label graph of a call: :meth:`GraphCache.find_or_build` for code that is being traced."""
     _guard_settings(graphs)
     identity = id(graphs)  # torch 2.11 takes constants only where it runs code while it traces
     _, image = first_tensor(args, kwargs)
@@ -43,9 +43,9 @@ def traced_graph(
     described = tree_map(lambda leaf: _described(leaf, batch), (args, dict(kwargs)))
     for number, smallest, largest in _ranges(identity, described, 1 if batch == 1 else 2):
         if smallest <= batch <= largest:
-            return graphs.made[number]
+            return graphs.graphs[number]
     # A model that treats sizes of the batch apart: its code is made for this one.
-    return graphs.made[_number(identity, described, int(guard_scalar(batch)))]
+    return graphs.graphs[_number(identity, described, int(guard_scalar(batch)))]
 
 
 def _described(leaf: Any, batch: int) -> Any:
@@ -63,7 +63,7 @@ def _known(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple([int(guard_scalar(size)) for size in sizes])
 
 
-def _guard_settings(graphs: LabelGraphs) -> None:
+def _guard_settings(graphs: GraphCache) -> None:
     """Compare what :func:`labeltrace.runtime.cache_key.settings_of` reads with what it is at present."""
     present = _present_settings(id(graphs))
     for module, known in zip(graphs.model.modules(), present, strict=True):
@@ -81,7 +81,7 @@ def _present_settings(
     identity: int,
 ) -> tuple[tuple[int, int, tuple[tuple[str, Any], ...]], ...]:
     """Of each submodule: its identity, its number of hooks, its plain attributes."""
-    model = LIVING_GRAPHS[identity].model
+    model = LIVE_CACHES[identity].model
     return tuple(
         (
             id(module),
@@ -99,12 +99,12 @@ def _present_settings(
 @torch.compiler.assume_constant_result
 def _ranges(identity: int, described: Any, hint: int) -> tuple[tuple[int, int, float], ...]:
     """The graphs for any batch, with their ranges of it; one made for ``hint`` if there is none."""
-    graphs = LIVING_GRAPHS[identity]
+    graphs = LIVE_CACHES[identity]
     args, kwargs = _example(described, hint)
     with torch._guards.tracing(None), contextlib.suppress(CaptureError):
-        if not graphs.numbers(args, kwargs):
-            graphs.number(args, kwargs)
-    ranges = [(n, *graphs.made[n].capture.batch_range) for n in graphs.numbers(args, kwargs)]
+        if not graphs.matching(args, kwargs):
+            graphs.find_or_build(args, kwargs)
+    ranges = [(n, *graphs.graphs[n].capture.batch_range) for n in graphs.matching(args, kwargs)]
     return tuple(ranges)
 
 
@@ -112,7 +112,7 @@ def _ranges(identity: int, described: Any, hint: int) -> tuple[tuple[int, int, f
 def _number(identity: int, described: Any, batch: int) -> int:
     """The graph for one size of the batch."""
     with torch._guards.tracing(None):
-        return LIVING_GRAPHS[identity].number(*_example(described, batch))
+        return LIVE_CACHES[identity].find_or_build(*_example(described, batch))
 
 
 def _example(described: Any, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

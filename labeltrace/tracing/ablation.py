@@ -10,15 +10,15 @@ from labeltrace.errors import LabelError
 from labeltrace.flow import (
     Attend,
     Average,
-    Labels,
+    LabelStep,
+    LabelView,
     LinearMix,
     Mix,
     Operation,
     Rearrange,
-    Step,
 )
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import Field, Trace
+from labeltrace.tracing.walk import LabelField, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +79,33 @@ def layers_of(trace: Trace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(trace.module_paths[field.node] for field in residual))
 
 
-def moves_labels(step: Step) -> bool:
+def moves_labels(step: LabelStep) -> bool:
     """Whether a step mixes or aggregates positions."""
     return step.operation in (Operation.SPATIAL_MIXING, Operation.SPATIAL_AGGREGATION)
 
 
-def without_mixing(trace: Trace, chosen: Callable[[Field], bool]) -> Trace:
+def without_mixing(trace: Trace, chosen: Callable[[LabelField], bool]) -> Trace:
     """The trace in which all steps but those of the chosen fields leave labels where they are.
 
     See :attr:`Ablation.layers` for what stays.
     """
     steps = {
-        field: _kept(trace, step, chosen) if _is_residual(step) or not chosen(field) else step
+        field: _ablate_step(trace, step, chosen)
+        if _is_residual(step) or not chosen(field)
+        else step
         for field, step in trace.steps.items()
     }
     return replace(trace, steps=steps)
 
 
-def _kept(trace: Trace, step: Step, chosen: Callable[[Field], bool]) -> Step:
+def _ablate_step(trace: Trace, step: LabelStep, chosen: Callable[[LabelField], bool]) -> LabelStep:
     """A step as it is where tokens keep their labels."""
     if not _is_residual(step):
-        return _unmixed(step) if moves_labels(step) else step
+        return _identity_step(step) if moves_labels(step) else step
     parts = _stream_and_branch(trace.steps, step)
     if parts is None or any(map(chosen, parts.inside)):
         return step
-    return _alone(step, (parts.stream,))
+    return _keep_summands(step, (parts.stream,))
 
 
 # Layers.
@@ -121,7 +123,7 @@ def _last_layer(trace: Trace) -> tuple[str]:
     )
 
 
-def _chosen_by(trace: Trace, patterns: tuple[str, ...]) -> Callable[[Field], bool]:
+def _chosen_by(trace: Trace, patterns: tuple[str, ...]) -> Callable[[LabelField], bool]:
     """Whether a field's step moves labels in a module that one of the patterns names."""
     moving = {field for field, step in trace.steps.items() if moves_labels(step)}
     paths = {field: trace.module_paths[field.node] for field in moving}
@@ -133,7 +135,7 @@ def _chosen_by(trace: Trace, patterns: tuple[str, ...]) -> Callable[[Field], boo
             f"no step that mixes labels lies in {', '.join(lost)}; such steps are in "
             f"{', '.join(path or '(the model itself)' for path in known)}"
         )
-    return set[Field]().union(*found.values()).__contains__
+    return set[LabelField]().union(*found.values()).__contains__
 
 
 # Residual connections.
@@ -143,30 +145,30 @@ def _chosen_by(trace: Trace, patterns: tuple[str, ...]) -> Callable[[Field], boo
 class _Parts:
     """A residual connection taken apart; ``inside`` has the fields on the way of its branches."""
 
-    stream: Labels
-    branches: tuple[Labels, ...]
-    inside: frozenset[Field]
+    stream: LabelView
+    branches: tuple[LabelView, ...]
+    inside: frozenset[LabelField]
 
 
-def _is_residual(step: Step) -> bool:
+def _is_residual(step: LabelStep) -> bool:
     return isinstance(step, Average) and step.operation is Operation.RESIDUAL
 
 
-def _stream_and_branch(steps: Mapping[Field, Step], step: Step) -> _Parts | None:
+def _stream_and_branch(steps: Mapping[LabelField, LabelStep], step: LabelStep) -> _Parts | None:
     """Which summand all others are computed from; None where there is no such one."""
     summands = _summands(steps, step)
     for stream in summands:
         branches = tuple(labels for labels in summands if labels != stream)
-        inside = _between(steps, stream, branches)
+        inside = _fields_between(steps, stream, branches)
         if branches and inside is not None:
             return _Parts(stream, branches, inside)
     return None
 
 
-def _summands(steps: Mapping[Field, Step], step: Step) -> list[Labels]:
+def _summands(steps: Mapping[LabelField, LabelStep], step: LabelStep) -> list[LabelView]:
     """What a sum adds; a summand that counts for several is a sum itself, and is taken apart."""
     assert isinstance(step, Average)
-    found: list[Labels] = []
+    found: list[LabelView] = []
     for labels, share in zip(step.sources, step.shares, strict=True):
         part = steps.get(_field(labels))
         whole = part is not None and labels.arrangement.shape == part.field_sizes
@@ -174,11 +176,11 @@ def _summands(steps: Mapping[Field, Step], step: Step) -> list[Labels]:
     return found
 
 
-def _between(
-    steps: Mapping[Field, Step], stream: Labels, branches: tuple[Labels, ...]
-) -> frozenset[Field] | None:
+def _fields_between(
+    steps: Mapping[LabelField, LabelStep], stream: LabelView, branches: tuple[LabelView, ...]
+) -> frozenset[LabelField] | None:
     """The fields between a stream and its branches; None where these come from elsewhere too."""
-    inside: set[Field] = set()
+    inside: set[LabelField] = set()
     queue = [_field(labels) for labels in branches]
     while queue:
         field = queue.pop()
@@ -191,9 +193,9 @@ def _between(
     return frozenset(inside)
 
 
-def _field(labels: Labels) -> Field:
+def _field(labels: LabelView) -> LabelField:
     field = labels.operand.field
-    assert isinstance(field, Field)
+    assert isinstance(field, LabelField)
     return field
 
 
@@ -203,11 +205,11 @@ def _branches_alone(trace: Trace) -> Trace:
     for field, step in trace.steps.items():
         parts = _stream_and_branch(trace.steps, step) if _is_residual(step) else None
         if parts is not None:
-            steps[field] = _alone(step, parts.branches)
+            steps[field] = _keep_summands(step, parts.branches)
     return replace(trace, steps=steps)
 
 
-def _alone(step: Step, sources: tuple[Labels, ...]) -> Step:
+def _keep_summands(step: LabelStep, sources: tuple[LabelView, ...]) -> LabelStep:
     """A residual connection with some of its summands alone."""
     assert isinstance(step, Average)
     if len(sources) > 1:
@@ -221,7 +223,7 @@ def _alone(step: Step, sources: tuple[Labels, ...]) -> Step:
 # Mixing.
 
 
-def _unmixed(step: Step) -> Step:
+def _identity_step(step: LabelStep) -> LabelStep:
     """The step as one that leaves labels where they are, if it keeps the number of positions."""
     if len(step.labels) != 1:
         return step
@@ -233,7 +235,7 @@ def _unmixed(step: Step) -> Step:
     return _carried(step, source)
 
 
-def _as_rows(source: Labels, notation: str) -> Labels:
+def _as_rows(source: LabelView, notation: str) -> LabelView:
     """The labels with the columns of a mixing matrix in the places of its rows."""
     inputs, result = notation.split("->")
     names = inputs.rsplit(",", 1)[1].split()
@@ -244,14 +246,14 @@ def _as_rows(source: Labels, notation: str) -> Labels:
         return source
     stands_for = dict(zip(rows, columns, strict=True))
     order = (groups[names.index(stands_for.get(name, name))] for name in result.split())
-    return Labels(source.operand, Arrangement(source.arrangement.sizes, tuple(order)))
+    return LabelView(source.operand, Arrangement(source.arrangement.sizes, tuple(order)))
 
 
-def _carried(step: Step, source: Labels) -> Rearrange:
+def _carried(step: LabelStep, source: LabelView) -> Rearrange:
     return Rearrange(
         layout=step.layout,
-        stored=step.stored,
+        field_shape=step.field_shape,
         source=source,
-        bounded=step.bounded,
+        is_gate=step.is_gate,
         approximation=step.approximation,
     )

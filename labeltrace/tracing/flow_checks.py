@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import prod
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Attend, Carry, Constant, Flow, Labels, Mix, Step
+from labeltrace.flow import Attend, Carry, Constant, Flow, LabelStep, LabelView, Mix
 from labeltrace.layout import shape_text
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import rule_name
-from labeltrace.rule_helpers.key_value_product import Pending
+from labeltrace.rule_helpers.key_value_product import KeyValueProduct
 
 
 def check_flows(flows: tuple[object, ...], call: Call, rule: Rule) -> None:
@@ -47,7 +47,7 @@ def _fault(flow: Flow, shape: tuple[int, ...], call: Call) -> str:
         fault = _labels_fault(labels, call)
         if fault:
             return fault
-    if isinstance(flow, Step) and prod(flow.field_sizes) != prod(flow.layout.field_sizes):
+    if isinstance(flow, LabelStep) and prod(flow.field_sizes) != prod(flow.layout.field_sizes):
         return (
             f"computes a field of {shape_text(flow.field_sizes)} for the positions of {flow.layout}"
         )
@@ -61,7 +61,7 @@ def _fault(flow: Flow, shape: tuple[int, ...], call: Call) -> str:
 def _carry_fault(flow: Carry, call: Call) -> str:
     if not any(flow.source.field == operand.field for operand in call.labelled):
         return f"carries the label of {flow.source.name}, which the call does not have"
-    if prod(flow.source.positions.field_sizes) != prod(flow.layout.field_sizes):
+    if prod(flow.source.traced_layout.field_sizes) != prod(flow.layout.field_sizes):
         return (
             f"carries a label with the positions of {flow.source.layout} to an output with those "
             f"of {flow.layout}"
@@ -69,15 +69,19 @@ def _carry_fault(flow: Carry, call: Call) -> str:
     return ""
 
 
-def _labels_fault(labels: Labels, call: Call) -> str:
+def _labels_fault(labels: LabelView, call: Call) -> str:
     operand = labels.operand
-    pending = [other.pending for other in call.operands if isinstance(other.pending, Pending)]
+    pending = [
+        other.key_value_product
+        for other in call.operands
+        if isinstance(other.key_value_product, KeyValueProduct)
+    ]
     behind = [side.operand for product in pending for side in product.sides]
-    factors = [other.factors for other in call.operands if other.factors is not None]
+    factors = [other.product for other in call.operands if other.product is not None]
     behind += [factor for both in factors for factor in (both.first, both.second)]
     if not any(operand.field == other.field for other in (*call.labelled, *behind)):
         return f"reads the labels of {operand.name}, which the call does not have"
-    if prod(labels.arrangement.sizes) != prod(operand.positions.field_sizes):
+    if prod(labels.arrangement.sizes) != prod(operand.traced_layout.field_sizes):
         return f"arranges the labels of {operand.layout} as {labels.arrangement}"
     return ""
 

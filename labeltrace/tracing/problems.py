@@ -13,7 +13,7 @@ from labeltrace.layout import shape_text
 from labeltrace.rule_api.call import Shape
 from labeltrace.tracing.rule_stubs import UnknownCall, rule_stubs
 
-SHOWN = 8
+MAX_CALLS_SHOWN = 8
 """How many calls of one operator are listed; the rest are counted."""
 
 
@@ -40,7 +40,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class CallGraph:
     """The operators of a graph that the labelled input reaches.
 
     ``merged`` has, for each node of a module or function that is one step, the node that stands
@@ -53,9 +53,9 @@ class Steps:
 
     def all(self) -> set[Node]:
         """Every operator that reads what comes from the image."""
-        return self.behind(node for node in self.graph.nodes if node.name == self.entry)
+        return self.downstream_of(node for node in self.graph.nodes if node.name == self.entry)
 
-    def behind(self, nodes: Iterable[Node]) -> set[Node]:
+    def downstream_of(self, nodes: Iterable[Node]) -> set[Node]:
         """The operators that read what ``nodes`` compute or write, directly or not."""
         starts = set(nodes)
         reached: set[Node] = set()
@@ -72,7 +72,7 @@ class Steps:
 
 
 def problems_error(
-    problems: Sequence[Problem], unknown: Sequence[Unknown], steps: Steps
+    problems: Sequence[Problem], unknown: Sequence[Unknown], steps: CallGraph
 ) -> LabelTraceError:
     """One error for all nodes that could not be traced.
 
@@ -84,7 +84,7 @@ def problems_error(
     parts = [_summary(len(by_operator), len(problems))]
     total = len(steps.all()) if unknown else 0
     for operator, calls in by_operator.items():
-        waiting = len(steps.behind(call.node for call in calls))
+        waiting = len(steps.downstream_of(call.node for call in calls))
         parts.append(_paragraph(operator, calls, waiting, total))
     if problems:
         parts.append("\n".join(f"  {problem}" for problem in problems))
@@ -107,21 +107,21 @@ def problems_error(
 def _summary(unknown: int, other: int) -> str:
     told = []
     if unknown:
-        told.append(f"{counted(unknown, 'operator')} without a rule")
+        told.append(f"{pluralize(unknown, 'operator')} without a rule")
     if other:
-        told.append(f"{counted(other, 'node')} that cannot be followed")
+        told.append(f"{pluralize(other, 'node')} that cannot be followed")
     return f"The model has {' and '.join(told)}:"
 
 
 def _paragraph(operator: str, calls: Sequence[Unknown], waiting: int, total: int) -> str:
     share = f" ({waiting / total:.0%})" if total else ""
     head = (
-        f"  no rule for {operator}: {counted(len(calls), 'call')}; {waiting} of "
-        f"{counted(total, 'operator')} {'waits' if waiting == 1 else 'wait'} for it{share}"
+        f"  no rule for {operator}: {pluralize(len(calls), 'call')}; {waiting} of "
+        f"{pluralize(total, 'operator')} {'waits' if waiting == 1 else 'wait'} for it{share}"
     )
-    lines = [head, *(_call_line(call) for call in calls[:SHOWN])]
-    if len(calls) > SHOWN:
-        lines.append(f"    and {counted(len(calls) - SHOWN, 'more call')} of it")
+    lines = [head, *(_call_line(call) for call in calls[:MAX_CALLS_SHOWN])]
+    if len(calls) > MAX_CALLS_SHOWN:
+        lines.append(f"    and {pluralize(len(calls) - MAX_CALLS_SHOWN, 'more call')} of it")
     return "\n".join(lines)
 
 
@@ -132,7 +132,7 @@ def _call_line(found: Unknown) -> str:
     return f"    {node.name}, called with {operands} -> {outputs}\n      in {location(node)}"
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """``1 call``, ``2 calls``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 

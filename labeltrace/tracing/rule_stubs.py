@@ -47,9 +47,9 @@ def rule_stubs(calls: Sequence[UnknownCall]) -> str:
     stubs = [_stub(names[operator], found) for operator, found in by_operator.items()]
     imports = ["import labeltrace"]
     if any("carry(" in stub for stub in stubs):
-        imports.append("from labeltrace.rule_helpers.elementwise import carry")
+        imports.append("from labeltrace.rule_helpers import carry")
     if any("even_mix(" in stub for stub in stubs):
-        imports.append("from labeltrace.rule_helpers.custom_step import even_mix")
+        imports.append("from labeltrace.rule_helpers import even_mix")
     table = ["rules = {", *(f'    "{operator}": {names[operator]},' for operator in names), "}"]
     last = [*table, "aligned = labeltrace.align(model, rules=rules)"]
     return "\n\n\n".join(["\n".join(imports), *stubs, "\n".join(last)])

@@ -32,7 +32,9 @@ def added_to_weights(call: Call, names: Collection[str], unplaced: Collection[ob
         The call with those operands as constants, or the very same call if they mean more to it.
     """
     placed = [operand for operand in call.operands if operand.tensor not in unplaced]
-    weights = [operand for operand in placed if operand.is_weights and operand.pending is None]
+    weights = [
+        operand for operand in placed if operand.is_weights and operand.key_value_product is None
+    ]
     others = [operand for operand in placed if operand.traced and operand not in weights]
     fits = any(operand.shape == call.output for operand in weights)
     if others or not fits or SUMS.isdisjoint(names):

@@ -32,22 +32,29 @@ from labeltrace.flow import (
     Average,
     Carry,
     Constant,
-    Factors,
     Flow,
-    Labels,
+    LabelStep,
+    LabelView,
     LinearMix,
     Mix,
     Operand,
     Operation,
-    Step,
+    ProductOperands,
     Weights,
-    changed_factors,
+    product_after_other_step,
 )
-from labeltrace.layout import Layout, has_positions, image, kinds, shape_text, simplify
+from labeltrace.layout import (
+    Layout,
+    factor_kinds,
+    has_positions,
+    input_layout,
+    shape_text,
+    simplify,
+)
 from labeltrace.rule_api.call import Call, Rule, Shape
 from labeltrace.rule_api.registry import Registry, rule_name
 from labeltrace.tracing.flow_checks import check_flows
-from labeltrace.tracing.problems import Problem, Steps, Unknown, problems_error
+from labeltrace.tracing.problems import CallGraph, Problem, Unknown, problems_error
 from labeltrace.tracing.regions import Region, find_regions
 from labeltrace.tracing.rule_stubs import UnknownCall
 from labeltrace.tracing.summaries import flow_graph, node_table
@@ -56,7 +63,7 @@ from labeltrace.tracing.unknown_positions import added_to_weights
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class LabelField:
     """Stands for the label field that a node's step computes, or for the input's."""
 
     node: str
@@ -64,14 +71,14 @@ class Field:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Replay:
+class Recomputed:
     """A node computed once more from other inputs: mixing weights as they are without dropout."""
 
     node: Node
-    substitutes: Mapping[Node, Source]
+    substitutes: Mapping[Node, TensorSource]
 
 
-Source = Node | Replay
+TensorSource = Node | Recomputed
 """Where the label graph reads mixing weights."""
 
 
@@ -80,20 +87,20 @@ class Value:
     """What the walk knows of one tensor that comes from the image.
 
     ``source`` is what labels read in its place if it is mixing weights; ``summands`` counts the
-    streams of a sum that may yet be part of a larger one; ``alternative`` is the same tensor read
+    streams of a sum that may yet be part of a larger one; ``as_weights`` is the same tensor read
     as mixing weights.
     """
 
     layout: Layout
-    field: Field | None
-    source: Source
-    bounded: bool = False
-    least: float = -inf
-    features: bool = False
-    pending: object = None
+    field: LabelField | None
+    source: TensorSource
+    is_gate: bool = False
+    lower_bound: float = -inf
+    holds_key_features: bool = False
+    key_value_product: object = None
     summands: int = 1
-    alternative: Value | None = None
-    factors: Factors | None = None
+    as_weights: Value | None = None
+    product: ProductOperands | None = None
 
 
 Values = tuple[Value | None, ...]
@@ -115,10 +122,10 @@ class Trace:
 
     nodes: tuple[TracedNode, ...]
     capture: Capture
-    steps: Mapping[Field, Step] = field(repr=False)
+    steps: Mapping[LabelField, LabelStep] = field(repr=False)
     outputs: tuple[Value | None, ...] = field(repr=False)
     labelled: Mapping[str, Value] = field(repr=False)
-    input_field: Field = field(repr=False)
+    input_field: LabelField = field(repr=False)
     input_layout: Layout = field(repr=False)
 
     def counts(self) -> dict[str, int]:
@@ -131,13 +138,13 @@ class Trace:
         """The label flow; see :func:`labeltrace.tracing.summaries.flow_graph`."""
         return flow_graph(self.nodes)
 
-    def fields_of(self, node: str) -> tuple[Field, ...]:
+    def fields_of(self, node: str) -> tuple[LabelField, ...]:
         """The label fields that a node's step computes, one for each output that has one."""
         return self._fields_by_node.get(node, ())
 
     @cached_property
-    def _fields_by_node(self) -> dict[str, tuple[Field, ...]]:
-        found: dict[str, tuple[Field, ...]] = {}
+    def _fields_by_node(self) -> dict[str, tuple[LabelField, ...]]:
+        found: dict[str, tuple[LabelField, ...]] = {}
         for key in self.steps:
             found[key.node] = (*found.get(key.node, ()), key)
         return found
@@ -176,12 +183,12 @@ def trace_graph(capture: Capture, registry: Registry) -> Trace:
     return walk.trace()
 
 
-class _Poisoned:
+class Failed:
     """Stands for the outputs of a node that could not be traced."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Unplaced:
+class PositionsUnknown:
     """Stands for outputs whose positions cannot be followed, and why that is.
 
     See :mod:`labeltrace.tracing.unknown_positions`.
@@ -197,9 +204,9 @@ class _Walk:
         self.capture = capture
         self.registry = registry
         self.sizes = Sizes()
-        self.values: dict[Node, Values | _Poisoned | _Unplaced] = {}
-        self.steps: dict[Field, Step] = {}
-        self.computed: dict[Any, Field] = {}
+        self.values: dict[Node, Values | Failed | PositionsUnknown] = {}
+        self.steps: dict[LabelField, LabelStep] = {}
+        self.computed: dict[Any, LabelField] = {}
         self.nodes: dict[Node, TracedNode] = {}
         self.problems: list[Problem] = []
         self.unknown: list[Unknown] = []
@@ -235,14 +242,16 @@ class _Walk:
     def _visit_input(self, node: Node) -> None:
         if node.name != self.capture.traced_input:
             return
-        self.input_layout = image(self.sizes.shape(node.meta["val"]), self.capture.channel_dim)
-        self.values[node] = (Value(self.input_layout, Field(node.name), node),)
+        self.input_layout = input_layout(
+            self.sizes.shape(node.meta["val"]), self.capture.channel_dim
+        )
+        self.values[node] = (Value(self.input_layout, LabelField(node.name), node),)
 
     def _visit_getitem(self, node: Node) -> None:
         whole: Any = node.args[0]
         index: Any = node.args[1]
         values = self.values.get(whole)
-        if isinstance(values, (_Poisoned, _Unplaced)):
+        if isinstance(values, (Failed, PositionsUnknown)):
             self.values[node] = values
         elif values is not None:
             value = values[index]
@@ -258,15 +267,15 @@ class _Walk:
         if rule is None:
             self._unknown(node, names[-1])
             return
-        if any(isinstance(self.values[other], _Poisoned) for other in read):
-            self.values[node] = _Poisoned()
+        if any(isinstance(self.values[other], Failed) for other in read):
+            self.values[node] = Failed()
             return
         call = Call(names[-1], self._arguments(node), self._output_shapes(node))
-        unplaced = [other for other in read if isinstance(self.values[other], _Unplaced)]
+        unplaced = [other for other in read if isinstance(self.values[other], PositionsUnknown)]
         if unplaced:
             placed = added_to_weights(call, names, unplaced)
             if placed is call:
-                self._pass_on(node, read, unplaced)
+                self._propagate_unknown(node, read, unplaced)
                 return
             call = placed
         try:
@@ -275,36 +284,36 @@ class _Walk:
             if written_node(node) is not None:
                 self._problem(node, names[-1], str(error))
                 return
-            self._unplace(node, (Problem(node, names[-1], str(error)),), read)
+            self._mark_unknown(node, (Problem(node, names[-1], str(error)),), read)
 
-    def _pass_on(self, node: Node, read: list[Node], unplaced: list[Node]) -> None:
+    def _propagate_unknown(self, node: Node, read: list[Node], unplaced: list[Node]) -> None:
         """A step of unplaced values alone gives such values; any other one is an error."""
         problems: dict[Problem, None] = {}
         for other in unplaced:
             value = self.values[other]
-            assert isinstance(value, _Unplaced)
+            assert isinstance(value, PositionsUnknown)
             problems.update(dict.fromkeys(value.problems))
         if len(unplaced) == len(read) and written_node(node) is None:
-            self._unplace(node, tuple(problems), read)
+            self._mark_unknown(node, tuple(problems), read)
             return
         self._report(problems)
         self._poison(node)
 
-    def _unplace(self, node: Node, problems: tuple[Problem, ...], read: list[Node]) -> None:
-        self.values[node] = _Unplaced(problems)
+    def _mark_unknown(self, node: Node, problems: tuple[Problem, ...], read: list[Node]) -> None:
+        self.values[node] = PositionsUnknown(problems)
         self._record(node, Constant(operation=Operation.WEIGHTS), tuple(read))
 
     def _apply(self, node: Node, rule: Rule, call: Call, read: list[Node]) -> None:
         flows = self._flows(call, rule, node)
         if any(self._alternative(other) is not None for other in read):
-            flows = self._read_again(node, call, rule, flows)
-        flows = tuple(self._adjusted(node, flow) for flow in flows)
+            flows = self._apply_as_weights(node, call, rule, flows)
+        flows = tuple(self._merge_residual_sum(node, flow) for flow in flows)
         values = tuple(self._value(node, flow, index) for index, flow in enumerate(flows))
         self._write(node, values)
         self.values[node] = values
         self._record(node, flows[0], tuple(read), values)
 
-    def _read_again(
+    def _apply_as_weights(
         self, node: Node, call: Call, rule: Rule, flows: tuple[Flow, ...]
     ) -> tuple[Flow, ...]:
         """What the rule says where streams are read as the mixing weights that they may be too.
@@ -312,16 +321,16 @@ class _Walk:
         If they mix another stream then, that is what the product does.  Linear steps keep both
         readings.
         """
-        weights = replace(call, arguments=self._arguments(node, alternative=True))
+        weights = replace(call, arguments=self._arguments(node, as_weights=True))
         try:
             others = self._flows(weights, rule, node)
         except LayoutError:  # they are no weights
             return flows
-        return tuple(map(_better_reading, flows, others))
+        return tuple(map(_prefer_mixing, flows, others))
 
     def _alternative(self, node: Node) -> Value | None:
-        value = self._single(node)
-        return value and value.alternative
+        value = self._first_value(node)
+        return value and value.as_weights
 
     def _visit_region(self, node: Node, region: Region) -> None:
         """A module or function with a rule of its own, once its last node is reached."""
@@ -330,16 +339,16 @@ class _Walk:
         read = [other for other in region.inputs if self._comes_from_image(other)]
         if not read:
             return
-        if any(isinstance(self.values[other], (_Poisoned, _Unplaced)) for other in read):
+        if any(isinstance(self.values[other], (Failed, PositionsUnknown)) for other in read):
             for other in read:
                 self._read_label(other)
-            self.values.update(dict.fromkeys(region.outputs, _Poisoned()))
+            self.values.update(dict.fromkeys(region.outputs, Failed()))
             return
         try:
             self._apply_region(region, read)
         except LayoutError as error:
             self.problems.append(Problem(region.last, region.name, str(error)))
-            self.values.update(dict.fromkeys(region.outputs, _Poisoned()))
+            self.values.update(dict.fromkeys(region.outputs, Failed()))
 
     def _apply_region(self, region: Region, read: list[Node]) -> None:
         call = self._region_call(region)
@@ -376,7 +385,7 @@ class _Walk:
             return None
         if isinstance(flow, Weights):
             return Value(simplify(flow.layout), None, output)
-        return self._labelled_value(Field(region.last.name, index), output, flow, 1)
+        return self._labelled_value(LabelField(region.last.name, index), output, flow, 1)
 
     def _inputs(self, node: Node) -> list[Node]:
         """The nodes among the arguments that come from the image, or may do so."""
@@ -384,24 +393,24 @@ class _Walk:
 
     def _comes_from_image(self, node: Node) -> bool:
         values = self.values.get(node, ())
-        if isinstance(values, (_Poisoned, _Unplaced)):
+        if isinstance(values, (Failed, PositionsUnknown)):
             return True
         return any(value is not None for value in values)
 
     # Calls.
 
-    def _arguments(self, node: Node, *, alternative: bool = False) -> dict[str, Any]:
+    def _arguments(self, node: Node, *, as_weights: bool = False) -> dict[str, Any]:
         return {
-            name: self._argument(value, (name,), alternative=alternative)
+            name: self._argument(value, (name,), as_weights=as_weights)
             for name, value in schema_arguments(node).items()
         }
 
     def _argument(
-        self, value: Any, path: tuple[str | int, ...], *, alternative: bool = False
+        self, value: Any, path: tuple[str | int, ...], *, as_weights: bool = False
     ) -> Any:
         if isinstance(value, (list, tuple)):
             return [
-                self._argument(item, (*path, index), alternative=alternative)
+                self._argument(item, (*path, index), as_weights=as_weights)
                 for index, item in enumerate(value)
             ]
         if not isinstance(value, Node):
@@ -409,25 +418,25 @@ class _Walk:
         example = value.meta.get("val")
         if not isinstance(example, Tensor):
             return self.sizes.of(example) if isinstance(example, torch.SymInt) else example
-        known = self._single(value)
+        known = self._first_value(value)
         if known is None:
             return Operand(path, self.sizes.shape(example), tensor=value)
-        if alternative and known.alternative is not None:
-            known = known.alternative
+        if as_weights and known.as_weights is not None:
+            known = known.as_weights
         return Operand(
             path=path,
             shape=known.layout.shape,
             layout=known.layout,
             field=known.field,
             tensor=value if known.field is not None else known.source,
-            bounded=known.bounded,
-            least=known.least,
-            features=known.features,
-            pending=known.pending,
-            factors=self._unchanged(known.factors),
+            is_gate=known.is_gate,
+            lower_bound=known.lower_bound,
+            holds_key_features=known.holds_key_features,
+            key_value_product=known.key_value_product,
+            product=self._still_valid(known.product),
         )
 
-    def _unchanged(self, factors: Factors | None) -> Factors | None:
+    def _still_valid(self, factors: ProductOperands | None) -> ProductOperands | None:
         """The factors of a product; not at hand if weights have been written to, in it or since."""
         if factors is None:
             return None
@@ -435,12 +444,12 @@ class _Walk:
         read = [one.tensor for one in both if not one.labelled] or [one.tensor for one in both]
         nodes = [tensor for tensor in read if isinstance(tensor, Node)]
         changed = any(self.written.get(storage_of(n), -1) > self.positions[n] for n in nodes)
-        return factors.changed() if changed else factors
+        return factors.after_other_step() if changed else factors
 
-    def _single(self, node: Node) -> Value | None:
+    def _first_value(self, node: Node) -> Value | None:
         values = self.values.get(node, (None,))
-        assert not isinstance(values, _Poisoned)
-        return None if isinstance(values, _Unplaced) else values[0]
+        assert not isinstance(values, Failed)
+        return None if isinstance(values, PositionsUnknown) else values[0]
 
     def _output_shapes(self, node: Node) -> tuple[Shape, ...]:
         """The shapes of a call's outputs; what it writes to, where it returns nothing."""
@@ -461,31 +470,33 @@ class _Walk:
         if isinstance(flow, Weights):
             return self._weights(node, flow)
         summands = self._summands(node, flow)
-        return self._labelled_value(Field(node.name, index), node, flow, summands)
+        return self._labelled_value(LabelField(node.name, index), node, flow, summands)
 
-    def _labelled_value(self, target: Field, node: Node, flow: Flow, summands: int) -> Value:
+    def _labelled_value(self, target: LabelField, node: Node, flow: Flow, summands: int) -> Value:
         """The value of an output that carries labels; a step is kept under its field."""
         if isinstance(flow, Carry):
-            origin, bounded = flow.source.field, flow.source.bounded
-            features = flow.source.features and flow.bounded is None
-            assert isinstance(origin, Field)
+            origin, is_gate = flow.source.field, flow.source.is_gate
+            features = flow.source.holds_key_features and flow.is_gate is None
+            assert isinstance(origin, LabelField)
         else:
-            assert isinstance(flow, Step)
+            assert isinstance(flow, LabelStep)
             origin = self.computed.setdefault(_signature(flow), target)
-            bounded = all(labels.operand.bounded for labels in flow.labels)
-            features = any(labels.operand.features for labels in flow.labels)
+            is_gate = all(labels.operand.is_gate for labels in flow.labels)
+            features = any(labels.operand.holds_key_features for labels in flow.labels)
             if origin is target:  # not the same label as that of an earlier step
                 self.steps[target] = flow
         return Value(
             layout=simplify(flow.layout),
             field=origin,
             source=node,
-            bounded=bounded if flow.bounded is None else flow.bounded,
-            least=_least(flow),
-            features=features if flow.features is None else flow.features,
+            is_gate=is_gate if flow.is_gate is None else flow.is_gate,
+            lower_bound=_least(flow),
+            holds_key_features=features
+            if flow.holds_key_features is None
+            else flow.holds_key_features,
             summands=summands,
-            alternative=self._weights(node, flow.alternative) if flow.alternative else None,
-            factors=flow.factors or _factors_moved(flow),
+            as_weights=self._weights(node, flow.as_weights) if flow.as_weights else None,
+            product=flow.product or _factors_moved(flow),
         )
 
     def _weights(self, node: Node, flow: Weights) -> Value:
@@ -493,24 +504,24 @@ class _Walk:
             layout=simplify(flow.layout),
             field=None,
             source=self._source(node, flow),
-            least=_least(flow),
-            pending=flow.pending,
-            factors=flow.factors,
+            lower_bound=_least(flow),
+            key_value_product=flow.key_value_product,
+            product=flow.product,
         )
 
-    def _source(self, node: Node, flow: Weights) -> Source:
+    def _source(self, node: Node, flow: Weights) -> TensorSource:
         """What labels read in the place of these weights: without the dropout before them."""
         substitutes = {
             other: value.source
             for other in self._inputs(node)
-            if (value := self._single(other)) is not None
+            if (value := self._first_value(other)) is not None
             and value.field is None
             and value.source is not other
         }
-        if flow.before is not None:
-            other = self._node_at(node, flow.before.path)
+        if flow.before_dropout is not None:
+            other = self._node_at(node, flow.before_dropout.path)
             return substitutes.get(other, other)
-        return Replay(node, substitutes) if substitutes else node
+        return Recomputed(node, substitutes) if substitutes else node
 
     def _node_at(self, node: Node, path: tuple[str | int, ...]) -> Node:
         value: Any = schema_arguments(node)
@@ -521,22 +532,22 @@ class _Walk:
 
     # Sums.
 
-    def _adjusted(self, node: Node, flow: Flow) -> Flow:
+    def _merge_residual_sum(self, node: Node, flow: Flow) -> Flow:
         """A sum of sums whose parts nobody else reads is one sum (contract, point 6)."""
-        if isinstance(flow, Weights) and flow.before is not None and mutated_argument(node):
+        if isinstance(flow, Weights) and flow.before_dropout is not None and mutated_argument(node):
             reason = "dropout in place: the probabilities before it are gone"
-            return replace(flow, before=None, approximation=reason)
+            return replace(flow, before_dropout=None, approximation=reason)
         if not isinstance(flow, Average) or flow.operation is not Operation.RESIDUAL:
             return flow
         shares = tuple(
-            share * self._parts(self._node_at(node, labels.operand.path))
+            share * self._summand_count(self._node_at(node, labels.operand.path))
             for labels, share in zip(flow.sources, flow.shares, strict=True)
         )
         return replace(flow, shares=shares)
 
-    def _parts(self, node: Node) -> int:
+    def _summand_count(self, node: Node) -> int:
         """The number of streams that a node adds to a sum."""
-        value = self._single(node)
+        value = self._first_value(node)
         if value is None or value.summands == 1 or len(_readers(node)) > 1:
             return 1
         if node in self.nodes:
@@ -546,7 +557,7 @@ class _Walk:
     def _summands(self, node: Node, flow: Flow) -> int:
         if flow.operation is not Operation.RESIDUAL:
             return 1
-        return sum(self._parts(other) for other in self._inputs(node))
+        return sum(self._summand_count(other) for other in self._inputs(node))
 
     # Writing in place.
 
@@ -560,7 +571,7 @@ class _Walk:
         written = written_node(node)
         if written is None or not values:
             return
-        before, after = self._single(written), values[0]
+        before, after = self._first_value(written), values[0]
         if _same_label(before, after):
             return
         storage = storage_of(written)
@@ -580,15 +591,15 @@ class _Walk:
     # Results.
 
     def _output(self, leaf: Any) -> Value | None:
-        if not isinstance(leaf, Node) or isinstance(self.values.get(leaf), _Poisoned):
+        if not isinstance(leaf, Node) or isinstance(self.values.get(leaf), Failed):
             return None
         self._read_label(leaf)
-        return self._single(leaf)
+        return self._first_value(leaf)
 
     def _read_label(self, node: Node) -> None:
         """Something reads the label of a node: an error if its positions are not known."""
         value = self.values.get(node)
-        if isinstance(value, _Unplaced):
+        if isinstance(value, PositionsUnknown):
             self._report(value.problems)
 
     def _record(self, node: Node, flow: Flow, read: tuple[Node, ...], values: Values = ()) -> None:
@@ -634,14 +645,14 @@ class _Walk:
         )
 
     def _may_carry_labels(self, node: Node) -> bool:
-        if isinstance(self.values[node], (_Poisoned, _Unplaced)):
+        if isinstance(self.values[node], (Failed, PositionsUnknown)):
             return True
-        value = self._single(node)
+        value = self._first_value(node)
         return value is not None and value.field is not None
 
     def _channels(self, node: Node, shape: Shape) -> tuple[int, ...]:
         """The axes of a tensor without positions; those of the input where it is not known."""
-        value = None if isinstance(self.values[node], _Poisoned) else self._single(node)
+        value = None if isinstance(self.values[node], Failed) else self._first_value(node)
         if value is not None:
             axes = value.layout.axes
             return tuple(dim for dim, axis in enumerate(axes) if not has_positions(axis))
@@ -656,17 +667,17 @@ class _Walk:
 
     def _poison(self, node: Node) -> None:
         """Nothing is known of what a node computes or writes, nor of all that reads it later."""
-        self.values[node] = _Poisoned()
+        self.values[node] = Failed()
         written = written_node(node)
         if written is not None:
-            self.values[written] = _Poisoned()
+            self.values[written] = Failed()
 
     def raise_problems(self) -> None:
         """Raise one error that names every node that could not be traced."""
         self.problems.sort(key=lambda problem: self.positions[problem.node])
         if self.problems or self.unknown:
             merged = {node: region.last for node, region in self.regions.items()}
-            steps = Steps(self.capture.graph, self.capture.traced_input, merged)
+            steps = CallGraph(self.capture.graph, self.capture.traced_input, merged)
             raise problems_error(self.problems, self.unknown, steps)
 
     def _labelled(self) -> Iterator[tuple[Node, Value]]:
@@ -683,59 +694,67 @@ class _Walk:
             steps=self.steps,
             outputs=self.outputs,
             labelled={node.name: value for node, value in self._labelled()},
-            input_field=Field(self.capture.traced_input),
+            input_field=LabelField(self.capture.traced_input),
             input_layout=self.input_layout,
         )
 
 
-def _better_reading(flow: Flow, other: Flow) -> Flow:
+def _prefer_mixing(flow: Flow, other: Flow) -> Flow:
     """Of what a step does and what it does with weights for streams: what it is."""
     if isinstance(other, LinearMix) or (isinstance(other, Mix) and isinstance(flow, Weights)):
         return other
-    linear = isinstance(flow, Carry) and flow.bounded is None
-    if linear and isinstance(other, Weights) and flow.alternative is None:
-        return replace(flow, alternative=other)
+    linear = isinstance(flow, Carry) and flow.is_gate is None
+    if linear and isinstance(other, Weights) and flow.as_weights is None:
+        return replace(flow, as_weights=other)
     return flow
 
 
-def _factors_moved(flow: Flow) -> Factors | None:
+def _factors_moved(flow: Flow) -> ProductOperands | None:
     """The factors of a product that a linear step has taken in, or moved."""
     if isinstance(flow, Carry):
-        read = [flow.source] if flow.bounded is None else []
+        read = [flow.source] if flow.is_gate is None else []
     else:
         moved = flow.operation is Operation.RELAYOUT
         read = [labels.operand for labels in flow.labels] if moved else []
-    return changed_factors(read)
+    return product_after_other_step(read)
 
 
 def _least(flow: Flow) -> float:
     """A number below which no value of the output lies: the inputs', if it only moves values."""
-    if flow.least is not None:
-        return flow.least
+    if flow.lower_bound is not None:
+        return flow.lower_bound
     if flow.operation is not Operation.RELAYOUT or isinstance(flow, Weights):
         return -inf
     if isinstance(flow, Carry):
-        return flow.source.least
-    return min((labels.operand.least for labels in flow.labels), default=-inf)
+        return flow.source.lower_bound
+    return min((labels.operand.lower_bound for labels in flow.labels), default=-inf)
 
 
 def _signature(part: Any) -> Any:
     """What a label step computes, apart from what it is called: equal ones give equal labels."""
     match part:
-        case Labels():
+        case LabelView():
             return (part.operand.field, part.arrangement)
         case Operand():
             return part.tensor
-        case Step():
-            names = (f.name for f in fields(part) if f.name not in _NAMES)
+        case LabelStep():
+            names = (f.name for f in fields(part) if f.name not in NOT_COMPARED)
             return (type(part), *(_signature(getattr(part, name)) for name in names))
         case tuple():
             return tuple(_signature(item) for item in part)
     return part
 
 
-_NAMES = frozenset(
-    {"operation", "approximation", "bounded", "least", "features", "alternative", "factors"}
+NOT_COMPARED = frozenset(
+    {
+        "operation",
+        "approximation",
+        "is_gate",
+        "lower_bound",
+        "holds_key_features",
+        "as_weights",
+        "product",
+    }
 )
 
 
@@ -753,7 +772,7 @@ def _same_label(before: Value | None, after: Value | None) -> bool:
     if before is None or after is None:
         return before is after
     if before.field is None and after.field is None:
-        return kinds(before.layout) == kinds(after.layout)
+        return factor_kinds(before.layout) == factor_kinds(after.layout)
     return (before.field, before.layout) == (after.field, after.layout)
 
 

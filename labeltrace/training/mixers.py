@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from labeltrace.mixing import BlockMix, CutMix, Mix, MixUp, PatchMix
+from labeltrace.mixing import BlockMix, CutMix, MixUp, PatchMix, RandomChoice
 from labeltrace.mixing.mixer import Mixer
 from labeltrace.training.recipe import MixingSettings
 
 
-def mixer_of(settings: MixingSettings) -> Mixer | Mix | None:
+def mixer_of(settings: MixingSettings) -> Mixer | RandomChoice | None:
     """The mixer; None where images are not mixed.
 
     Raises:
@@ -28,4 +28,4 @@ def mixer_of(settings: MixingSettings) -> Mixer | Mix | None:
         case "mix":
             cutmix = CutMix(alpha=alpha, mode=mode, partner=partner)
             mixup = MixUp(alpha=settings.mixup_alpha, mode=mode, partner=partner)
-            return Mix((cutmix, mixup), (settings.switch, 1 - settings.switch))
+            return RandomChoice((cutmix, mixup), (settings.switch, 1 - settings.switch))

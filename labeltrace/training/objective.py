@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from labeltrace.aligned import AlignedModule, align
 from labeltrace.losses import soft_cross_entropy
-from labeltrace.mixing import Mix
+from labeltrace.mixing import RandomChoice
 from labeltrace.mixing.mixer import Mixer
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.training.failures import TrainingError
@@ -40,7 +40,7 @@ class Objective:
         smoothing: label smoothing.
     """
 
-    mixer: Mixer | Mix | None
+    mixer: Mixer | RandomChoice | None
     moves_labels: bool
     num_classes: int
     smoothing: float

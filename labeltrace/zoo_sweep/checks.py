@@ -69,7 +69,7 @@ def structural(task: Task) -> dict[str, Any]:
         trace = trace_graph(captured, registry)
     with watch("generate"):
         generate(trace)
-    followed = trace_graph(captured, registry.overlaid(labeltrace.follow_maxima))
+    followed = trace_graph(captured, registry.with_overrides(labeltrace.FOLLOW_MAXIMA))
     generate(followed)
     smallest, largest = captured.batch_range
     return {

@@ -44,7 +44,7 @@ class FamilyCoverage:
 
     @property
     def is_exact_following_maxima(self) -> bool:
-        """As :attr:`is_exact`, with the rules of ``labeltrace.follow_maxima``."""
+        """As :attr:`is_exact`, with the rules of ``labeltrace.FOLLOW_MAXIMA``."""
         known = (outcome.findings.get(FOLLOWING_MAXIMA) for outcome in self.traced)
         exact = sum(reasons == {} for reasons in known)  # results of older sweeps do not say
         return exact == len(self.structural) > 0
@@ -120,7 +120,7 @@ def _summary(families: Sequence[FamilyCoverage]) -> str:
         ("models exact", _share(len(exact), len(traced))),
         ("families exact", _share(sum(each.is_exact for each in measured), len(measured))),
         (
-            "families exact with `rules=labeltrace.follow_maxima`",
+            "families exact with `rules=labeltrace.FOLLOW_MAXIMA`",
             _share(sum(each.is_exact_following_maxima for each in measured), len(measured)),
         ),
         ("models with a dynamic batch", _share(len(traced) - len(fixed), len(traced))),

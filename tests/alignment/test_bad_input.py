@@ -25,7 +25,7 @@ from labeltrace import (
 from labeltrace.flow import Flow, Operation
 from labeltrace.layout import unsqueeze
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_helpers.elementwise import carry, over
+from labeltrace.rule_helpers.elementwise import carry, relayout
 from tests.alignment.test_forward_identity import (
     IMAGES,
     LABELS,
@@ -338,8 +338,8 @@ def test_what_is_no_model_or_no_rule() -> None:
 
 
 def of_another_shape(call: Call) -> Flow:
-    return over(
-        call.traced[0], unsqueeze(call.traced[0].positions, 0), operation=Operation.POINTWISE
+    return relayout(
+        call.traced[0], unsqueeze(call.traced[0].traced_layout, 0), operation=Operation.POINTWISE
     )
 
 

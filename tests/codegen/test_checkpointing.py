@@ -25,7 +25,7 @@ from torch.utils.checkpoint import (
 )
 
 import labeltrace
-from labeltrace.capture.checkpoint_tags import checkpoints_tagged
+from labeltrace.capture.checkpoint_tags import tag_checkpoint_calls
 from labeltrace.codegen.checkpointing import CheckpointedRegion
 from labeltrace.codegen.generate import generate
 
@@ -213,7 +213,7 @@ def test_torch_still_checkpoints_by_the_names_that_are_tagged() -> None:
     names = {"_checkpoint_without_reentrant_generator", "CheckpointFunction"}
     assert names <= vars(torch_checkpoint).keys()
     before = dict(vars(torch_checkpoint))
-    with checkpoints_tagged() as calls:
+    with tag_checkpoint_calls() as calls:
         assert checkpoint(torch.sin, IMAGES, use_reentrant=True).equal(IMAGES.sin())
         assert checkpoint(torch.sin, IMAGES, use_reentrant=False, debug=True).equal(IMAGES.sin())
         with pytest.raises(ZeroDivisionError):

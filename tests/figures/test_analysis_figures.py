@@ -27,13 +27,13 @@ from labeltrace.figures import (
 )
 from labeltrace.inspection.places import Place
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.layout import image
-from labeltrace.tracing.walk import Field
+from labeltrace.layout import input_layout
+from labeltrace.tracing.walk import LabelField
 
 generator = torch.Generator().manual_seed(19)
 PIXELS = torch.rand(3, 21, 33, generator=generator)
 GRID = TokenGrid(torch.arange(1, 36).reshape(5, 7))  # behind a class token
-PLACE = Place("add_1", "blocks.1", image((2, 3, 5, 7), 1), Field("add_1"))
+PLACE = Place("add_1", "blocks.1", input_layout((2, 3, 5, 7), 1), LabelField("add_1"))
 SOURCES = ("temple", "dahlia")
 
 

@@ -74,7 +74,7 @@ def counted() -> Iterator[list[int]]:
 def check(inputs: Inputs, scale: float | None = None) -> list[int]:
     """Outputs, strides, gradients and labels are right, whichever way was taken."""
     with counted() as columns:
-        found = label_ops.attend_within(*inputs, NOTATION, scale=scale)
+        found = label_ops.attention_with_labels(*inputs, NOTATION, scale=scale)
     compare(inputs, found, scale)
     return columns
 
@@ -152,7 +152,7 @@ def test_a_key_that_is_left_over_is_computed_within_where_its_score_stays() -> N
     let_last_key_prevail(inputs)
     labels, *tensors = (tensor.detach() for tensor in inputs)
     plain, _ = flash_with_labels.plain_flash_call(*tensors)
-    found, *_ = flash_with_labels.wide_flash_call(*tensors, labels, None, plain.stride())
+    found, *_ = flash_with_labels.flash_call_with_labels(*tensors, labels, None, plain.stride())
     assert check(inputs) == ([2] if torch.equal(found, plain) else [])
 
 
@@ -173,13 +173,13 @@ def test_many_columns_few_tokens_and_odd_memory_are_computed_apart(inputs: Input
 def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried on random numbers decides."""
     bitwise_check._tried.cache_clear()
-    run = bitwise_check.wide_flash_call
+    run = bitwise_check.flash_call_with_labels
 
     def otherwise(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
         output, normalisers, mixed = run(*args, **kwargs)
         return output.nextafter(output + 1), normalisers, mixed
 
-    monkeypatch.setattr(bitwise_check, "wide_flash_call", otherwise)
+    monkeypatch.setattr(bitwise_check, "flash_call_with_labels", otherwise)
     assert check(inputs_of()) == []
     bitwise_check._tried.cache_clear()
 
@@ -221,11 +221,11 @@ def test_a_key_that_is_left_over_prevails_in_some_trials() -> None:
 @pytest.mark.parametrize("of_result", ["b q", "q b"])
 def test_axes_by_name_in_any_order(of_labels: str, of_result: str) -> None:
     labels, *tensors = inputs_of(41, samples=37)  # as many as keys: sizes do not tell them apart
-    expected = label_ops.attend_within(labels, *tensors, "b h q k, b k -> b q")[1]
+    expected = label_ops.attention_with_labels(labels, *tensors, "b h q k, b k -> b q")[1]
     given = labels if of_labels == "b k" else labels.transpose(0, 1)
     notation = f"b h q k, {of_labels} -> {of_result}"
     with counted() as columns:
-        found = label_ops.attend_within(given, *tensors, notation)[1]
+        found = label_ops.attention_with_labels(given, *tensors, notation)[1]
     assert columns == [2]
     assert torch.equal(found if of_result == "b q" else found.transpose(0, 1), expected)
 
@@ -237,7 +237,7 @@ def test_rows_without_a_softmax_mix_equally(value: float) -> None:
         inputs[1][0, 1, 2, 3] = value
         inputs[2].abs_()
         check(inputs)
-        mixed = label_ops.attend_within(*inputs, NOTATION)[1]
+        mixed = label_ops.attention_with_labels(*inputs, NOTATION)[1]
     torch.testing.assert_close(mixed.sum(-1), torch.ones(5, 37))
 
 
@@ -250,11 +250,14 @@ def test_what_lies_behind_the_keys_changes_nothing(value: float, last: bool) -> 
     memory = torch.randn(5, 37, 2, 3, 32, generator=torch.Generator().manual_seed(0))
     memory[3, 5, 1 if last else 0, 0 if last else 1, 1] = value
     keys, values = memory.requires_grad_().transpose(1, 3).unbind(2)
-    assert flash_with_labels.behind(keys) == 3 * 32
+    assert flash_with_labels.trailing_elements(keys) == 3 * 32
     assert (
-        flash_with_labels.behind(bitwise_check._Strided.of(keys, 2).random(torch.Generator())) == 2
+        flash_with_labels.trailing_elements(
+            bitwise_check._Strided.of(keys, 2).random(torch.Generator())
+        )
+        == 2
     )
-    assert flash_with_labels._beside_anything(keys, 2).data_ptr() == keys.data_ptr()
+    assert flash_with_labels._extend_view(keys, 2).data_ptr() == keys.data_ptr()
     assert check((labels, query, keys, values)) == [2]
 
 
@@ -272,7 +275,7 @@ def test_other_types_and_modes_are_computed_apart(name: str) -> None:
     labels, *tensors = inputs_of()
     query, key, value = (tensor.detach().to(dtype).requires_grad_() for tensor in tensors)
     with counted() as columns, mode():
-        output, mixed = label_ops.attend_within(labels, query, key, value, NOTATION)
+        output, mixed = label_ops.attention_with_labels(labels, query, key, value, NOTATION)
         plain = F.scaled_dot_product_attention(query, key, value)
     assert columns == []
     assert output.dtype == plain.dtype and torch.equal(output, plain)
@@ -282,7 +285,9 @@ def test_other_types_and_modes_are_computed_apart(name: str) -> None:
 def test_heads_that_are_kept_are_computed_apart() -> None:
     labels, query, key, value = (tensor.detach() for tensor in inputs_of())
     with counted() as columns:
-        _, mixed = label_ops.attend_within(labels, query, key, value, "b h q k, b k -> b h q")
+        _, mixed = label_ops.attention_with_labels(
+            labels, query, key, value, "b h q k, b k -> b h q"
+        )
     assert columns == []
     maps = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
     torch.testing.assert_close(mixed, maps @ labels[:, None], atol=2e-6, rtol=0)
@@ -292,7 +297,9 @@ def test_transforms_of_functions_see_the_plain_call() -> None:
     labels, query, key, value = (tensor.detach() for tensor in inputs_of())
 
     def total(query: Tensor) -> Tensor:
-        return label_ops.attend_within(labels, query, key, value, NOTATION)[0].square().sum()
+        return (
+            label_ops.attention_with_labels(labels, query, key, value, NOTATION)[0].square().sum()
+        )
 
     query.requires_grad_()
     expected = torch.autograd.grad(total(query), query)[0]
@@ -321,7 +328,7 @@ def test_who_looks_at_operators_sees_the_plain_call() -> None:
     with Kernels() as plain:
         F.scaled_dot_product_attention(*inputs[1:])
     with Kernels() as found:
-        label_ops.attend_within(*inputs, NOTATION)
+        label_ops.attention_with_labels(*inputs, NOTATION)
     assert found.sizes == plain.sizes == [32]
 
 
@@ -329,13 +336,13 @@ def test_who_looks_at_operators_sees_the_plain_call() -> None:
 def test_another_default_device_changes_nothing() -> None:
     inputs = inputs_of(39)
     with torch.device("meta"), counted() as columns, torch.no_grad():
-        output, mixed = label_ops.attend_within(*inputs, NOTATION)
+        output, mixed = label_ops.attention_with_labels(*inputs, NOTATION)
     assert columns == [2] and {output.device.type, mixed.device.type} == {"cpu"}
 
 
 def test_second_derivatives_are_refused_as_by_the_plain_call() -> None:
     inputs = inputs_of()
-    output = label_ops.attend_within(*inputs, NOTATION)[0]
+    output = label_ops.attention_with_labels(*inputs, NOTATION)[0]
     plain = F.scaled_dot_product_attention(*inputs[1:])
     for one in (output, plain):
         (gradient,) = torch.autograd.grad(one.square().sum(), inputs[1], create_graph=True)
@@ -383,7 +390,7 @@ def test_between_checkpointed_layers() -> None:
     aligned = labeltrace.align(model)
     labels = torch.rand(2, 3, 5, 7).softmax(1)
     outputs, mixed = aligned(images, labels)
-    assert "attend_within(" in aligned.label_code()
+    assert "attention_with_labels(" in aligned.label_code()
     found = torch.autograd.grad(outputs.square().sum(), list(model.parameters()))
     right = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(found, right, strict=True))
@@ -412,4 +419,4 @@ def test_calls_that_compute_labels(code: str, checkpointed: bool) -> None:
     torch.manual_seed(0)
     assert torch.equal(outputs, model(images))
     torch.testing.assert_close(mixed.sum(-1), torch.ones(2, mixed.shape[1]))
-    assert ("attend_within(" in aligned.label_code()) is (WITHIN[code] and not checkpointed)
+    assert ("attention_with_labels(" in aligned.label_code()) is (WITHIN[code] and not checkpointed)

@@ -29,7 +29,7 @@ def _forget() -> Iterator[None]:
 def calls() -> Iterator[list[str]]:
     """Which ways compiled code takes while it runs: labels within the model's call, or apart."""
     taken: list[str] = []
-    mixed_within, attend = joint_operator.mixed_within, joint_operator.attend
+    mixed_within, attend = joint_operator.mixed_jointly, joint_operator.attend
 
     def within_call(*args: Any) -> Any:
         found = mixed_within(*args)
@@ -41,7 +41,7 @@ def calls() -> Iterator[list[str]]:
         return attend(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joint_operator, "mixed_within", within_call)
+        patch.setattr(joint_operator, "mixed_jointly", within_call)
         patch.setattr(joint_operator, "attend", apart)
         yield taken
 
@@ -50,7 +50,7 @@ def check(inputs: Inputs, scale: float | None = None, backend: str = "aot_eager"
     """Outputs and gradients are those of the plain call, labels those of the formula."""
 
     def both(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return label_ops.attend_within(*inputs, NOTATION, scale=scale)
+        return label_ops.attention_with_labels(*inputs, NOTATION, scale=scale)
 
     run = torch.compile(both, fullgraph=True, backend=backend)
     with torch.no_grad():
@@ -104,7 +104,9 @@ def test_transforms_of_functions_see_the_plain_call(backend: str) -> None:
     labels, query, key, value = (tensor.detach() for tensor in inputs_of())
 
     def total(query: Tensor) -> Tensor:
-        return label_ops.attend_within(labels, query, key, value, NOTATION)[0].square().sum()
+        return (
+            label_ops.attention_with_labels(labels, query, key, value, NOTATION)[0].square().sum()
+        )
 
     query.requires_grad_()
     (expected,) = torch.autograd.grad(total(query), query)

@@ -9,9 +9,9 @@ from torch.nn import functional
 
 import labeltrace
 from labeltrace import LabelError, LayoutError, Observer, labels_at, layout
-from labeltrace.flow import Average, Single
+from labeltrace.flow import Average, OneSourceStep
 from labeltrace.inspection.places import field_layout
-from labeltrace.inspection.single_steps import rerooted
+from labeltrace.inspection.single_steps import isolate_steps
 from labeltrace.tracing.ablation import layers_of
 from tests.helpers.small_models import SIZE, attention_maps, observed_model, small_swin, small_vit
 
@@ -172,16 +172,16 @@ def test_what_cannot_be_observed_is_said() -> None:
         observer.check(images_of(3, 6, 6))
     with pytest.raises(LabelError, match="no output of the model comes from the image"):
         labels_at(Blind(), images_of(2, 6, 6), label_image(2, 3, 6, 6), ["output"])
-    rows = layout.natural([(layout.Factor(7, layout.Kind.POSITION),), layout.channel(3)])
+    rows = layout.renumbered([(layout.Factor(7, layout.Kind.POSITION),), layout.channel(3)])
     with pytest.raises(LayoutError, match="the batch is not the first of these positions"):
         field_layout(rows)
 
 
 def test_steps_by_themselves_read_one_tensor_and_are_of_one_size() -> None:
     trace = observed_model(small_vit).trace
-    single = [field for field, step in trace.steps.items() if isinstance(step, Single)]
+    single = [field for field, step in trace.steps.items() if isinstance(step, OneSourceStep)]
     residual = [field for field, step in trace.steps.items() if isinstance(step, Average)]
     with pytest.raises(LayoutError, match="joins the labels of several tensors; it mixes none"):
-        rerooted(trace, residual[:1])
+        isolate_steps(trace, residual[:1])
     with pytest.raises(LayoutError, match=r"these steps read fields of . sizes; take them one by"):
-        rerooted(trace, single)
+        isolate_steps(trace, single)

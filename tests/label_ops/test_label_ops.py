@@ -29,7 +29,7 @@ many = settings(few, max_examples=400)
 
 
 # The model's own output has a gradient; the other two wrap label functions.
-UNWRAPPED = {"attend_within", "checked", "label_arithmetic"}
+UNWRAPPED = {"attention_with_labels", "checked", "label_arithmetic"}
 
 
 @pytest.mark.parametrize("name", sorted({*label_ops.__all__} - UNWRAPPED))
@@ -216,7 +216,7 @@ def test_mix_by_a_softmax(case: dict[str, Any], sources: int, masked: int) -> No
         scores[::masked] = -math.inf
         return scores.softmax(-1)
 
-    check_mix(case, rows_of, sources, normal=True)
+    check_mix(case, rows_of, sources, normalized=True)
 
 
 def check_mix(
@@ -1045,7 +1045,7 @@ def test_read_image_and_prior(count: int, whole: bool, dtype: torch.dtype) -> No
     sizes = (3, 5, 7)[:count]
     image = field(2, *(sizes if whole else [1] * count)).movedim(-1, 1).to(dtype)
     read = called(label_ops.read_image, image, sizes)
-    mean = called(label_ops.prior, read)
+    mean = called(label_ops.prior_of, read)
     assert read.shape == (2, *sizes, SOURCES)
     for batch, source in indices((2, SOURCES)):
         values = []

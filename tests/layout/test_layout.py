@@ -27,20 +27,20 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
-    align,
+    align_axes,
     arrange,
     arrange_by_axis,
-    arrange_one_by_one,
+    arrange_positions,
     axis_size,
     batch_slot,
     channel,
     expand,
     has_channels,
     has_positions,
-    image,
-    natural,
+    input_layout,
     permute,
     positions,
+    renumbered,
     shape_text,
     simplify,
     size_text,
@@ -71,7 +71,7 @@ def activation(layout: Layout, numbers: Tensor) -> Tensor:
     sizes = layout.field_sizes
     split = numbers.reshape(sizes)
     factors = [factor for axis in layout.axes for factor in axis]
-    slots = [factor.slot for factor in factors if factor.is_position]
+    slots = [factor.field_dim for factor in factors if factor.is_position]
     dense = split.permute(slots)
     shape = [factor.size if factor.is_position else 1 for factor in factors]
     dense = dense.reshape(shape).expand([factor.size for factor in factors])
@@ -90,14 +90,14 @@ class Pair:
         assert self.layout.shape == tuple(self.tensor.shape)
         assert math.prod(self.layout.field_sizes) == self.numbers.numel()
         assert torch.equal(activation(self.layout, self.numbers), self.tensor)
-        slots = sorted(f.slot for axis in self.layout.axes for f in axis if f.is_position)
+        slots = sorted(f.field_dim for axis in self.layout.axes for f in axis if f.is_position)
         assert slots == list(range(len(slots)))
 
 
 def start(sizes: Sequence[int], channel_dim: int, batch: int = BATCH_SIZE) -> Pair:
     """An image of ``sizes`` behind a batch, and the number of each of its positions."""
     shape = [batch, *sizes]
-    layout = image(shape, channel_dim)
+    layout = input_layout(shape, channel_dim)
     numbers = torch.arange(math.prod(shape) // shape[channel_dim])
     kept = [size for dim, size in enumerate(shape) if dim != channel_dim]
     tensor = numbers.reshape(kept).unsqueeze(channel_dim).expand(shape)
@@ -222,13 +222,13 @@ def test_arrange_one_by_one_merges_only_the_axes_named(pair: Pair, data: st.Data
         dim for dim, axis in enumerate(layout.axes) if axis and all(f.is_position for f in axis)
     ]
     merged = sorted(data.draw(st.sets(st.sampled_from(candidates))) if candidates else [])
-    arrangement, dims, fresh = arrange_one_by_one(layout, merged)
+    arrangement, dims, fresh = arrange_positions(layout, merged)
     field = arranged(pair.numbers, arrangement)
     assert torch.equal(activation(fresh, field), pair.tensor)
     for dim in merged:
         assert field.shape[dims[dim]] == pair.tensor.shape[dim]
         assert len(fresh.axes[dim]) == 1
-    assert fresh == natural(fresh.axes)
+    assert fresh == renumbered(fresh.axes)
 
 
 @many
@@ -249,7 +249,7 @@ def test_a_repeated_factor_of_size_one_separates_nothing() -> None:
 
 
 def test_a_position_of_size_one_behind_all_axes_joins_the_last() -> None:
-    behind = permute(image((11, 1, 5, 3), 3), (0, 2, 3, 1))
+    behind = permute(input_layout((11, 1, 5, 3), 3), (0, 2, 3, 1))
     found = view(behind, (11, 15))
     assert str(found) == "(11 batch, 5 position * 3 channel * 1 position)"
 
@@ -261,7 +261,7 @@ def test_the_stand_in_for_a_dynamic_batch_gives_the_same_layouts(
 ) -> None:
     """Chains over a batch of 11 and over BATCH, step by step."""
     sizes = data.draw(st.permutations([6, 4, 5]))
-    layout, dynamic = image([BATCH_SIZE, *sizes], 1), image([BATCH, *sizes], 1)
+    layout, dynamic = input_layout([BATCH_SIZE, *sizes], 1), input_layout([BATCH, *sizes], 1)
     for _ in range(data.draw(st.integers(1, 6))):
         shape = list(layout.shape)
         kind = data.draw(st.sampled_from(["permute", "merge", "split"]))
@@ -317,22 +317,28 @@ def operands(draw: st.DrawFn) -> tuple[list[Pair], list[int]]:
     for index in range(draw(st.integers(1, 3))):
         kind = draw(st.sampled_from(KINDS))
         if kind == "map":  # (B, rows * columns, C)
-            layout = image((BATCH_SIZE, rows, columns, width), 3)
+            layout = input_layout((BATCH_SIZE, rows, columns, width), 3)
             made = view(layout, (BATCH_SIZE, rows * columns, width))
         elif kind == "windows":
-            layout = natural(image((BATCH_SIZE, rows // 2, columns // 2, 2, 2, width), 5).axes)
+            layout = renumbered(
+                input_layout((BATCH_SIZE, rows // 2, columns // 2, 2, 2, width), 5).axes
+            )
             made = view(permute(layout, (0, 1, 3, 2, 4, 5)), (BATCH_SIZE, rows * columns, width))
         elif kind == "mean":  # no tokens: broadcast
-            made = natural(((Factor(BATCH_SIZE, Kind.BATCH),), (), channel(width)))
+            made = renumbered(((Factor(BATCH_SIZE, Kind.BATCH),), (), channel(width)))
             made = expand(made, (BATCH_SIZE, 1, width))
         elif kind == "tokens":
-            made = image((BATCH_SIZE, rows * columns, width), 2)
+            made = input_layout((BATCH_SIZE, rows * columns, width), 2)
         elif kind == "mixed":  # channels and positions in one axis, positions in the last
-            made = view(image((BATCH_SIZE, 2, 12, width), 1), (BATCH_SIZE, rows * columns, width))
+            made = view(
+                input_layout((BATCH_SIZE, 2, 12, width), 1), (BATCH_SIZE, rows * columns, width)
+            )
         elif kind == "features":  # channels in the place of tokens, to be cut where positions are
-            made = image((BATCH_SIZE, rows * columns, width), 1)
+            made = input_layout((BATCH_SIZE, rows * columns, width), 1)
         else:  # channels that broadcast
-            made = view(image((BATCH_SIZE, rows * columns, 1), 2), (BATCH_SIZE, rows * columns, 1))
+            made = view(
+                input_layout((BATCH_SIZE, rows * columns, 1), 2), (BATCH_SIZE, rows * columns, 1)
+            )
         numbers = torch.arange(math.prod(made.field_sizes)) + 10_000 * index
         pairs.append(Pair(made, activation(made, numbers), numbers))
     shape = list(torch.broadcast_shapes(*(pair.tensor.shape for pair in pairs)))
@@ -356,7 +362,7 @@ def test_align_cuts_operands_into_common_cells(case: tuple[list[Pair], list[int]
     """Each operand's field broadcasts over the result's, and has its own number at every place."""
     pairs, shape = case
     try:
-        alignment = align([pair.layout for pair in pairs], shape)
+        alignment = align_axes([pair.layout for pair in pairs], shape)
     except LayoutError as error:  # only channels in an axis of positions can make that so
         assert "do not nest" in str(error)
         assert any(
@@ -365,7 +371,7 @@ def test_align_cuts_operands_into_common_cells(case: tuple[list[Pair], list[int]
         return
     layout = alignment.layout
     assert layout.shape == tuple(shape)
-    assert layout == natural(layout.axes)
+    assert layout == renumbered(layout.axes)
     for index, pair in enumerate(pairs):
         field = arranged(pair.numbers, alignment.arrangement(index))
         spread = field.expand(layout.field_sizes)
@@ -377,42 +383,42 @@ def test_align_cuts_operands_into_common_cells(case: tuple[list[Pair], list[int]
 def test_align_joins_pieces_along_an_axis(sizes: list[int], windows: bool) -> None:
     layouts = []
     for size in sizes:
-        layout = image((BATCH_SIZE, size, 6, 5), 3)
+        layout = input_layout((BATCH_SIZE, size, 6, 5), 3)
         if windows:
             layout = view(
-                permute(image((BATCH_SIZE, 2, size, 3, 5), 4), (0, 2, 3, 1, 4)),
+                permute(input_layout((BATCH_SIZE, 2, size, 3, 5), 4), (0, 2, 3, 1, 4)),
                 (BATCH_SIZE, size, 6, 5),
             )
         layouts.append(layout)
     shape = (BATCH_SIZE, sum(sizes), 6, 5)
-    alignment = align(layouts, shape, joined=1)
+    alignment = align_axes(layouts, shape, joined=1)
     assert alignment.layout.shape == shape
     pieces, wanted = [], []
     for index, layout in enumerate(layouts):
         numbers = torch.arange(math.prod(layout.field_sizes)) + 10_000 * index
         pieces.append(arranged(numbers, alignment.arrangement(index)))
         wanted.append(activation(layout, numbers))
-    slot = alignment.layout.axes[1][0].slot
+    slot = alignment.layout.axes[1][0].field_dim
     joined = torch.cat(pieces, slot)
     assert torch.equal(activation(alignment.layout, joined.reshape(-1)), torch.cat(wanted, 1))
 
 
 def test_align_refuses_operands_that_cut_an_axis_in_ways_that_do_not_nest() -> None:
-    rows_first = view(image((2, 4, 3, 5), 3), (2, 12, 5))
-    channels_first = view(image((2, 3, 4, 5), 1), (2, 12, 5))
-    columns_first = view(permute(image((2, 3, 4, 5), 3), (0, 2, 1, 3)), (2, 12, 5))
-    align([rows_first, columns_first], (2, 12, 5))  # both are positions all through
+    rows_first = view(input_layout((2, 4, 3, 5), 3), (2, 12, 5))
+    channels_first = view(input_layout((2, 3, 4, 5), 1), (2, 12, 5))
+    columns_first = view(permute(input_layout((2, 3, 4, 5), 3), (0, 2, 1, 3)), (2, 12, 5))
+    align_axes([rows_first, columns_first], (2, 12, 5))  # both are positions all through
     with pytest.raises(
         LayoutError, match=r"in ways that do not nest: 4 position \* 3 position, 3 "
     ):
-        align([columns_first, channels_first], (2, 12, 5))
+        align_axes([columns_first, channels_first], (2, 12, 5))
 
 
 # Errors and words.
 
 
 def test_views_that_cut_through_a_factor_are_refused() -> None:
-    layout = permute(image((2, 3, 5, 7), 1), (0, 1, 3, 2))
+    layout = permute(input_layout((2, 3, 5, 7), 1), (0, 1, 3, 2))
     assert view(layout, (2, 3, 35)).shape == (2, 3, 35)
     words = re.escape(
         "a view of (2 batch, 3 channel, 7 position, 5 position) as (2, 15, 7) cuts through a "
@@ -423,7 +429,7 @@ def test_views_that_cut_through_a_factor_are_refused() -> None:
 
 
 def test_views_never_cut_the_dynamic_batch() -> None:
-    layout = image((BATCH, 4, 6), 2)
+    layout = input_layout((BATCH, 4, 6), 2)
     assert view(layout, (BATCH * 4, 6)).shape == (BATCH * 4, 6)
     with pytest.raises(LayoutError, match=r"as \(2, .*cuts through a factor"):
         view(layout, (2, BATCH * 2, 6))
@@ -453,24 +459,24 @@ def test_views_never_cut_the_dynamic_batch() -> None:
 def test_positions_of_size_one_stay_beside_positions(
     sizes: tuple[int, ...], dims: tuple[int, ...], shape: tuple[int, ...], expected: str
 ) -> None:
-    found = view(permute(image(sizes, 1), dims), shape)
+    found = view(permute(input_layout(sizes, 1), dims), shape)
     assert str(found).replace("channel", "ch") == f"({expected})"
 
 
 def test_positions_are_not_repeated_and_not_dropped() -> None:
-    layout = image((2, 1, 5), 2)
+    layout = input_layout((2, 1, 5), 2)
     with pytest.raises(LayoutError, match="an axis of one position cannot be repeated 3 times"):
         expand(layout, (2, 3, 5))
-    wide = image((2, 3, 5), 2)
+    wide = input_layout((2, 3, 5), 2)
     with pytest.raises(LayoutError, match=r"positions of .* would be dropped without being"):
         arrange(wide, [wide.axes[0]])
     assert arrange(layout, [layout.axes[0]]).shape == (2,)
 
 
 def test_the_prior_needs_the_batch() -> None:
-    layout = permute(image((2, 3, 5), 2), (1, 0, 2))
+    layout = permute(input_layout((2, 3, 5), 2), (1, 0, 2))
     assert batch_slot(layout) == 0
-    joined = natural(((Factor(4, Kind.POSITION),), channel(3)))
+    joined = renumbered(((Factor(4, Kind.POSITION),), channel(3)))
     with pytest.raises(LayoutError, match="the prior has no place where the batch is not an axis"):
         batch_slot(joined)
 
@@ -479,7 +485,7 @@ def test_sizes_read_as_a_person_writes_them() -> None:
     assert size_text(7) == "7"
     assert size_text(BATCH) == "B"
     assert shape_text((BATCH * 3, 5)) == "(3*B, 5)"
-    assert str(view(image((BATCH, 4, 6), 2), (BATCH, 2, 2, 6))) == (
+    assert str(view(input_layout((BATCH, 4, 6), 2), (BATCH, 2, 2, 6))) == (
         "(B batch, 2 position, 2 position, 6 channel)"
     )
-    assert str(unsqueeze(image((2, 3), 1), 1)) == "(2 batch, 1, 3 channel)"
+    assert str(unsqueeze(input_layout((2, 3), 1), 1)) == "(2 batch, 1, 3 channel)"

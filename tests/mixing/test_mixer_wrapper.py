@@ -11,7 +11,7 @@ from timm.data import Mixup
 from timm.data.mixup import FastCollateMixup
 from torchvision.transforms import v2
 
-from labeltrace import CutMix, LabelError, provenance_of
+from labeltrace import CutMix, LabelError, track_mixing
 
 NUM_CLASSES = 11
 
@@ -125,7 +125,7 @@ def test_sources_are_those_that_the_pixels_tell(mixer):
         plain = result[0] if isinstance(result, tuple) else result
         after = random_states()
         seed_all(seed)
-        batch = provenance_of(mixer)(images, targets)
+        batch = track_mixing(mixer)(images, targets)
 
         assert random_states() == after
         assert torch.equal(batch.images, plain)
@@ -163,14 +163,14 @@ DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 def test_small_weights_and_large_batches(dtype, weight):
     """1031 samples of every dtype: the partner is right however little of it there is."""
     images = torch.randn(1031, 2, 1, 3, generator=seeded(0)).to(dtype)
-    batch = provenance_of(blend_with(weight))(images, torch.arange(1031))
+    batch = track_mixing(blend_with(weight))(images, torch.arange(1031))
     assert torch.equal(batch.classes[:, 1], torch.arange(1031).roll(1))
     expected = torch.full_like(batch.labels[:, 1], weight)
     torch.testing.assert_close(batch.labels[:, 1], expected, rtol=0, atol=5e-7)
 
 
 def test_a_partner_below_the_rounding_is_none():
-    batch = provenance_of(blend_with(1e-8))(torch.randn(5, 3, 7, 11), torch.arange(5))
+    batch = track_mixing(blend_with(1e-8))(torch.randn(5, 3, 7, 11), torch.arange(5))
     assert torch.equal(batch.classes[:, 0], batch.classes[:, 1])
     assert (batch.labels[:, 0] == 1).all()
 
@@ -181,9 +181,9 @@ def test_half_precision_is_mixed_in_single_precision_and_rounded_once(mixer, dty
     given = torch.randn(6, 3, 7, 11, generator=seeded(1)).to(dtype)
     given = given.to(memory_format=torch.channels_last)
     seed_all(1)
-    single = provenance_of(mixer)(given.float(), torch.arange(6))
+    single = track_mixing(mixer)(given.float(), torch.arange(6))
     seed_all(1)
-    batch = provenance_of(mixer)(given, torch.arange(6))
+    batch = track_mixing(mixer)(given, torch.arange(6))
     assert torch.equal(batch.images, single.images.to(dtype))
     assert batch.images.stride() == given.stride()
     assert torch.equal(batch.labels, single.labels)
@@ -197,7 +197,7 @@ def test_bytes_are_pasted(mixer):
         seed_all(seed)
         plain = mixer(images.clone(), torch.arange(6))[0]
         seed_all(seed)
-        batch = provenance_of(mixer)(images, torch.arange(6))
+        batch = track_mixing(mixer)(images, torch.arange(6))
         assert torch.equal(batch.images, plain)
         own, theirs = batch.labels.double().split(1, dim=1)
         assert set(own.unique().tolist()) <= {0, 1}
@@ -210,7 +210,7 @@ def test_bytes_are_blended_as_well_as_bytes_can():
         return (0.3 * images + 0.7 * images.flip(0)).round().to(torch.uint8)
 
     images = torch.randint(256, (5, 3, 7, 11), generator=seeded(2), dtype=torch.uint8)
-    batch = provenance_of(rounded)(images, torch.arange(5))
+    batch = track_mixing(rounded)(images, torch.arange(5))
     assert batch.classes[:, 1].tolist() == [4, 3, 2, 1, 0]
     expected = torch.tensor([0.3, 0.7]).view(1, 2, 1, 1).expand(5, 2, 7, 11).clone()
     expected[2] = torch.tensor([1.0, 0.0]).view(2, 1, 1)
@@ -220,14 +220,14 @@ def test_bytes_are_blended_as_well_as_bytes_can():
 @pytest.mark.parametrize("images", [torch.zeros(4, 3, 5, 7), torch.ones(1, 3, 5, 7)])
 def test_equal_images_and_a_single_one(images):
     """Sources are told apart by the probe, not by what the images show."""
-    batch = provenance_of(BLEND)(images, torch.arange(len(images)))
+    batch = track_mixing(BLEND)(images, torch.arange(len(images)))
     assert torch.equal(batch.classes[:, 1], torch.arange(len(images)).roll(1))
     torch.testing.assert_close(batch.labels.sum(1), torch.ones(len(images), 5, 7))
 
 
 def test_gradients_reach_the_images_and_not_the_labels():
     images = torch.randn(4, 3, 5, 7, requires_grad=True)
-    batch = provenance_of(Mixup(mode="elem", num_classes=4))(images, torch.arange(4))
+    batch = track_mixing(Mixup(mode="elem", num_classes=4))(images, torch.arange(4))
     assert not batch.labels.requires_grad
     batch.images.sum().backward()
     torch.testing.assert_close(images.grad.sum(0), torch.full((3, 5, 7), 4.0))
@@ -238,9 +238,9 @@ def test_cuda_batches():
     images = torch.randn(6, 3, 7, 11, generator=seeded(1))
     for mixer in (Mixup(num_classes=NUM_CLASSES, mode="elem"), Mixup(cutmix_minmax=(0.2, 0.8))):
         seed_all(1)
-        on_cpu = provenance_of(mixer)(images, torch.arange(6))
+        on_cpu = track_mixing(mixer)(images, torch.arange(6))
         seed_all(1)
-        on_gpu = provenance_of(mixer)(images.cuda(), torch.arange(6).cuda())
+        on_gpu = track_mixing(mixer)(images.cuda(), torch.arange(6).cuda())
         assert on_gpu.labels.is_cuda and on_gpu.classes.is_cuda
         torch.testing.assert_close(on_gpu.labels.cpu(), on_cpu.labels, rtol=0, atol=1e-6)
         assert torch.equal(on_gpu.classes.cpu(), on_cpu.classes)
@@ -343,8 +343,8 @@ LOOKS = "looks at pixels to decide what to mix .aten.*channels appended here cou
 )
 def test_what_is_no_mix_of_two_is_refused(mix, words):
     images = torch.randn(6, 3, 7, 11, generator=seeded(0))
-    with pytest.raises(LabelError, match=rf"provenance_of\(<lambda>\): .*{words}"):
-        provenance_of(on_images(mix))(images, torch.arange(6))
+    with pytest.raises(LabelError, match=rf"track_mixing\(<lambda>\): .*{words}"):
+        track_mixing(on_images(mix))(images, torch.arange(6))
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_what_is_no_mix_of_two_is_refused(mix, words):
 )
 def test_moved_pixels_are_noticed_where_no_image_shows_them(mix):
     with pytest.raises(LabelError, match=NO_BLEND):
-        provenance_of(on_images(mix))(torch.ones(6, 3, 7, 11), torch.arange(6))
+        track_mixing(on_images(mix))(torch.ones(6, 3, 7, 11), torch.arange(6))
 
 
 @pytest.mark.parametrize("batch", [4, 8])
@@ -365,7 +365,7 @@ def test_three_sources_that_look_like_two_in_binary_are_noticed(batch):
         return mixed
 
     with pytest.raises(LabelError, match=NO_BLEND):
-        provenance_of(on_images(third))(torch.zeros(batch, 3, 7, 11), torch.arange(batch))
+        track_mixing(on_images(third))(torch.zeros(batch, 3, 7, 11), torch.arange(batch))
 
 
 def test_a_partner_that_does_not_exist_is_noticed():
@@ -377,7 +377,7 @@ def test_a_partner_that_does_not_exist_is_noticed():
         return mixed
 
     with pytest.raises(LabelError, match=NO_PAIR):
-        provenance_of(on_images(three))(torch.zeros(5, 3, 7, 11), torch.arange(5))
+        track_mixing(on_images(three))(torch.zeros(5, 3, 7, 11), torch.arange(5))
 
 
 def soft(targets):
@@ -407,14 +407,14 @@ def test_targets_that_contradict_the_images_are_refused(mixed_targets, words):
         return images.lerp(images.flip(0), 0.3), mixed_targets(targets)
 
     with pytest.raises(LabelError, match=words):
-        provenance_of(mixer)(torch.randn(6, 3, 7, 11), torch.arange(6))
+        track_mixing(mixer)(torch.randn(6, 3, 7, 11), torch.arange(6))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_few_classes_and_smoothing_are_no_contradiction(classes, smoothing):
     mixer = Mixup(mode="elem", num_classes=classes, label_smoothing=smoothing)
-    provenance_of(mixer)(torch.randn(8, 3, 7, 11), torch.arange(8) % classes)
+    track_mixing(mixer)(torch.randn(8, 3, 7, 11), torch.arange(8) % classes)
 
 
 @pytest.mark.parametrize(
@@ -439,21 +439,21 @@ def test_few_classes_and_smoothing_are_no_contradiction(classes, smoothing):
 )
 def test_unusable_results_are_refused(mixer, words):
     with pytest.raises(LabelError, match=words):
-        provenance_of(mixer)(torch.zeros(6, 3, 7, 11), torch.arange(6))
+        track_mixing(mixer)(torch.zeros(6, 3, 7, 11), torch.arange(6))
 
 
 @pytest.mark.parametrize(
     ("mixer", "words"),
     [
         (3, "a mixer must be callable with images and targets, got 3"),
-        (CutMix(), "provenance_of: CutMix returns its labels already; call it as it is"),
-        (provenance_of(CUT), "returns its labels already"),
+        (CutMix(), "track_mixing: CutMix returns its labels already; call it as it is"),
+        (track_mixing(CUT), "returns its labels already"),
         (FastCollateMixup(), "FastCollateMixup mixes lists of samples.*use timm's Mixup"),
     ],
 )
 def test_what_is_no_foreign_mixer_is_refused(mixer, words):
     with pytest.raises(LabelError, match=words):
-        provenance_of(mixer)
+        track_mixing(mixer)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_what_is_no_foreign_mixer_is_refused(mixer, words):
         (
             [torch.zeros(3, 7, 11)],
             torch.arange(1),
-            r"provenance_of\(CutMix\): images must be a torch",
+            r"track_mixing\(CutMix\): images must be a torch",
         ),
         (torch.zeros(2, 3, 7, 11), torch.zeros(2, 5), r"one class index an image, got \(2, 5\)"),
         (
@@ -474,13 +474,13 @@ def test_what_is_no_foreign_mixer_is_refused(mixer, words):
 )
 def test_unusable_batches_are_refused(images, targets, words):
     with pytest.raises(LabelError, match=words):
-        provenance_of(CUT)(images, targets)
+        track_mixing(CUT)(images, targets)
 
 
 def test_errors_of_the_mixer_are_its_own_with_a_note_on_the_channels():
     normalise = v2.Normalize([0.5] * 3, [0.5] * 3)
     with pytest.raises(RuntimeError) as raised:
-        provenance_of(lambda x, t: normalise(x))(torch.zeros(6, 3, 7, 11), torch.arange(6))
+        track_mixing(lambda x, t: normalise(x))(torch.zeros(6, 3, 7, 11), torch.arange(6))
     assert "shape (6, 8, 7, 11): it appends channels to them" in raised.value.__notes__[0]
     with pytest.raises(AssertionError, match="Batch size should be even"):
-        provenance_of(Mixup())(torch.zeros(5, 3, 7, 11), torch.arange(5))
+        track_mixing(Mixup())(torch.zeros(5, 3, 7, 11), torch.arange(5))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeltrace.errors import LabelError
-from labeltrace.mixing import BlockMix, CutMix, Mix, MixUp, PatchMix
+from labeltrace.mixing import BlockMix, CutMix, MixUp, PatchMix, RandomChoice
 
 PASTING = [CutMix(), PatchMix(patch=3), BlockMix(patch=2), PatchMix(ratio=0.4, patch=5)]
 STRATEGIES = [*PASTING, MixUp(0.7)]
@@ -99,7 +99,7 @@ def test_labels_ratios_and_targets_are_those_counted(strategy, way, batch, size,
     mode, partner = way
     together = STRATEGIES if strategy == "mix" else [strategy]
     mixers = [replace(one, mode=mode, partner=partner, prob=prob) for one in together]
-    mixer = Mix(mixers) if strategy == "mix" else mixers[0]
+    mixer = RandomChoice(mixers) if strategy == "mix" else mixers[0]
     images, targets = telling_images(batch, *size), torch.arange(batch) % 3
     before = images.clone()
     mixed = mixer(images, targets, generator=seeded(seed))
@@ -266,19 +266,21 @@ def test_blocks_are_flat_and_upright_alike():
 
 
 def test_mix_picks_as_often_as_asked():
-    mixer = Mix([CutMix(), MixUp(), PatchMix(patch=3)], [0.5, 0.2, 0.3])
+    mixer = RandomChoice([CutMix(), MixUp(), PatchMix(patch=3)], [0.5, 0.2, 0.3])
     generator = seeded(6)
     picked = Counter(type(mixer.choose(generator)).__name__ for _ in range(2000))
     assert picked["CutMix"] == pytest.approx(1000, abs=90)
     assert picked["MixUp"] == pytest.approx(400, abs=75)
-    even = Counter(type(Mix(STRATEGIES[:2]).choose(generator)).__name__ for _ in range(800))
+    even = Counter(
+        type(RandomChoice(STRATEGIES[:2]).choose(generator)).__name__ for _ in range(800)
+    )
     assert even["CutMix"] == pytest.approx(400, abs=80)
 
 
 @pytest.mark.parametrize(("mode", "most"), [("batch", 1), ("pair", 2), ("elem", 2)])
 def test_mix_switches_once_a_draw(mode, most):
     """In batch mode a batch is pasted or blended, in the others both may be found in one."""
-    mixer = Mix([CutMix(mode=mode, partner="flip"), MixUp(mode=mode, partner="flip")])
+    mixer = RandomChoice([CutMix(mode=mode, partner="flip"), MixUp(mode=mode, partner="flip")])
     seen = set()
     for seed in range(30):
         batch = mixed_by(mixer, 8, seed=seed)
@@ -291,7 +293,7 @@ def test_mix_switches_once_a_draw(mode, most):
 
 
 def test_mix_with_one_sure_strategy_draws_what_that_strategy_draws():
-    sure = Mix((MixUp(), CutMix()), (0, 1))
+    sure = RandomChoice((MixUp(), CutMix()), (0, 1))
     for seed in range(20):
         generator, after = seeded(seed), seeded(seed)
         torch.rand((), generator=after, dtype=torch.float64)  # what the choice takes
@@ -304,7 +306,7 @@ def test_mix_with_one_sure_strategy_draws_what_that_strategy_draws():
 
 def test_a_draw_at_the_very_end_falls_on_a_strategy_that_is_possible(monkeypatch):
     """The probabilities may sum to a little less than one."""
-    mixer = Mix([CutMix(), BlockMix(), MixUp()], [0.5, 0.4999999, 0])
+    mixer = RandomChoice([CutMix(), BlockMix(), MixUp()], [0.5, 0.4999999, 0])
     monkeypatch.setattr("labeltrace.mixing.random_choice.draw_uniform", lambda _: 1 - 2**-53)
     assert isinstance(mixer.choose(None), BlockMix)
 
@@ -313,10 +315,10 @@ def test_a_draw_at_the_very_end_falls_on_a_strategy_that_is_possible(monkeypatch
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
-@pytest.mark.parametrize("strategy", [*STRATEGIES, Mix], ids=named)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, RandomChoice], ids=named)
 def test_dtype_memory_format_and_draws(strategy, mode):
-    if strategy is Mix:
-        mixer = Mix([replace(one, mode=mode) for one in STRATEGIES])
+    if strategy is RandomChoice:
+        mixer = RandomChoice([replace(one, mode=mode) for one in STRATEGIES])
     else:
         mixer = replace(strategy, mode=mode)
     images = torch.randn(5, 3, 12, 10, generator=seeded(0), dtype=torch.float64)
@@ -340,7 +342,7 @@ def test_dtype_memory_format_and_draws(strategy, mode):
 @pytest.mark.parametrize("strategy", PASTING, ids=named)
 def test_pasting_takes_bytes(strategy):
     images = torch.arange(3 * 7 * 11).view(3, 1, 7, 11).to(torch.uint8)
-    for mixer in (strategy, Mix([strategy])):
+    for mixer in (strategy, RandomChoice([strategy])):
         batch = mixer(images, torch.arange(3), generator=seeded(2))
         whole = mixer(images.float(), torch.arange(3), generator=seeded(2))
         assert batch.images.dtype == torch.uint8
@@ -350,7 +352,7 @@ def test_pasting_takes_bytes(strategy):
 @needs_cuda
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 def test_cuda_batches(mode):
-    mixer = Mix([replace(one, mode=mode) for one in STRATEGIES])
+    mixer = RandomChoice([replace(one, mode=mode) for one in STRATEGIES])
     images, targets = torch.randn(5, 3, 12, 10, generator=seeded(0)), torch.arange(5)
     for seed in range(10):
         on_cpu = mixer(images, targets, generator=seeded(seed))
@@ -380,19 +382,28 @@ def test_cuda_batches(mode):
         (lambda: PatchMix(patch=0), "patch must be a side in whole pixels, 1 or more, got 0"),
         (lambda: BlockMix(patch=2.5), "BlockMix: patch must be a side in whole pixels.*got 2.5"),
         (lambda: PatchMix(alpha=0), "PatchMix: alpha must be finite and above 0, got 0"),
-        (lambda: Mix([]), r"Mix: at least one mixing strategy is needed, such as CutMix\(\)"),
-        (lambda: Mix([CutMix]), "strategies must be CutMix, MixUp, PatchMix or BlockMix objects"),
         (
-            lambda: Mix([CutMix(), MixUp(mode="elem")]),
+            lambda: RandomChoice([]),
+            r"Mix: at least one mixing strategy is needed, such as CutMix\(\)",
+        ),
+        (
+            lambda: RandomChoice([CutMix]),
+            "strategies must be CutMix, MixUp, PatchMix or BlockMix objects",
+        ),
+        (
+            lambda: RandomChoice([CutMix(), MixUp(mode="elem")]),
             "strategies must have the same mode and partner.*batch.*elem",
         ),
-        (lambda: Mix([CutMix()], [0.5, 0.5]), "one probability for each strategy.*got 2 for 1"),
         (
-            lambda: Mix([CutMix(), MixUp()], [0.6, 0.5]),
+            lambda: RandomChoice([CutMix()], [0.5, 0.5]),
+            "one probability for each strategy.*got 2 for 1",
+        ),
+        (
+            lambda: RandomChoice([CutMix(), MixUp()], [0.6, 0.5]),
             r"must not be negative and must sum to one, got \[0.6, 0.5\]",
         ),
-        (lambda: Mix([CutMix(), MixUp()], [1.5, -0.5]), "must not be negative.*-0.5"),
-        (lambda: Mix([CutMix(), MixUp()], [math.nan, 1]), "must not be negative.*nan"),
+        (lambda: RandomChoice([CutMix(), MixUp()], [1.5, -0.5]), "must not be negative.*-0.5"),
+        (lambda: RandomChoice([CutMix(), MixUp()], [math.nan, 1]), "must not be negative.*nan"),
     ],
 )
 def test_unusable_settings_are_refused(make, words):
@@ -400,7 +411,9 @@ def test_unusable_settings_are_refused(make, words):
         make()
 
 
-@pytest.mark.parametrize("mixer", [PatchMix(), BlockMix(), Mix([CutMix(), BlockMix()])], ids=str)
+@pytest.mark.parametrize(
+    "mixer", [PatchMix(), BlockMix(), RandomChoice([CutMix(), BlockMix()])], ids=str
+)
 def test_images_of_one_patch_are_refused(mixer):
     mixer(torch.zeros(2, 1, 16, 17), torch.arange(2), generator=seeded(0))
     with pytest.raises(LabelError, match=r"images of 16 × 8 pixels are a single patch of 16; set"):
@@ -410,4 +423,4 @@ def test_images_of_one_patch_are_refused(mixer):
 def test_mix_refuses_integers_if_any_strategy_blends():
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     with pytest.raises(LabelError, match=r"Mix: images must be floating point.*uint8.*blend"):
-        Mix([CutMix(), MixUp()], [1, 0])(images, torch.arange(2))
+        RandomChoice([CutMix(), MixUp()], [1, 0])(images, torch.arange(2))

@@ -191,7 +191,7 @@ def test_timm_collate_mixes_as_fast_collate_mixup_does(seed: int) -> None:
     np.random.seed(seed)
     expected_images, expected_targets = FastCollateMixup(**settings)(batch)
     np.random.seed(seed)
-    collate = AlignedCollate(labeltrace.provenance_of(Mixup(**settings)))
+    collate = AlignedCollate(labeltrace.track_mixing(Mixup(**settings)))
     images, targets = collate(batch)
     assert images.dtype == torch.uint8
     assert (images.int() - expected_images.int()).abs().max() <= 1  # ties of rounding

@@ -169,14 +169,14 @@ READS = {
         tokens("((t @ t.mT).softmax(-1) @ t)[:, 7]"),
         (
             "rows = cut(softmax, 1, 7, 8)",
-            "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normal=True)",
+            "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normalized=True)",
         ),
     ),
     "probabilities behind a dropout that drops nothing": Reads(
         tokens("(F.dropout((t @ t.mT).softmax(-1), 0.0, True) @ t)[:, 7]"),
         (
             "rows = cut(dropout, 1, 7, 8)",
-            "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normal=True)",
+            "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normalized=True)",
         ),
     ),
     "linear attention": Reads(
@@ -301,7 +301,7 @@ def test_program_of_a_vision_transformer() -> None:
         "y_1 = pool(y, [4, 4], [4, 4], [0, 0], [1, 1])",
         "y_2 = relayout(y_1, merge=[-1, 4])",
         "y_3 = join([prior, y_2], [1, 4], 1)",
-        "both = attend_within(y_3, getitem, getitem_1, getitem_2, 'a h q k, a k -> a q')",
+        "both = attention_with_labels(y_3, getitem, getitem_1, getitem_2, 'a h q k, a k -> a q')",
         "y_4 = getitem(both, 1)",
         "y_5 = average([y_3, y_4])",
         "rows = cut(getitem_3, 2, 0, 1)",

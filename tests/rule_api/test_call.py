@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from labeltrace.flow import Operand
-from labeltrace.layout import channel, natural
+from labeltrace.layout import channel, renumbered
 from labeltrace.rule_api.call import Call, listed
 
 
 def test_a_call_has_its_arguments_in_order() -> None:
     constant = Operand(("weight",), (3,))
-    weights = Operand(("scores",), (2,), natural([channel(2)]))
-    stream = Operand(("items", 1), (5,), natural([channel(5)]), field="a field")
+    weights = Operand(("scores",), (2,), renumbered([channel(2)]))
+    stream = Operand(("items", 1), (5,), renumbered([channel(5)]), field="a field")
     call = Call(
         "aten.mine", {"n": None, "z": 0, "w": constant, "l": [weights, [stream]]}, ((2,), (7,))
     )

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace.flow import Carry, Constant, Flow, Operation, Weights
-from labeltrace.layout import channel, natural
+from labeltrace.layout import channel, renumbered
 from labeltrace.rule_api import registry
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_helpers.custom_step import custom_step
+from labeltrace.rule_helpers import custom_step
 from labeltrace.rule_helpers.elementwise import carry
 
 ROWS, COLUMNS, FEATURES, SOURCES = 5, 7, 3, 2
@@ -23,7 +23,7 @@ ROWS, COLUMNS, FEATURES, SOURCES = 5, 7, 3, 2
 @pytest.fixture(autouse=True)
 def only_built_in_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test files for good is forgotten after it."""
-    monkeypatch.setattr(registry, "_filed", registry._filed)
+    monkeypatch.setattr(registry, "_registered", registry._registered)
 
 
 def label_image(batch: int = 2, *sizes: int) -> Tensor:
@@ -104,7 +104,7 @@ def test_the_nearest_rule_wins() -> None:
 
         return rule
 
-    labeltrace.rule(name)(by(1))
+    labeltrace.register_rule(name)(by(1))
     with labeltrace.using_rules({name: by(2)}):
         with labeltrace.using_rules({name: by(3)}):
             within = labeltrace.align(Shifting())
@@ -116,15 +116,15 @@ def test_the_nearest_rule_wins() -> None:
 
 
 def test_a_second_rule_needs_override() -> None:
-    labeltrace.rule("labeltrace_tests.shifted")(roll_rows)
+    labeltrace.register_rule("labeltrace_tests.shifted")(roll_rows)
     with pytest.raises(
         ValueError,
         match=r"is served by roll_rows \(.*test_custom_rules.py:\d+\) already.* can replace it",
     ):
-        labeltrace.rule("labeltrace_tests.shifted")(roll_rows)
+        labeltrace.register_rule("labeltrace_tests.shifted")(roll_rows)
     with pytest.raises(ValueError, match=r"aten.linear is served by linear"):
-        labeltrace.rule("aten.linear")(roll_rows)
-    labeltrace.rule("labeltrace_tests.shifted", override=True)(lambda call: Constant())
+        labeltrace.register_rule("aten.linear")(roll_rows)
+    labeltrace.register_rule("labeltrace_tests.shifted", override=True)(lambda call: Constant())
     assert labeltrace.align(Shifting())(torch.randn(2, 3, 5, 7), label_image())[1] is None
 
 
@@ -313,7 +313,7 @@ class Pruning(nn.Module):
 
 
 def topk(call: Call) -> tuple[Flow, ...]:
-    kept = natural((call["self"].positions.axes[0], channel(call.output[1])))
+    kept = renumbered((call["self"].traced_layout.axes[0], channel(call.output[1])))
     return Weights(layout=kept), Weights(layout=kept)
 
 
@@ -399,10 +399,10 @@ def too_many(call: Call) -> tuple[Flow, ...]:
 
 
 def transposed_positions(call: Call) -> Flow:
-    layout = call["x"].positions
+    layout = call["x"].traced_layout
     return Carry(
         operation=Operation.POINTWISE,
-        layout=natural((*layout.axes[:2], channel(ROWS), channel(COLUMNS))),
+        layout=renumbered((*layout.axes[:2], channel(ROWS), channel(COLUMNS))),
         source=call["x"],
     )
 

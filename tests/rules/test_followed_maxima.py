@@ -78,7 +78,7 @@ def _one_thread() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_labels_are_those_of_the_positions_that_were_taken(case: RuleCase) -> None:
-    with labeltrace.using_rules(labeltrace.follow_maxima):
+    with labeltrace.using_rules(labeltrace.FOLLOW_MAXIMA):
         fault = fault_of(case)
     assert fault is None, fault.message
 
@@ -95,7 +95,7 @@ def test_windows_in_the_padding_alone_take_the_mean() -> None:
     images, cells = values(1, 2, 3, 3), torch.eye(9).reshape(1, 9, 3, 3)
     layer = nn.MaxPool2d(2, 1, 1, dilation=4)
     assert bool(layer(images).isinf().any())
-    labels = labeltrace.align(layer, rules=labeltrace.follow_maxima)(images, cells)[1]
+    labels = labeltrace.align(layer, rules=labeltrace.FOLLOW_MAXIMA)(images, cells)[1]
     lost = layer(images).isinf()[:, :1].expand_as(labels)
     assert torch.allclose(labels[lost], torch.tensor(1 / 9))
     torch.testing.assert_close(labels.sum(1), torch.ones_like(labels[:, 0]))
@@ -104,7 +104,7 @@ def test_windows_in_the_padding_alone_take_the_mean() -> None:
 def test_what_is_padded_behind_them_is_the_mean_of_each_image() -> None:
     model = Code("F.pad(F.max_pool2d(x, 2), (1, 0))")
     labels = torch.rand(5, 3, 4, 6).softmax(1)
-    found = labeltrace.align(model, rules=labeltrace.follow_maxima)(values(5, 2, 4, 6), labels)[1]
+    found = labeltrace.align(model, rules=labeltrace.FOLLOW_MAXIMA)(values(5, 2, 4, 6), labels)[1]
     torch.testing.assert_close(found[..., 0], labels.mean((2, 3))[..., None].expand(-1, -1, 2))
 
 
@@ -127,14 +127,14 @@ def test_all_else_is_as_ever(name: str) -> None:
 
     images = values(2, 3, 4, 6)
     plain = labeltrace.trace(Layer(), images)
-    followed = labeltrace.trace(Layer(), images, rules=labeltrace.follow_maxima)
+    followed = labeltrace.trace(Layer(), images, rules=labeltrace.FOLLOW_MAXIMA)
     assert followed.nodes == plain.nodes
 
 
 def test_a_model_in_half_precision_is_followed() -> None:
     model = Code("F.max_pool2d(x, 2)").to(torch.bfloat16)
     images, cells = values(2, 3, 4, 6).bfloat16(), torch.eye(24).reshape(1, 24, 4, 6)
-    labels = labeltrace.align(model, rules=labeltrace.follow_maxima)(
+    labels = labeltrace.align(model, rules=labeltrace.FOLLOW_MAXIMA)(
         images, cells.expand(2, -1, -1, -1)
     )[1]
     shares = labels * 3  # of three channels, each takes one of four cells

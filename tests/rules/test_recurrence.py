@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace import CaptureError, LayoutError
-from labeltrace.capture.fix_rnn_state_shapes import states_mended
+from labeltrace.capture.fix_rnn_state_shapes import fix_rnn_state_shapes
 
 BATCH, STEPS, WIDTH, HIDDEN = 2, 5, 3, 4
 KINDS = [nn.LSTM, nn.GRU, nn.RNN, lambda *args, **kw: nn.RNN(*args, **kw, nonlinearity="relu")]
@@ -145,7 +145,7 @@ def recorded_as_by_torch_2_11(model: nn.Module) -> torch.fx.Graph:
 def test_states_have_the_shape_that_they_start_with() -> None:
     layer = nn.LSTM(WIDTH, HIDDEN, num_layers=3, batch_first=True, bidirectional=True)
     graph = recorded_as_by_torch_2_11(Recurrent(layer))
-    states_mended(graph)
+    fix_rnn_state_shapes(graph)
     (node,) = [node for node in graph.nodes if node.target is torch.ops.aten.lstm.input]
     expected = ((BATCH, STEPS, 2 * HIDDEN), (6, BATCH, HIDDEN), (6, BATCH, HIDDEN))
     assert tuple(tuple(value.shape) for value in node.meta["val"]) == expected
@@ -161,4 +161,4 @@ def test_an_operator_on_a_state_of_a_wrongly_recorded_shape_is_an_error() -> Non
     graph = recorded_as_by_torch_2_11(Last(nn.LSTM(WIDTH, HIDDEN, bidirectional=True)))
     message = r"records the last states of aten.lstm.input with the shape \(1, 2, .*use a newer"
     with pytest.raises(CaptureError, match=message):
-        states_mended(graph)
+        fix_rnn_state_shapes(graph)

@@ -129,7 +129,7 @@ def test_a_copy_has_graphs_of_its_own() -> None:
     other.head.weight.data.zero_()
     compiled = torch.compile(other, fullgraph=True, backend="eager")
     same(step(compiled, other, 3), step(other, other, 3))
-    assert other._graphs.model is other.module and len(other._graphs.made) == 1
+    assert other._graphs.model is other.module and len(other._graphs.graphs) == 1
 
 
 def test_arguments_and_sizes_that_a_model_treats_apart() -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
 from labeltrace.capture.export import export
 from labeltrace.codegen.instructions import instruction
-from labeltrace.flow import Flow, Labels, Operand, Operation, Step
+from labeltrace.flow import Flow, LabelStep, LabelView, Operand, Operation
 from labeltrace.layout import (
     Arrangement,
     Factor,
@@ -32,12 +32,12 @@ from labeltrace.layout import (
     Layout,
     arrange_by_axis,
     channel,
-    natural,
+    renumbered,
 )
 from labeltrace.model_loading import WeightsUnavailableError, load_model
 from labeltrace.rule_api.call import Call, Rule
+from labeltrace.rule_helpers import custom_step, even_mix
 from labeltrace.rule_helpers.contraction import contract
-from labeltrace.rule_helpers.custom_step import custom_step, even_mix
 from labeltrace.rule_helpers.elementwise import carry
 
 IMAGES = torch.rand(4, 3, 5, 7, generator=torch.Generator().manual_seed(0))
@@ -318,7 +318,7 @@ def across_rows(call: Call) -> Flow:
 
 
 def other_labels(call: Call) -> dict[str, Any]:
-    return {"source": Labels(elsewhere(call), arrange_by_axis(call["input0"].positions))}
+    return {"source": LabelView(elsewhere(call), arrange_by_axis(call["input0"].traced_layout))}
 
 
 NONSENSE: dict[str, Rule] = {
@@ -327,12 +327,12 @@ NONSENSE: dict[str, Rule] = {
     ),
     "reads the labels of input0, which the call does not have": flow_with(other_labels, whole_mean),
     "arranges the labels of (B batch, 3 channel, 5 position, 7 position) as": flow_with(
-        lambda call: {"source": Labels(call["input0"], Arrangement((2, 3), ((0,), (1,))))},
+        lambda call: {"source": LabelView(call["input0"], Arrangement((2, 3), ((0,), (1,))))},
         whole_mean,
     ),
     "computes a field of (B, 5, 7) for the positions of": flow_with(
         lambda call: {
-            "layout": natural([*call["input0"].positions.axes[:2], channel(5), channel(7)])
+            "layout": renumbered([*call["input0"].traced_layout.axes[:2], channel(5), channel(7)])
         },
         lambda call: custom_step(lambda labels: labels, call["input0"], call.output, channels=(1,)),
     ),
@@ -349,9 +349,9 @@ NONSENSE: dict[str, Rule] = {
         lambda labels: labels,
         replace(
             call["input0"],
-            layout=natural(
+            layout=renumbered(
                 [
-                    (*call["input0"].positions.axes[0],),
+                    (*call["input0"].traced_layout.axes[0],),
                     (Factor(3, Kind.CHANNEL), Factor(35, Kind.POSITION)),
                 ]
             ),
@@ -415,7 +415,7 @@ def test_what_only_a_fault_of_the_library_can_raise() -> None:
     with pytest.raises(ValueError, match="unknown padding mode 'nonsense'"):
         label_ops.pad(torch.ones(2, 5, 1), torch.ones(2, 1), [(0, 0), (1, 1)], "nonsense")
     with pytest.raises(TypeError, match="no label function serves Step"):
-        instruction(Step(operation=Operation.POINTWISE, layout=Layout(())))
+        instruction(LabelStep(operation=Operation.POINTWISE, layout=Layout(())))
 
 
 class Counting(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labeltrace import Ablation, LabelError, align, labels_at
-from labeltrace.inspection.places import observed
+from labeltrace.inspection.places import with_outputs_at
 from labeltrace.tracing.ablation import ablated
 from tests.helpers.small_models import (
     SIZE,
@@ -51,7 +51,9 @@ def test_vit(ablation: Ablation, mixed: tuple[int, ...], residual: bool) -> None
             moved = attention @ tokens
             tokens = (tokens + moved) / 2 if residual else moved
     observer = observed_model(small_vit)
-    changed = observed(ablated(observer.trace, ablation), observer.named(["output"]).values())
+    changed = with_outputs_at(
+        ablated(observer.trace, ablation), observer.named(["output"]).values()
+    )
     (found,) = observer.run(changed, images, labels)
     torch.testing.assert_close(found[:, 0], tokens[:, 0].float())
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import labeltrace
 from labeltrace.flow import Flow
 from labeltrace.rule_api.call import Call
-from labeltrace.rule_helpers.custom_step import custom_step, even_mix
+from labeltrace.rule_helpers import custom_step, even_mix
 from labeltrace.rule_helpers.elementwise import carry
 from labeltrace.tracing.rule_stubs import UnknownCall, rule_stubs
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import labeltrace
-from labeltrace.rule_helpers.contraction import GATHERED
+from labeltrace.rule_helpers.contraction import TWO_STEP_ATTENTION
 from labeltrace.tracing.walk import Trace
 from tests.random_architectures.architectures import Code
 
@@ -59,4 +59,4 @@ def test_features_that_were_gathered_stay_features(between: str) -> None:
         f"(lambda context: x.flatten(2).mT.softmax(2)[..., :context.shape[1]] @ context)({chosen})"
     )
     approximate = [node.approximation for node in traced(code).approximate]
-    assert approximate == [GATHERED]
+    assert approximate == [TWO_STEP_ATTENTION]

@@ -107,7 +107,9 @@ def test_anything_else_that_reads_it_is_an_error(name: str) -> None:
         labeltrace.trace(Reads(READERS[name]), x, channel_dim=-1)
     text = str(error.value)
     assert "1 node that cannot be followed" in text
-    assert "aten.pad" in text and "test_unplaced.py" in text, "it names where the places were lost"
+    assert "aten.pad" in text and "test_unknown_positions.py" in text, (
+        "it names where the places were lost"
+    )
 
 
 def test_a_value_that_no_label_depends_on_may_be_unplaced() -> None:

@@ -427,7 +427,7 @@ def test_page_tells_what_the_results_say() -> None:
     assert summary["families with every model traced"] == "2 of 3 (66.7%)"
     assert summary["models exact"] == "3 of 6 (50.0%)"
     assert summary["families exact"] == "1 of 3 (33.3%)"
-    assert summary["families exact with `rules=labeltrace.follow_maxima`"] == "1 of 3 (33.3%)"
+    assert summary["families exact with `rules=labeltrace.FOLLOW_MAXIMA`"] == "1 of 3 (33.3%)"
     assert summary["models with a dynamic batch"] == "5 of 6 (83.3%)"
     assert summary["families with correct numbers"] == "1 of 2 (50.0%)"
     assert summary["processor seconds, capture; trace and label graph"] == "18; 2"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from torch import Tensor
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Aggregate, Custom, Flow, Labels, Operand, Operation
+from labeltrace.flow import Aggregate, Custom, Flow, LabelView, Operand, Operation
 from labeltrace.layout import (
     Axis,
     Factor,
@@ -18,11 +18,11 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    natural,
+    renumbered,
     shape_text,
 )
 from labeltrace.rule_api.call import Shape
-from labeltrace.rule_helpers.elementwise import over
+from labeltrace.rule_helpers.elementwise import relayout
 
 
 def custom_step(
@@ -53,7 +53,7 @@ def custom_step(
     Raises:
         LayoutError: an axis of ``source`` has positions and channels both.
     """
-    layout = source.positions
+    layout = source.traced_layout
     for axis in layout.axes:
         if has_positions(axis) and has_channels(axis):
             raise LayoutError(f"a custom step cannot take positions and channels apart: {layout}")
@@ -69,9 +69,9 @@ def custom_step(
             axes.append((Factor(size, Kind.POSITION),))
     return Custom(
         operation=operation,
-        layout=natural(axes),
-        stored=tuple(size for dim, size in enumerate(output) if dim not in places),
-        source=Labels(source, arrange_by_axis(layout)),
+        layout=renumbered(axes),
+        field_shape=tuple(size for dim, size in enumerate(output) if dim not in places),
+        source=LabelView(source, arrange_by_axis(layout)),
         function=function,
         tensors=tuple(tensors),
         approximation=approximation,
@@ -94,11 +94,13 @@ def even_mix(
     Raises:
         LayoutError: the batch is part of no axis of ``source``, or is no axis of ``output``.
     """
-    factors = [factor for axis in source.positions.axes for factor in axis if factor.is_position]
+    factors = [
+        factor for axis in source.traced_layout.axes for factor in axis if factor.is_position
+    ]
     batch = [factor for factor in factors if factor.kind is Kind.BATCH]
     if not batch or batch[0].size not in output:
         raise LayoutError(
-            f"even_mix finds no batch: {source.positions} becomes {shape_text(output)}; the batch "
+            f"even_mix finds no batch: {source.traced_layout} becomes {shape_text(output)}; the batch "
             "must be a factor of the operand and an axis of the output"
         )
     places = {dim % len(output) for dim in channels}
@@ -110,12 +112,12 @@ def even_mix(
     rest = [factor for factor in factors if factor.kind is not Kind.BATCH]
     if not rest or source.is_weights:
         operation = Operation.SPATIAL_AGGREGATION if rest else Operation.CHANNEL_MIXING
-        kept = Layout(tuple(axes)) if source.labelled else natural(axes)
-        return over(source, kept, operation=operation, approximation=approximation)
+        kept = Layout(tuple(axes)) if source.labelled else renumbered(axes)
+        return relayout(source, kept, operation=operation, approximation=approximation)
     groups = [batch, *([factor] for factor in rest)]
     return Aggregate(
-        layout=natural(axes),
-        source=Labels(source, arrange(source.positions, groups)),
+        layout=renumbered(axes),
+        source=LabelView(source, arrange(source.traced_layout, groups)),
         count=len(rest),
         approximation=approximation,
     )
