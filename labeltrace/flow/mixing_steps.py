@@ -10,6 +10,7 @@ from torch import Tensor
 from labeltrace.flow.flow import OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.layout import SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +66,20 @@ class LinearMix(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolve(OneSourceStep):
-    """Mixing by a convolution's kernel; the labels have one batch dimension, then space.
+    """Mixing by the kernel of a convolution; the labels have one batch dimension, then space.
 
-    Where the input's channel axis has positions (those of a space-to-depth stem), they are the
-    first dimension of space, and ``channel_blocks`` says of which factors that axis is made: the size of
-    each, and whether it is a position.  ``channels_per_sample`` is not zero where each sample has a kernel of its
-    own, which stand one after the other: how many output channels each of them has.
+    Attributes:
+        weights: the weight of the convolution, (out, in / groups, *kernel).
+        windows: how the kernel slides, one entry for each dimension of space.
+        channel_blocks: the factors of the input's channel axis if it has positions (a
+            space-to-depth stem): (size, whether it is a position).  These positions are the first
+            dimension of space.  Empty otherwise.
+        channels_per_sample: the output channels per sample if every sample has its own kernel
+            (CondConv), stacked along the output axis; 0 for a shared kernel.
     """
 
     weights: Operand
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
+    windows: tuple[SlidingWindow, ...]
     channel_blocks: tuple[tuple[int, bool], ...] = ()
     channels_per_sample: int = 0
     operation: Operation = Operation.SPATIAL_MIXING
@@ -84,13 +87,19 @@ class Convolve(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvolveTransposed(OneSourceStep):
-    """Mixing by the kernel of a transposed convolution; ``sizes`` are those of the result."""
+    """Mixing by the kernel of a transposed convolution, as torch's `conv_transpose` applies it.
+
+    Attributes:
+        weights: the weight of the convolution, (in, out / groups, *kernel).
+        windows: how the kernel slides over the result, one entry for each dimension of space; the
+            padding is symmetric.
+        output_padding: how many positions are added at the end of each dimension of the result.
+        groups: the groups of the convolution.
+    """
 
     weights: Operand
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
+    windows: tuple[SlidingWindow, ...]
     output_padding: tuple[int, ...]
-    dilation: tuple[int, ...]
     groups: int = 1
     operation: Operation = Operation.SPATIAL_MIXING
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from labeltrace.flow.flow import LabelStep, LabelView, OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.layout import SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +88,16 @@ class Pad(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfold(OneSourceStep):
-    """Dimensions cut into windows, which may overlap: each becomes windows by positions in them.
+    """Dimensions cut into windows, which may overlap.
 
-    ``padding`` is as wide before as after and carries the prior; ``batch_dim`` is the batch's.
-    ``copies``, where given, says how often each of ``dims``, of size one, is repeated before.
+    Each of `dims` becomes two dimensions: the windows, and the positions in a window.  `windows`
+    has one entry for each of `dims`.  Their padding is symmetric and carries the prior; `batch_dim`
+    is the dimension of the batch.  `copies`, if not empty, says for each of `dims` how often this
+    dimension, of size one, is repeated before it is cut.
     """
 
     dims: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
+    windows: tuple[SlidingWindow, ...]
     batch_dim: int
     copies: tuple[int, ...] = ()
     operation: Operation = Operation.RELAYOUT
