@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.rules.cases.truths import each, mixes, no_label
+from tests.rules.cases.expected_labels import each, mixes, no_label
 from torch import Tensor, nn
 
 import labeltrace

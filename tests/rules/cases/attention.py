@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tests.rules.cases.truths import by_contract, mixes, no_label
+from tests.rules.cases.expected_labels import by_contract, mixes, no_label
 from torch import Tensor
 
 from tests.rules.cases.case import RuleCase, values

@@ -8,7 +8,7 @@ from itertools import product
 from math import prod
 
 import torch
-from tests.rules.cases.truths import (
+from tests.rules.cases.expected_labels import (
     alike,
     averages,
     looped,

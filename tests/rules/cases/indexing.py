@@ -1,7 +1,7 @@
 """Selections: the operator itself, given the number of each cell."""
 
 import torch
-from tests.rules.cases.truths import moves, spread
+from tests.rules.cases.expected_labels import moves, spread
 
 from tests.rules.cases.case import Refusal, RuleCase
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tests.rules.cases.truths import (
+from tests.rules.cases.expected_labels import (
     alike,
     by_contract,
     looped,

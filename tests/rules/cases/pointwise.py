@@ -8,7 +8,7 @@ import re
 
 import torch
 import torch.nn.functional as F
-from tests.rules.cases.truths import (
+from tests.rules.cases.expected_labels import (
     averages,
     by_contract,
     each,

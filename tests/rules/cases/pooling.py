@@ -1,6 +1,6 @@
 """Pooling: the cells of each window, as the operator itself tells them."""
 
-from tests.rules.cases.truths import alike, each, mixes, no_label, on, reached
+from tests.rules.cases.expected_labels import alike, each, mixes, no_label, on, reached
 
 from tests.rules.cases.case import Refusal, RuleCase, Truth
 

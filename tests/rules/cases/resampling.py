@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.rules.cases.truths import alike, mixes
+from tests.rules.cases.expected_labels import alike, mixes
 
 from tests.rules.cases.case import RuleCase
 

@@ -1,6 +1,6 @@
 """Sums: the plain average of the streams, whatever their size (contract, point 6)."""
 
-from tests.rules.cases.truths import averages, each, follows
+from tests.rules.cases.expected_labels import averages, each, follows
 
 from tests.rules.cases.case import Refusal, RuleCase, values
 
