@@ -8,6 +8,9 @@ from itertools import product
 from math import prod
 
 import torch
+from torch import Tensor
+
+from tests.rules.cases.case import Refusal, RuleCase, Truth, values
 from tests.rules.cases.expected_labels import (
     alike,
     averages,
@@ -17,9 +20,6 @@ from tests.rules.cases.expected_labels import (
     results,
     stays,
 )
-from torch import Tensor
-
-from tests.rules.cases.case import Refusal, RuleCase, Truth, values
 
 Shape = tuple[int, ...]
 SHAPES: dict[int, Shape] = {1: (2, 3, 13), 2: (2, 3, 5, 7), 3: (2, 3, 2, 5, 4)}

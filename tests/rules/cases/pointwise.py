@@ -8,6 +8,8 @@ import re
 
 import torch
 import torch.nn.functional as F
+
+from tests.rules.cases.case import Refusal, RuleCase, values
 from tests.rules.cases.expected_labels import (
     averages,
     by_contract,
@@ -19,8 +21,6 @@ from tests.rules.cases.expected_labels import (
     on,
     stays,
 )
-
-from tests.rules.cases.case import Refusal, RuleCase, values
 
 ATEN = "torch.ops.aten."
 SMALL = (2, 3, 2, 5)
