@@ -128,8 +128,8 @@ def _one_kernel_per_sample(call: Call, source: Operand, weight: Operand) -> Flow
     if channels is None or outputs is None or batch_is_elsewhere or groups % inner[0].size:
         raise LayoutError(
             f"{call.operator} with a kernel computed from the image, {weight.layout}, slides over "
-            f"{source.layout}; it can be followed where the batch stands first among the channels "
-            "of both, so that each sample has a kernel of its own"
+            f"{source.layout}; it can be followed if the batch comes first in the channel axes of "
+            "both, so that each sample has its own kernel"
         )
     samples, channels_per_sample = inner[0].size, axis_size(outputs)
     shape = (channels_per_sample, *weight.shape[1:])

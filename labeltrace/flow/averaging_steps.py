@@ -32,7 +32,7 @@ class AdaptivePool(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregate(OneSourceStep):
-    """The mean over the last ``count`` dimensions of the arranged field."""
+    """The mean over the last `count` dimensions of the arranged field."""
 
     count: int
     operation: Operation = Operation.SPATIAL_AGGREGATION

@@ -106,10 +106,10 @@ class ConvolveTransposed(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resample(OneSourceStep):
-    """Mixing by the weights of an interpolation to ``sizes``, axis by axis of space.
+    """Mixing by the weights of an interpolation to `sizes`, one axis of space after the other.
 
-    ``scales`` are the factors that the model gave, or None; ``mode`` is ``"nearest"``,
-    ``"nearest-exact"``, ``"linear"`` or ``"cubic"``.
+    `scales` are the factors that the model gives, or None; `mode` is `"nearest"`,
+    `"nearest-exact"`, `"linear"` or `"cubic"`.
     """
 
     sizes: tuple[int, ...]
@@ -122,9 +122,9 @@ class Resample(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recur(OneSourceStep):
-    """Each step of dimension ``dim`` mixes those up to it, ``layers`` times over.
+    """Each step of dimension `dim` is the mean of the steps up to it, `layers` times.
 
-    ``bidirectional`` averages that with the mixing of those from it on.  The last ``feature_dims``
+    `bidirectional` averages that with the mean of the steps from it on.  The last `feature_dims`
     dimensions of the arranged field, positions among the features, are averaged first.
     """
 
@@ -137,9 +137,9 @@ class Recur(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalStates(OneSourceStep):
-    """What the last step of every layer and direction of a :class:`Recur` mixes.
+    """The final state of every layer and direction of the layers that `Recur` describes.
 
-    Dimension ``dim`` goes; layers by directions come first.
+    Dimension `dim` is removed; a dimension of layers * directions comes first.
     """
 
     dim: int
@@ -151,7 +151,7 @@ class FinalStates(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Custom(OneSourceStep):
-    """A label function of the user's own, called with the labels and then ``tensors``."""
+    """A label function of the user, called with the labels and then `tensors`."""
 
     function: Callable[..., Tensor]
     tensors: tuple[Operand, ...] = ()

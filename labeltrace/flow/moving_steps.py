@@ -1,4 +1,4 @@
-"""Steps that move positions and mix nothing: reorder, slice, repeat, pad, join, cut windows."""
+"""Steps that move positions and mix nothing: reorder, slice, repeat, pad, concatenate, unfold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from labeltrace.layout import SlidingWindow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rearrange(OneSourceStep):
-    """The field in another order of dimensions, as a fresh field."""
+    """The field in another order of dimensions, as a new field."""
 
     operation: Operation = Operation.RELAYOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice(OneSourceStep):
-    """``start:end:step`` of dimension ``dim``: below zero from its end, None is the end."""
+    """`start:end:step` of dimension `dim`; negative indices count from the end, None is the end."""
 
     dim: int
     start: int
@@ -30,7 +30,7 @@ class Slice(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Select(OneSourceStep):
-    """Index ``index`` of dimension ``dim``, which goes."""
+    """Index `index` of dimension `dim`, which is removed."""
 
     dim: int
     index: int
@@ -39,7 +39,7 @@ class Select(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat(OneSourceStep):
-    """Dimensions several times: the whole one after the other, or each index by itself."""
+    """Each dimension repeated `counts` times: `0 1 0 1`, or `0 0 1 1` with `interleave`."""
 
     counts: tuple[int, ...]
     interleave: bool
@@ -48,7 +48,7 @@ class Repeat(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roll(OneSourceStep):
-    """Dimensions rolled by ``shifts``."""
+    """Dimensions `dims` rolled by `shifts`, as `torch.roll` does."""
 
     shifts: tuple[int, ...]
     dims: tuple[int, ...]
@@ -57,7 +57,7 @@ class Roll(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip(OneSourceStep):
-    """Dimensions reversed."""
+    """Dimensions `dims` reversed."""
 
     dims: tuple[int, ...]
     operation: Operation = Operation.RELAYOUT
@@ -65,7 +65,7 @@ class Flip(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take(OneSourceStep):
-    """Indices of dimension ``dim`` chosen by an integer or boolean tensor that is a constant."""
+    """Indices of dimension `dim`, selected by a constant tensor of integers or a boolean mask."""
 
     dim: int
     index: Operand
@@ -74,10 +74,13 @@ class Take(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pad(OneSourceStep):
-    """New positions before and after: ``widths`` a dimension; ``batch_dim`` is the batch's.
+    """New positions around a field.
 
-    With ``mode`` ``"prior"`` they carry the prior; ``"reflect"``, ``"replicate"`` and
-    ``"circular"`` copy labels as the operator copies values.
+    Attributes:
+        widths: how many positions are added (before, after) each dimension; negative widths crop.
+        mode: what new positions carry: `"prior"`, or copies of other labels as the operator copies
+            values: `"reflect"`, `"replicate"` or `"circular"`.
+        batch_dim: the dimension of the batch, which the prior has too.
     """
 
     widths: tuple[tuple[int, int], ...]
@@ -105,10 +108,13 @@ class Unfold(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join(LabelStep):
-    """Pieces one after the other along dimension ``dim``; a piece None carries the prior.
+    """Fields concatenated along dimension `dim`.
 
-    ``sizes`` are the pieces' sizes along ``dim``, -1 for a dynamic one; ``batch_dim`` is the
-    batch's dimension.
+    Attributes:
+        pieces: the fields in order; None for a piece that carries the prior.
+        sizes: the size of each piece along `dim`, -1 for a dynamic one.
+        dim: the dimension along which they are concatenated.
+        batch_dim: the dimension of the batch, which the prior has too.
     """
 
     pieces: tuple[LabelView | None, ...]

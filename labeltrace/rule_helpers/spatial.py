@@ -39,9 +39,9 @@ def per_dimension(value: int | Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def windows_of(call: Call, count: int) -> tuple[SlidingWindow, ...]:
-    """The windows of a pooling, `im2col` or `col2im`, from the arguments that torch names alike.
+    """The windows of a pooling, `im2col` or `col2im`, whose arguments have the same names.
 
-    Without a stride the windows do not overlap; without padding and dilation these are 0 and 1.
+    The defaults are torch's: the stride is the kernel size, the padding 0 and the dilation 1.
     """
     kernel = per_dimension(call["kernel_size"], count)
     return sliding_windows(
