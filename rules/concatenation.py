@@ -29,6 +29,7 @@ from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
 from labeltrace.rule_helpers.moved_positions import is_mixed
+from labeltrace.rule_helpers.output_facts import with_lower_bound
 
 
 @register_rule("aten.cat", "aten.concat", "aten.concatenate")
@@ -54,7 +55,7 @@ def stack(call: Call) -> Flow:
 
 def _joined(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     flow = _join(pieces, dim, output)
-    return replace(flow, lower_bound=min(piece.lower_bound for piece in pieces))
+    return with_lower_bound(flow, min(piece.lower_bound for piece in pieces))
 
 
 def _join(pieces: list[Operand], dim: int, output: Shape) -> Flow:

@@ -5,7 +5,6 @@ and circular padding copy labels as they copy values.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation, Pad, Weights
@@ -21,6 +20,7 @@ from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rule_helpers.moved_positions import is_mixed, moved_labels, resized_positions
+from labeltrace.rule_helpers.output_facts import with_lower_bound
 from labeltrace.rules.concatenation import join_positions, kind_along
 
 Widths = Mapping[int, tuple[int, int]]
@@ -32,7 +32,7 @@ def pad(call: Call) -> Flow:
     """Padding of any mode, as `torch.nn.functional.pad` takes its widths."""
     source: Operand = call["self"]
     flow = _padded(source, call["pad"], call.get("mode", "constant"), call.output)
-    return replace(flow, lower_bound=min(source.lower_bound, call.get("value", 0)))
+    return with_lower_bound(flow, min(source.lower_bound, call.get("value", 0)))
 
 
 @register_rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")

@@ -31,6 +31,7 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.moved_positions import is_mixed, moved_labels, resized_positions
+from labeltrace.rule_helpers.output_facts import with_key_features
 from labeltrace.rule_helpers.spatial import map_axis, per_dimension, resized_axis, windows_of
 
 
@@ -146,16 +147,16 @@ def col2im(call: Call) -> Flow:
     map_sizes = tuple(prod(factor.size for factor in positions(axis)) for axis in columns.map)
     has_other_positions = any(factor.kind is not Kind.BATCH for factor in other)
     tiled = all(window.is_tiling for window in columns.windows)
-    return Fold(
+    flow = Fold(
         operation=Operation.RELAYOUT if tiled else Operation.SPATIAL_AGGREGATION,
         layout=layout,
         field_shape=(arrangement.shape[0], *map_sizes),
         source=LabelView(source, arrangement),
         sizes=map_sizes,
         windows=columns.windows,
-        # What arrives on a map is no feature of keys.
-        holds_key_features=None if has_other_positions else False,
     )
+    # The values of a map are no features of keys.
+    return flow if has_other_positions else with_key_features(flow, False)
 
 
 @dataclass(frozen=True, slots=True)
