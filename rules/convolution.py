@@ -66,7 +66,7 @@ def conv(call: Call) -> Flow:
 
 @register_rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 def conv_transpose(call: Call) -> Flow:
-    """A transposed convolution: every position of the result mixes those whose kernel reaches it."""
+    """A transposed convolution: a result mixes all positions whose kernel reaches it."""
     source: Operand = call["input"]
     weight: Operand = call["weight"]
     count = len(weight.shape) - 2
@@ -150,7 +150,7 @@ def _one_kernel_per_sample(call: Call, source: Operand, weight: Operand) -> Flow
 
 
 def _channels_after_batch(axis: Axis) -> Axis | None:
-    """The channels of an axis that starts with the batch: B * 8 channel; None for any other axis."""
+    """The channels of an axis that starts with the batch, as `B * 8 channel`; else None."""
     if not axis or axis[0].kind is not Kind.BATCH or has_positions(axis[1:]):
         return None
     return axis[1:]

@@ -25,7 +25,7 @@ from labeltrace.rules.pooling import (
     max_pool_with_indices,
     with_index,
 )
-from labeltrace.rules.reduction import dims_of, extreme, extreme_and_index
+from labeltrace.rules.reduction import amax, dims_of, max_dim
 
 
 def follow_max_pool(call: Call) -> Flow:
@@ -49,13 +49,13 @@ def follow_adaptive_max_pool(call: Call) -> tuple[Flow, ...]:
 
 def follow_amax(call: Call) -> Flow:
     """The largest or smallest value over axes."""
-    return _follow_reduction(call) or extreme(call)
+    return _follow_reduction(call) or amax(call)
 
 
 def follow_max_dim(call: Call) -> tuple[Flow, ...]:
     """The largest or smallest value over one axis, and its index."""
     flow = _follow_reduction(call)
-    return with_index(flow) if flow else extreme_and_index(call)
+    return with_index(flow) if flow else max_dim(call)
 
 
 def _follow_windows(call: Call) -> Flow | None:
@@ -98,7 +98,7 @@ def _pooled(call: Call, function: Callable[..., Tensor]) -> Flow:
 def _follow_reduction(call: Call) -> Flow | None:
     """An extreme value over axes of positions.
 
-    None if no reduced axis has positions, the batch is reduced, or an axis has positions and others.
+    None if no reduced axis has positions, if the batch is reduced, or if an axis is mixed.
     """
     source: Operand = call["self"]
     if not source.labelled:

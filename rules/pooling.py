@@ -27,7 +27,7 @@ def avg_pool(call: Call) -> Flow:
 
 @register_rule("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d")
 def max_pool(call: Call) -> Flow:
-    """The maximum over windows, taken for the mean."""
+    """The maximum over windows; its label is the mean over the window."""
     return _pool(call, MAXIMUM)
 
 
@@ -43,7 +43,7 @@ def max_pool_with_indices(call: Call) -> tuple[Flow, ...]:
 
 @register_rule("aten.lp_pool2d")
 def lp_pool(call: Call) -> Flow:
-    """The power mean over windows, taken for the mean."""
+    """The power mean over windows; its label is the mean over the window."""
     return _pool(call, "the power mean is taken for the mean")
 
 

@@ -121,7 +121,7 @@ def expand_axes(call: Call) -> Flow:
 
 @register_rule("aten.pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> Flow:
-    """(*, C, H r, W r) to (*, C r r, H, W): the positions in a block become part of the channels."""
+    """(*, C, H r, W r) to (*, C r r, H, W): positions in a block join the channel axis."""
     source: Operand = call["self"]
     factor: int = call["downscale_factor"]
     *rest, channels, rows, columns = source.shape

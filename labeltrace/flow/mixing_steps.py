@@ -1,4 +1,4 @@
-"""Steps that mix positions with weights: matrices, attention, kernels, interpolation, recurrence."""
+"""Steps that mix positions: by matrices, attention, kernels, interpolation or recurrence."""
 
 from __future__ import annotations
 
