@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labeltrace.capture.export import capture, checked_channel_dim, first_tensor
+from labeltrace.capture.capture import capture_model
+from labeltrace.capture.inputs import checked_channel_dim, first_tensor
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry, current
 from labeltrace.runtime.graph_cache import GraphCache
@@ -185,7 +186,7 @@ def trace(
     _check_module(model)
     args = example if isinstance(example, tuple) else (example,)
     registry = current().with_overrides(rules)
-    found = capture(model, args, channel_dim=channel_dim, whole=registry.functions)
+    found = capture_model(model, args, channel_dim=channel_dim, whole=registry.functions)
     return trace_graph(found, registry)
 
 

@@ -20,8 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from labeltrace.capture.export import model_line
-from labeltrace.errors import LabelTraceError
+from labeltrace.errors import LabelTraceError, model_line
 
 DEFAULT_INPUT_SIZE = (3, 224, 224)
 CONNECT_SECONDS = 4.0
@@ -285,8 +284,8 @@ def _building(what: str, verb: str = "building") -> Iterator[None]:
     except LabelTraceError:
         raise
     except Exception as error:
-        line = model_line(error)
-        where = f"\n  stopped at {line}" if line and not line.startswith(("<", __file__)) else ""
+        line = model_line(error, skip=__file__)
+        where = f"\n  stopped at {line}" if line and not line.startswith("<") else ""
         raise ModelLoadingError(
             f"{verb} {what} failed in its own code: {_first_line(error)}{where}"
         ) from error

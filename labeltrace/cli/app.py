@@ -125,13 +125,13 @@ def demo(
 
 def trace_document(found: Trace, nodes: tuple[TracedNode, ...]) -> dict[str, Any]:
     """A trace as plain data for JSON, with these of its nodes."""
-    smallest, largest = found.capture.batch_range
+    batch = found.capture.batch
     return {
         "batch": {
-            "dynamic": found.capture.dynamic_batch,
-            "smallest": smallest,
-            "largest": None if math.isinf(largest) else int(largest),
-            "fixed_because": found.capture.fixed_batch_reason or None,
+            "dynamic": batch.dynamic,
+            "smallest": batch.smallest,
+            "largest": None if math.isinf(batch.largest) else int(batch.largest),
+            "fixed_because": batch.fixed_reason or None,
         },
         "counts": found.counts(),
         "approximations": [
@@ -180,12 +180,12 @@ def approximations_table(found: Trace) -> Table | str:
 
 def batch_text(found: Trace) -> str:
     """Which batch sizes the captured graph serves, and why."""
-    smallest, largest = found.capture.batch_range
-    if not found.capture.dynamic_batch:
-        return f"fixed at {smallest}, since {found.capture.fixed_batch_reason}"
-    if math.isinf(largest):
-        return f"dynamic, {smallest} or more images"
-    return f"dynamic, {smallest} to {int(largest)} images"
+    batch = found.capture.batch
+    if not batch.dynamic:
+        return f"fixed at {batch.smallest}, since {batch.fixed_reason}"
+    if math.isinf(batch.largest):
+        return f"dynamic, {batch.smallest} or more images"
+    return f"dynamic, {batch.smallest} to {int(batch.largest)} images"
 
 
 def _approximations(found: Trace) -> dict[str, list[str]]:

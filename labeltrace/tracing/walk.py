@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
 
-from labeltrace.capture.export import Capture
+from labeltrace.capture.captured import Capture
 from labeltrace.capture.node_info import (
     Sizes,
     is_getitem,
@@ -112,7 +112,7 @@ class Trace:
 
     Attributes:
         nodes: every operator's call in the order of the graph.
-        capture: the captured graph; ``capture.fixed_batch_reason`` says why the batch is fixed.
+        capture: the captured graph; `capture.batch.fixed_reason` says why the batch is fixed.
         steps: the label steps by the field that they compute.
         outputs: a value for each leaf of the model's output, None for constants.
         labelled: what is known of every tensor that carries labels, by the name of its node.
