@@ -40,6 +40,38 @@ class LabelError(LabelTraceError, ValueError):
     """A label image, class indices or targets, or the settings that make them, cannot be used."""
 
 
+class ModelLoadingError(LabelTraceError):
+    """No model has this name, or building the model failed."""
+
+
+class WeightsUnavailableError(ModelLoadingError):
+    """Trained weights are not available: there are none, or no network to fetch them."""
+
+
+class PhotographError(LabelTraceError):
+    """A photograph is missing or cannot be read."""
+
+
+class TrainingError(LabelTraceError):
+    """Training cannot start or go on; the last good checkpoint is as it was."""
+
+
+class ReportError(LabelTraceError):
+    """The page of a report cannot be written."""
+
+
+class CheckError(LabelTraceError):
+    """A model aligns, but a check of the zoo sweep finds a number that breaks the contract."""
+
+
+class RecordsError(LabelTraceError):
+    """A file of sweep results cannot be read."""
+
+
+class WorkerError(LabelTraceError):
+    """A process that checks models for the zoo sweep does not start."""
+
+
 def model_line(error: BaseException, skip: str) -> str:
     """The innermost line of foreign code that an error passed through: file, number and text.
 

@@ -20,7 +20,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from labeltrace.errors import LabelTraceError, model_line
+from labeltrace.errors import (
+    LabelTraceError,
+    ModelLoadingError,
+    WeightsUnavailableError,
+    model_line,
+)
 
 DEFAULT_INPUT_SIZE = (3, 224, 224)
 CONNECT_SECONDS = 4.0
@@ -29,14 +34,6 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # What a download raises: file and connection errors, and those of the hub's own HTTP library, which
 # is not the same in each of its versions but always has the base class of the hub's error.
 DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
-
-
-class ModelLoadingError(LabelTraceError):
-    """A name stands for no model, or building the model failed."""
-
-
-class WeightsUnavailableError(ModelLoadingError):
-    """Trained weights cannot be had: there are none, or no network to fetch them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -11,13 +11,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from labeltrace.errors import LabelTraceError
+from labeltrace.errors import PhotographError
 
 SAMPLE_NAMES = ("china", "flower")
-
-
-class PhotographError(LabelTraceError):
-    """A photograph is missing or cannot be read."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

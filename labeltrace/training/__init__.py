@@ -3,7 +3,6 @@
 `train(recipe, folder)` is what `labeltrace train` runs; a `Recipe` is all that decides how it goes.
 """
 
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.presets import PRESETS
 from labeltrace.training.recipe import (
     DataSettings,
@@ -25,7 +24,6 @@ __all__ = [
     "Recipe",
     "Result",
     "ScheduleSettings",
-    "TrainingError",
     "changed",
     "train",
 ]

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten
 import labeltrace
 from labeltrace.capture.capture import capture_model
 from labeltrace.codegen.generate import generate
-from labeltrace.errors import LabelTraceError
+from labeltrace.errors import CheckError
 from labeltrace.models_zoo import load
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.walk import trace_graph
@@ -26,10 +26,6 @@ from labeltrace.zoo_sweep.records import Check, Task
 BATCHES = (2, 3)
 ROW_TOLERANCE = 1e-5
 SOURCES = (5, 7, 11, 13, 17, 19)  # of labels: some number that is no size of an output
-
-
-class CheckError(LabelTraceError):
-    """A model aligns, and a number is not what the contract says."""
 
 
 @dataclass

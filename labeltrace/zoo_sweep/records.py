@@ -16,15 +16,11 @@ import torch
 import torchvision
 
 import labeltrace
-from labeltrace.errors import LabelTraceError
+from labeltrace.errors import RecordsError
 
 PACKAGE = Path(labeltrace.__file__).parent
 # Results of other versions of these are results of other models.
 MODEL_LIBRARIES = ("torch", "torchvision", "timm")
-
-
-class RecordsError(LabelTraceError):
-    """A file of results cannot be read."""
 
 
 class Check(StrEnum):

@@ -26,8 +26,8 @@ import labeltrace
 from labeltrace import model_loading
 from labeltrace.cli.app import app
 from labeltrace.demo import DemoModel, label_grid, label_maps, mix, run_demo
-from labeltrace.errors import LayoutError
-from labeltrace.model_loading import LoadedModel, WeightsUnavailableError, load_model
+from labeltrace.errors import LayoutError, WeightsUnavailableError
+from labeltrace.model_loading import LoadedModel, load_model
 from labeltrace.photographs import normalise, read_photograph, sample_photographs
 
 QUIET = Console(quiet=True)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
 from labeltrace.codegen.instructions import instruction
+from labeltrace.errors import WeightsUnavailableError
 from labeltrace.flow import Flow, LabelStep, LabelView, Operand, Operation
 from labeltrace.layout import (
     Arrangement,
@@ -33,7 +34,7 @@ from labeltrace.layout import (
     channel,
     renumbered,
 )
-from labeltrace.model_loading import WeightsUnavailableError, load_model
+from labeltrace.model_loading import load_model
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_helpers import custom_step, even_mix
 from labeltrace.rule_helpers.contraction import contract
