@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx
 import torch.fx
-from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
 
@@ -60,6 +58,10 @@ from labeltrace.tracing.rule_stubs import UnknownCall
 from labeltrace.tracing.summaries import flow_graph, node_table
 from labeltrace.tracing.traced_node import TracedNode
 from labeltrace.tracing.unknown_positions import added_to_weights
+
+if TYPE_CHECKING:
+    import networkx
+    from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
