@@ -15,7 +15,6 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 from rich.table import Table
 
-import labeltrace
 from labeltrace.aligned import trace
 from labeltrace.cli.errors import errors_told, import_from_here
 from labeltrace.cli.report import report_command
@@ -27,6 +26,7 @@ from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.tracing.summaries import node_table
 from labeltrace.tracing.traced_node import TracedNode
 from labeltrace.tracing.walk import Trace
+from labeltrace.version import __version__
 
 WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
 FIGURE_NAME = "label_maps.png"
@@ -54,7 +54,7 @@ def labeltrace_options(
 ) -> None:
     """Follow labels through any vision model."""
     if version:
-        typer.echo(f"labeltrace {labeltrace.__version__}")
+        typer.echo(f"labeltrace {__version__}")
 
 
 @app.command()

@@ -8,7 +8,6 @@ from typing import TypeVar
 from rich.progress import Progress
 from torch import Tensor
 
-import labeltrace
 from labeltrace.demo import mix
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.token_grid import TokenGrid
@@ -23,6 +22,7 @@ from labeltrace.report.pictures import address, picture
 from labeltrace.report.provenance_samples import origins
 from labeltrace.report.receptive_fields import moving_steps, reaches
 from labeltrace.report.schema import Layer, Picture, Report, Sources
+from labeltrace.version import __version__
 
 Key = TypeVar("Key")
 
@@ -75,7 +75,7 @@ def gather(
     occurring = {node.operation for node in trace.nodes}
     return Report(
         model=name,
-        version=labeltrace.__version__,
+        version=__version__,
         weights=weights,
         height=images.shape[2],
         width=images.shape[3],
