@@ -19,7 +19,7 @@ FUNCTIONS = [name for name in labeltrace.__all__ if inspect.isfunction(getattr(l
 
 def types_in(annotation: Any) -> Iterator[type]:
     """The classes of labeltrace inside an annotation."""
-    if getattr(annotation, "__module__", "").startswith("labeltrace"):
+    if isinstance(annotation, type) and annotation.__module__.startswith("labeltrace"):
         yield annotation
     for argument in get_args(annotation):
         yield from types_in(argument)
