@@ -29,6 +29,7 @@ from labeltrace.mixing import (
     MixUp,
     PatchMix,
     RandomChoice,
+    TrackedMixer,
     track_mixing,
 )
 from labeltrace.rule_api.registry import register_rule, using_rules
@@ -61,6 +62,7 @@ __all__ = [
     "TokenGrid",
     "Trace",
     "TracedNode",
+    "TrackedMixer",
     "UnknownOperatorError",
     "align",
     "analysis",
