@@ -40,6 +40,10 @@ class LabelError(LabelTraceError, ValueError):
     """A label image, class indices or targets, or the settings that make them, cannot be used."""
 
 
+class MissingExtraError(LabelTraceError, ModuleNotFoundError):
+    """A package is not installed that only some parts of labeltrace need."""
+
+
 class ModelLoadingError(LabelTraceError):
     """No model has this name, or building the model failed."""
 

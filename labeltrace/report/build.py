@@ -8,11 +8,10 @@ from typing import TypeVar
 from rich.progress import Progress
 from torch import Tensor
 
-from labeltrace.demo import mix
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import Photograph, normalise
+from labeltrace.photographs import Photograph, mix, normalise
 from labeltrace.report.descriptions import OPERATIONS
 from labeltrace.report.label_maps import label_maps, separable, within
 from labeltrace.report.layers import Stop, stops

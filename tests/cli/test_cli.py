@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 import labeltrace
-from labeltrace.cli.app import app
-from labeltrace.demo import DemoModel, label_grid, label_maps, mix, run_demo
+from labeltrace.cli import app
+from labeltrace.cli import demo as demo_module
+from labeltrace.demo import DemoModel, label_grid, label_maps, run_demo
 from labeltrace.errors import LayoutError, WeightsUnavailableError
 from labeltrace.model_loading import LoadedModel, load_model, timm_weights
-from labeltrace.photographs import normalise, read_photograph, sample_photographs
+from labeltrace.photographs import mix, normalise, read_photograph, sample_photographs
 from tests.helpers.command_line_models import (
     Tiny,
 )
@@ -374,7 +375,7 @@ def test_tiny_models_of_timm_blend_labels() -> None:
 
 def demo_with_still_models(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     with_still = functools.partial(run_demo, models=MODELS, load=load_still)
-    monkeypatch.setattr(app, "run_demo", with_still)
+    monkeypatch.setattr(demo_module, "run_demo", with_still)
     return run("demo", *arguments)
 
 

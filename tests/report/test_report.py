@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from labeltrace import labels_at
-from labeltrace.cli.app import app
+from labeltrace.cli import app
 from labeltrace.errors import ReportError
 from labeltrace.flow import Operation
 from labeltrace.inspection.observer import Observer

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import labeltrace
 from labeltrace import AlignedModule, models_zoo
-from labeltrace.cli.app import app, zoo
+from labeltrace.cli import app, zoo
 from labeltrace.errors import CheckError, RecordsError, WorkerError
 from labeltrace.models_zoo import Family
 from labeltrace.rule_api.registry import current
