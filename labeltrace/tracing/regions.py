@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from labeltrace.capture.export import Capture
+from labeltrace.capture.captured import Capture
 from labeltrace.capture.function_tags import FUNCTION_TAG
 from labeltrace.capture.node_info import clean_path
 from labeltrace.rule_api.call import Rule

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-import networkx
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from labeltrace.flow import Operation
 from labeltrace.tracing.traced_node import TracedNode
+
+if TYPE_CHECKING:
+    import networkx
+    from rich.table import Table
 
 COLOURS = {
     Operation.SPATIAL_MIXING: "magenta",
@@ -27,6 +29,8 @@ def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
     Nodes have the attributes ``operator``, ``operation``, ``module_path``, ``source_line``,
     ``layout`` (in words), ``exact`` and ``approximation``.
     """
+    import networkx  # it takes long to import, and only this function needs it
+
     graph = networkx.DiGraph()
     for node in nodes:
         if node.operation is Operation.CONSTANT:
@@ -47,6 +51,8 @@ def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
 
 def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
     """The nodes as a table, grouped by module; constants are left out."""
+    from rich.table import Table  # an extra: only those who print tables need it
+
     table = Table(title=title or None, show_lines=False)
     for heading in ("module", "node", "operator", "operation", "layout", "exact"):
         table.add_column(heading, overflow="fold")

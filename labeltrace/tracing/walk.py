@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx
 import torch.fx
-from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
 
-from labeltrace.capture.export import Capture
+from labeltrace.capture.captured import Capture
 from labeltrace.capture.node_info import (
     Sizes,
     is_getitem,
@@ -62,6 +60,10 @@ from labeltrace.tracing.summaries import flow_graph, node_table
 from labeltrace.tracing.traced_node import TracedNode
 from labeltrace.tracing.unknown_positions import added_to_weights
 
+if TYPE_CHECKING:
+    import networkx
+    from rich.table import Table
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Recomputed(ComputedTensor):
@@ -97,7 +99,7 @@ class Trace:
 
     Attributes:
         nodes: every operator's call in the order of the graph.
-        capture: the captured graph; ``capture.fixed_batch_reason`` says why the batch is fixed.
+        capture: the captured graph; `capture.batch.fixed_reason` says why the batch is fixed.
         steps: the label steps by the field that they compute.
         outputs: a value for each leaf of the model's output, None for constants.
         labelled: what is known of every tensor that carries labels, by the name of its node.
