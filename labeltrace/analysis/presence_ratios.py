@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from labeltrace.analysis.progress import tracked
 from labeltrace.analysis.source_chunks import chunks, one_hot_image
-from labeltrace.capture.node_info import lies_in_named
+from labeltrace.capture.module_paths import lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import OneSourceStep, Operation
 from labeltrace.inspection.observer import Observer, observer_of

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from labeltrace.capture.node_info import is_named, lies_in
+from labeltrace.capture.call_records import CallKind, ValueRef
+from labeltrace.capture.module_paths import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
 from labeltrace.layout import Factor, Kind, Layout, channel, renumbered
 from labeltrace.tracing.walk import LabelField, Trace, Value
@@ -82,7 +83,7 @@ def with_outputs_at(trace: Trace, seen: Iterable[Place]) -> Trace:
 
     N counts all positions of a place but the batch, in the order of :func:`tokens`.
     """
-    source = next(iter(trace.capture.graph.nodes))
+    source = ValueRef(trace.input_field.node)
     outputs = tuple(Value(tokens(place.layout), place.field, source) for place in seen)
     return replace(trace, outputs=outputs)
 
@@ -127,10 +128,10 @@ def _place(trace: Trace, node: str) -> Place:
 
 
 def _output(trace: Trace) -> Place:
-    (returned,) = trace.capture.graph.find_nodes(op="output")
-    for node in returned.all_input_nodes:
-        if node.name in trace.labelled:
-            return _place(trace, node.name)
+    (returned,) = (call for call in trace.calls if call.kind is CallKind.OUTPUT)
+    for name in returned.inputs:
+        if name in trace.labelled:
+            return _place(trace, name)
     raise LabelError("no output of the model comes from the image, so none carries labels")
 
 

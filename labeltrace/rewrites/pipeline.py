@@ -16,5 +16,5 @@ def simplify_steps(trace: Trace) -> Trace:
     outputs = frozenset(value.field for value in trace.outputs if value and value.field)
     steps = fuse_relayouts(trace.steps)
     steps = fuse_relayouts(push_slices(steps, outputs))
-    steps = mark_joint_attention(skip_normalization(steps), trace.capture.graph)
+    steps = mark_joint_attention(skip_normalization(steps, trace.calls), trace.calls)
     return replace(trace, steps=steps)

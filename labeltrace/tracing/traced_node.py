@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labeltrace.capture.node_info import Location
+from labeltrace.capture.call_records import Location
 from labeltrace.flow import Operation
 from labeltrace.layout import Layout
 

@@ -1,4 +1,4 @@
-"""Tracing: the one walk over a captured graph that applies the rules."""
+"""The walk over the calls of a model that applies the rules."""
 
 from __future__ import annotations
 
@@ -11,22 +11,11 @@ from math import inf
 from typing import Any
 
 import networkx
-import torch.fx
 from rich.table import Table
-from torch import Tensor
-from torch.fx import Node
 
+from labeltrace.capture.call_records import CallKind, CallRecord, ModelCalls, ValueRef
 from labeltrace.capture.export import Capture
-from labeltrace.capture.node_info import (
-    Sizes,
-    is_getitem,
-    location,
-    mutated_argument,
-    operator_names,
-    schema_arguments,
-    storage_of,
-    written_node,
-)
+from labeltrace.capture.graph_records import read_graph
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Average,
@@ -72,13 +61,16 @@ class LabelField:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Recomputed:
-    """A node computed once more from other inputs: mixing weights as they are without dropout."""
+    """A call computed once more from other inputs: mixing weights as they are without dropout.
 
-    node: Node
-    substitutes: Mapping[Node, TensorSource]
+    `substitutes` has what it reads instead, by the names of its inputs.
+    """
+
+    call: str
+    substitutes: Mapping[str, TensorSource]
 
 
-TensorSource = Node | Recomputed
+TensorSource = ValueRef | Recomputed
 """Where the label graph reads mixing weights."""
 
 
@@ -113,6 +105,7 @@ class Trace:
     Attributes:
         nodes: every operator's call in the order of the graph.
         capture: the captured graph; ``capture.fixed_batch_reason`` says why the batch is fixed.
+        calls: the record of each call that the graph makes.
         steps: the label steps by the field that they compute.
         outputs: a value for each leaf of the model's output, None for constants.
         labelled: what is known of every tensor that carries labels, by the name of its node.
@@ -122,6 +115,7 @@ class Trace:
 
     nodes: tuple[TracedNode, ...]
     capture: Capture
+    calls: ModelCalls = field(repr=False)
     steps: Mapping[LabelField, LabelStep] = field(repr=False)
     outputs: tuple[Value | None, ...] = field(repr=False)
     labelled: Mapping[str, Value] = field(repr=False)
@@ -152,12 +146,12 @@ class Trace:
     @cached_property
     def module_paths(self) -> Mapping[str, str]:
         """The module in which each node's call stands, by the node's name."""
-        return {node.name: location(node).module_path for node in self.capture.graph.nodes}
+        return {call.name: call.location.module_path for call in self.calls}
 
     @cached_property
     def order(self) -> Mapping[str, int]:
         """The place of each node in the graph, by its name."""
-        return {node.name: index for index, node in enumerate(self.capture.graph.nodes)}
+        return {call.name: call.index for call in self.calls}
 
     @property
     def approximate(self) -> tuple[TracedNode, ...]:
@@ -176,11 +170,21 @@ def trace_graph(capture: Capture, registry: Registry) -> Trace:
         UnknownOperatorError: operators on the label's way have no rule; all of them are named.
         LayoutError: positions cannot be followed through some nodes; all of them are named.
     """
-    walk = _Walk(capture, registry)
-    for node in capture.graph.nodes:
-        walk.visit(node)
+    return trace_calls(read_graph(capture), registry, capture)
+
+
+def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trace:
+    """Apply the rules to every call of a model; `capture` is kept in the trace, and not read.
+
+    Raises:
+        UnknownOperatorError: operators on the label's way have no rule; all of them are named.
+        LayoutError: positions cannot be followed through some calls; all of them are named.
+    """
+    walk = _Walk(calls, registry)
+    for call in calls:
+        walk.visit(call)
     walk.raise_problems()
-    return walk.trace()
+    return walk.trace(capture)
 
 
 class Failed:
@@ -200,141 +204,140 @@ class PositionsUnknown:
 class _Walk:
     """The state of one walk; made for :func:`trace_graph` alone."""
 
-    def __init__(self, capture: Capture, registry: Registry) -> None:
-        self.capture = capture
+    def __init__(self, calls: ModelCalls, registry: Registry) -> None:
+        self.calls = calls
         self.registry = registry
-        self.sizes = Sizes()
-        self.values: dict[Node, Values | Failed | PositionsUnknown] = {}
+        self.values: dict[str, Values | Failed | PositionsUnknown] = {}
         self.steps: dict[LabelField, LabelStep] = {}
         self.computed: dict[Any, LabelField] = {}
-        self.nodes: dict[Node, TracedNode] = {}
+        self.nodes: dict[str, TracedNode] = {}
         self.problems: list[Problem] = []
         self.unknown: list[Unknown] = []
         self.outputs: tuple[Value | None, ...] = ()
         self.input_layout = Layout(())
-        self.positions = {node: index for index, node in enumerate(capture.graph.nodes)}
-        self.storages: dict[int, list[Node]] = {}
+        self.storages: dict[int, list[CallRecord]] = {}
         self.written: dict[int | None, int] = {}  # memory, and where it was last written to
-        self.regions = find_regions(capture, registry)
+        self.regions = find_regions(calls, registry)
 
     # Nodes.
 
-    def visit(self, node: Node) -> None:
-        """Take one node in."""
-        storage = storage_of(node)
-        if storage is not None:
-            self.storages.setdefault(storage, []).append(node)
-        if node.op == "placeholder":
-            self._visit_input(node)
-        elif node.op == "output":
-            leaves: Any = node.args[0]
-            self.outputs = tuple(self._output(leaf) for leaf in leaves)
-        elif node in self.regions:
-            self._visit_region(node, self.regions[node])
-        elif is_getitem(node):
-            self._visit_getitem(node)
-        elif node.op == "call_function":
-            self._visit_call(node)
-            written = written_node(node)
-            if written is not None:
-                self.written[storage_of(written)] = self.positions[node]
+    def visit(self, call: CallRecord) -> None:
+        """Take one call in."""
+        if call.tensor is not None:
+            self.storages.setdefault(call.tensor.storage, []).append(call)
+        if call.kind is CallKind.INPUT:
+            self._visit_input(call)
+        elif call.kind is CallKind.OUTPUT:
+            self.outputs = tuple(self._output(leaf) for leaf in call.arguments["leaves"])
+        elif call.name in self.regions:
+            self._visit_region(call, self.regions[call.name])
+        elif call.kind is CallKind.ITEM:
+            self._visit_item(call)
+        else:
+            self._visit_operator(call)
+            if call.written is not None:
+                self.written[self._storage(call.written)] = call.index
 
-    def _visit_input(self, node: Node) -> None:
-        if node.name != self.capture.traced_input:
+    def _storage(self, name: str) -> int | None:
+        tensor = self.calls[name].tensor
+        return None if tensor is None else tensor.storage
+
+    def _visit_input(self, call: CallRecord) -> None:
+        if call.name != self.calls.traced_input:
             return
-        self.input_layout = input_layout(
-            self.sizes.shape(node.meta["val"]), self.capture.channel_dim
-        )
-        self.values[node] = (Value(self.input_layout, LabelField(node.name), node),)
+        assert call.tensor is not None
+        self.input_layout = input_layout(call.tensor.shape, self.calls.channel_dim)
+        value = Value(self.input_layout, LabelField(call.name), ValueRef(call.name))
+        self.values[call.name] = (value,)
 
-    def _visit_getitem(self, node: Node) -> None:
-        whole: Any = node.args[0]
-        index: Any = node.args[1]
-        values = self.values.get(whole)
+    def _visit_item(self, call: CallRecord) -> None:
+        values = self.values.get(call.arguments["source"].name)
         if isinstance(values, (Failed, PositionsUnknown)):
-            self.values[node] = values
+            self.values[call.name] = values
         elif values is not None:
-            value = values[index]
-            self.values[node] = (value and replace(value, source=node),)
+            value = values[call.arguments["index"]]
+            self.values[call.name] = (value and replace(value, source=ValueRef(call.name)),)
 
-    def _visit_call(self, node: Node) -> None:
-        read = self._inputs(node)
+    def _visit_operator(self, record: CallRecord) -> None:
+        read = self._inputs(record)
         if not read:
-            self._record(node, Constant(), ())
+            self._record(record, Constant(), ())
             return
-        names = operator_names(node)
-        rule = self.registry.find(names)
+        rule = self.registry.find(record.operator_names)
         if rule is None:
-            self._unknown(node, names[-1])
+            self._unknown(record)
             return
         if any(isinstance(self.values[other], Failed) for other in read):
-            self.values[node] = Failed()
+            self.values[record.name] = Failed()
             return
-        call = Call(names[-1], self._arguments(node), self._output_shapes(node))
+        call = Call(record.operator, self._arguments(record), self._output_shapes(record))
         unplaced = [other for other in read if isinstance(self.values[other], PositionsUnknown)]
         if unplaced:
-            placed = added_to_weights(call, names, unplaced)
+            tensors = {ValueRef(other) for other in unplaced}
+            placed = added_to_weights(call, record.operator_names, tensors)
             if placed is call:
-                self._propagate_unknown(node, read, unplaced)
+                self._propagate_unknown(record, read, unplaced)
                 return
             call = placed
         try:
-            self._apply(node, rule, call, read)
+            self._apply(record, rule, call, read)
         except LayoutError as error:
-            if written_node(node) is not None:
-                self._problem(node, names[-1], str(error))
+            if record.written is not None:
+                self._problem(record, str(error))
                 return
-            self._mark_unknown(node, (Problem(node, names[-1], str(error)),), read)
+            self._mark_unknown(record, (Problem(record, record.operator, str(error)),), read)
 
-    def _propagate_unknown(self, node: Node, read: list[Node], unplaced: list[Node]) -> None:
+    def _propagate_unknown(self, call: CallRecord, read: list[str], unplaced: list[str]) -> None:
         """A step of unplaced values alone gives such values; any other one is an error."""
         problems: dict[Problem, None] = {}
         for other in unplaced:
             value = self.values[other]
             assert isinstance(value, PositionsUnknown)
             problems.update(dict.fromkeys(value.problems))
-        if len(unplaced) == len(read) and written_node(node) is None:
-            self._mark_unknown(node, tuple(problems), read)
+        if len(unplaced) == len(read) and call.written is None:
+            self._mark_unknown(call, tuple(problems), read)
             return
         self._report(problems)
-        self._poison(node)
+        self._poison(call)
 
-    def _mark_unknown(self, node: Node, problems: tuple[Problem, ...], read: list[Node]) -> None:
-        self.values[node] = PositionsUnknown(problems)
-        self._record(node, Constant(operation=Operation.WEIGHTS), tuple(read))
+    def _mark_unknown(
+        self, call: CallRecord, problems: tuple[Problem, ...], read: list[str]
+    ) -> None:
+        self.values[call.name] = PositionsUnknown(problems)
+        self._record(call, Constant(operation=Operation.WEIGHTS), tuple(read))
 
-    def _apply(self, node: Node, rule: Rule, call: Call, read: list[Node]) -> None:
-        flows = self._flows(call, rule, node)
+    def _apply(self, record: CallRecord, rule: Rule, call: Call, read: list[str]) -> None:
+        flows = self._flows(call, rule, record)
         if any(self._alternative(other) is not None for other in read):
-            flows = self._apply_as_weights(node, call, rule, flows)
-        flows = tuple(self._merge_residual_sum(node, flow) for flow in flows)
-        values = tuple(self._value(node, flow, index) for index, flow in enumerate(flows))
-        self._write(node, values)
-        self.values[node] = values
-        self._record(node, flows[0], tuple(read), values)
+            flows = self._apply_as_weights(record, call, rule, flows)
+        flows = tuple(self._merge_residual_sum(record, flow) for flow in flows)
+        values = tuple(self._value(record, flow, index) for index, flow in enumerate(flows))
+        self._write(record, values)
+        self.values[record.name] = values
+        self._record(record, flows[0], tuple(read), values)
 
     def _apply_as_weights(
-        self, node: Node, call: Call, rule: Rule, flows: tuple[Flow, ...]
+        self, record: CallRecord, call: Call, rule: Rule, flows: tuple[Flow, ...]
     ) -> tuple[Flow, ...]:
         """What the rule says where streams are read as the mixing weights that they may be too.
 
         If they mix another stream then, that is what the product does.  Linear steps keep both
         readings.
         """
-        weights = replace(call, arguments=self._arguments(node, as_weights=True))
+        weights = replace(call, arguments=self._arguments(record, as_weights=True))
         try:
-            others = self._flows(weights, rule, node)
+            others = self._flows(weights, rule, record)
         except LayoutError:  # they are no weights
             return flows
         return tuple(map(_prefer_mixing, flows, others))
 
-    def _alternative(self, node: Node) -> Value | None:
-        value = self._first_value(node)
+    def _alternative(self, name: str) -> Value | None:
+        value = self._first_value(name)
         return value and value.as_weights
 
-    def _visit_region(self, node: Node, region: Region) -> None:
-        """A module or function with a rule of its own, once its last node is reached."""
-        if node is not region.last or not region.outputs:
+    def _visit_region(self, call: CallRecord, region: Region) -> None:
+        """A module or function with a rule of its own, once its last call is reached."""
+        if call is not region.last or not region.outputs:
             return
         read = [other for other in region.inputs if self._comes_from_image(other)]
         if not read:
@@ -350,77 +353,84 @@ class _Walk:
             self.problems.append(Problem(region.last, region.name, str(error)))
             self.values.update(dict.fromkeys(region.outputs, Failed()))
 
-    def _apply_region(self, region: Region, read: list[Node]) -> None:
+    def _apply_region(self, region: Region, read: list[str]) -> None:
         call = self._region_call(region)
         flows = self._flows(call, region.rule, region.last)
         values: list[Value | None] = []
         for index, (output, flow) in enumerate(zip(region.outputs, flows, strict=False)):
             values.append(self._region_value(region, output, flow, index))
             self.values[output] = (values[-1],)
+        last = region.last.name
         self._record(region.last, flows[0], tuple(read), tuple(values))
-        self.nodes[region.last] = replace(self.nodes[region.last], operator=region.name)
+        self.nodes[last] = replace(self.nodes[last], operator=region.name)
 
     def _region_call(self, region: Region) -> Call:
-        tensors = [n for n in region.inputs if isinstance(n.meta.get("val"), Tensor)]
-        state = {entry.placeholder: entry.name for entry in self.capture.state}
         arguments: dict[str, Any] = {}
         parameters: dict[str, Operand] = {}
-        for node in tensors:
-            if node.name in state:
-                name = state[node.name].removeprefix(f"{region.module_path}.")
-                parameters[name] = self._argument(node, (name,))
+        for name in region.inputs:
+            if self.calls[name].tensor is None:
+                continue
+            if name in self.calls.state:
+                inner_name = self.calls.state[name].removeprefix(f"{region.module_path}.")
+                parameters[inner_name] = self._argument(ValueRef(name), (inner_name,))
             else:
-                name = f"input{len(arguments)}"
-                arguments[name] = self._argument(node, (name,))
+                argument = f"input{len(arguments)}"
+                arguments[argument] = self._argument(ValueRef(name), (argument,))
         inner = {
-            node.name: Operand((node.name,), self.sizes.shape(node.meta["val"]), tensor=node)
-            for node in region.nodes
-            if isinstance(node.meta.get("val"), Tensor)
+            call.name: Operand((call.name,), call.tensor.shape, tensor=ValueRef(call.name))
+            for call in region.calls
+            if call.tensor is not None
         }
-        outputs = tuple(self.sizes.shape(node.meta["val"]) for node in region.outputs)
+        outputs = tuple(self._shape(name) for name in region.outputs)
         return Call(region.name, arguments, outputs, inner, parameters)
 
-    def _region_value(self, region: Region, output: Node, flow: Flow, index: int) -> Value | None:
+    def _shape(self, name: str) -> Shape:
+        tensor = self.calls[name].tensor
+        assert tensor is not None
+        return tensor.shape
+
+    def _region_value(self, region: Region, output: str, flow: Flow, index: int) -> Value | None:
         if isinstance(flow, Constant):
             return None
         if isinstance(flow, Weights):
-            return Value(simplify(flow.layout), None, output)
-        return self._labelled_value(LabelField(region.last.name, index), output, flow, 1)
+            return Value(simplify(flow.layout), None, ValueRef(output))
+        field = LabelField(region.last.name, index)
+        return self._labelled_value(field, self.calls[output], flow, 1)
 
-    def _inputs(self, node: Node) -> list[Node]:
-        """The nodes among the arguments that come from the image, or may do so."""
-        return [other for other in node.all_input_nodes if self._comes_from_image(other)]
+    def _inputs(self, call: CallRecord) -> list[str]:
+        """The names of the inputs that come from the image, or may do so."""
+        return [other for other in call.inputs if self._comes_from_image(other)]
 
-    def _comes_from_image(self, node: Node) -> bool:
-        values = self.values.get(node, ())
+    def _comes_from_image(self, name: str) -> bool:
+        values = self.values.get(name, ())
         if isinstance(values, (Failed, PositionsUnknown)):
             return True
         return any(value is not None for value in values)
 
     # Calls.
 
-    def _arguments(self, node: Node, *, as_weights: bool = False) -> dict[str, Any]:
+    def _arguments(self, call: CallRecord, *, as_weights: bool = False) -> dict[str, Any]:
         return {
             name: self._argument(value, (name,), as_weights=as_weights)
-            for name, value in schema_arguments(node).items()
+            for name, value in call.arguments.items()
         }
 
     def _argument(
         self, value: Any, path: tuple[str | int, ...], *, as_weights: bool = False
     ) -> Any:
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, tuple):
             return [
                 self._argument(item, (*path, index), as_weights=as_weights)
                 for index, item in enumerate(value)
             ]
-        if not isinstance(value, Node):
+        if not isinstance(value, ValueRef):
             return value
-        example = value.meta.get("val")
-        if not isinstance(example, Tensor):
-            return self.sizes.of(example) if isinstance(example, torch.SymInt) else example
-        known = self._first_value(value)
+        tensor = self.calls[value.name].tensor
+        if tensor is None:
+            return value
+        known = self._first_value(value.name)
         if known is None:
-            return Operand(path, self.sizes.shape(example), tensor=value)
+            return Operand(path, tensor.shape, tensor=value)
         if as_weights and known.as_weights is not None:
             known = known.as_weights
         return Operand(
@@ -442,37 +452,40 @@ class _Walk:
             return None
         both = (factors.first, factors.second)
         read = [one.tensor for one in both if not one.labelled] or [one.tensor for one in both]
-        nodes = [tensor for tensor in read if isinstance(tensor, Node)]
-        changed = any(self.written.get(storage_of(n), -1) > self.positions[n] for n in nodes)
+        calls = [self.calls[tensor.name] for tensor in read if isinstance(tensor, ValueRef)]
+        changed = any(self.written.get(self._storage(c.name), -1) > c.index for c in calls)
         return factors.after_other_step() if changed else factors
 
-    def _first_value(self, node: Node) -> Value | None:
-        values = self.values.get(node, (None,))
+    def _first_value(self, name: str) -> Value | None:
+        values = self.values.get(name, (None,))
         assert not isinstance(values, Failed)
         return None if isinstance(values, PositionsUnknown) else values[0]
 
-    def _output_shapes(self, node: Node) -> tuple[Shape, ...]:
+    def _output_shapes(self, call: CallRecord) -> tuple[Shape, ...]:
         """The shapes of a call's outputs; what it writes to, where it returns nothing."""
-        written = written_node(node)
-        value = node.meta.get("val")
-        return self.sizes.shapes(written.meta["val"] if value is None and written else value)
+        tensors = call.tensors
+        if not tensors and call.written is not None:
+            tensors = self.calls[call.written].tensors
+        return tuple(tensor.shape for tensor in tensors)
 
-    def _flows(self, call: Call, rule: Rule, node: Node) -> tuple[Flow, ...]:
-        with _rule_named(rule, call, node):
+    def _flows(self, call: Call, rule: Rule, record: CallRecord) -> tuple[Flow, ...]:
+        with _rule_named(rule, call, record):
             returned = rule(call)
         flows = returned if isinstance(returned, tuple) else (returned,)
         check_flows(flows, call, rule)
         return flows
 
-    def _value(self, node: Node, flow: Flow, index: int) -> Value | None:
+    def _value(self, call: CallRecord, flow: Flow, index: int) -> Value | None:
         if isinstance(flow, Constant):
             return None
         if isinstance(flow, Weights):
-            return self._weights(node, flow)
-        summands = self._summands(node, flow)
-        return self._labelled_value(LabelField(node.name, index), node, flow, summands)
+            return self._weights(call, flow)
+        summands = self._summands(call, flow)
+        return self._labelled_value(LabelField(call.name, index), call, flow, summands)
 
-    def _labelled_value(self, target: LabelField, node: Node, flow: Flow, summands: int) -> Value:
+    def _labelled_value(
+        self, target: LabelField, call: CallRecord, flow: Flow, summands: int
+    ) -> Value:
         """The value of an output that carries labels; a step is kept under its field."""
         if isinstance(flow, Carry):
             origin, is_gate = flow.source.field, flow.source.is_gate
@@ -488,213 +501,215 @@ class _Walk:
         return Value(
             layout=simplify(flow.layout),
             field=origin,
-            source=node,
+            source=ValueRef(call.name),
             is_gate=is_gate if flow.is_gate is None else flow.is_gate,
             lower_bound=_least(flow),
             holds_key_features=features
             if flow.holds_key_features is None
             else flow.holds_key_features,
             summands=summands,
-            as_weights=self._weights(node, flow.as_weights) if flow.as_weights else None,
+            as_weights=self._weights(call, flow.as_weights) if flow.as_weights else None,
             product=flow.product or _factors_moved(flow),
         )
 
-    def _weights(self, node: Node, flow: Weights) -> Value:
+    def _weights(self, call: CallRecord, flow: Weights) -> Value:
         return Value(
             layout=simplify(flow.layout),
             field=None,
-            source=self._source(node, flow),
+            source=self._source(call, flow),
             lower_bound=_least(flow),
             key_value_product=flow.key_value_product,
             product=flow.product,
         )
 
-    def _source(self, node: Node, flow: Weights) -> TensorSource:
+    def _source(self, call: CallRecord, flow: Weights) -> TensorSource:
         """What labels read in the place of these weights: without the dropout before them."""
         substitutes = {
             other: value.source
-            for other in self._inputs(node)
+            for other in self._inputs(call)
             if (value := self._first_value(other)) is not None
             and value.field is None
-            and value.source is not other
+            and value.source != ValueRef(other)
         }
         if flow.before_dropout is not None:
-            other = self._node_at(node, flow.before_dropout.path)
-            return substitutes.get(other, other)
-        return Recomputed(node, substitutes) if substitutes else node
-
-    def _node_at(self, node: Node, path: tuple[str | int, ...]) -> Node:
-        value: Any = schema_arguments(node)
-        for key in path:
-            value = value[key]
-        assert isinstance(value, Node)
-        return value
+            other = _name_at(call, flow.before_dropout.path)
+            return substitutes.get(other, ValueRef(other))
+        return Recomputed(call.name, substitutes) if substitutes else ValueRef(call.name)
 
     # Sums.
 
-    def _merge_residual_sum(self, node: Node, flow: Flow) -> Flow:
+    def _merge_residual_sum(self, call: CallRecord, flow: Flow) -> Flow:
         """A sum of sums whose parts nobody else reads is one sum (contract, point 6)."""
-        if isinstance(flow, Weights) and flow.before_dropout is not None and mutated_argument(node):
+        if isinstance(flow, Weights) and flow.before_dropout is not None and call.overwritten:
             reason = "dropout in place: the probabilities before it are gone"
             return replace(flow, before_dropout=None, approximation=reason)
         if not isinstance(flow, Average) or flow.operation is not Operation.RESIDUAL:
             return flow
         shares = tuple(
-            share * self._summand_count(self._node_at(node, labels.operand.path))
+            share * self._summand_count(_name_at(call, labels.operand.path))
             for labels, share in zip(flow.sources, flow.shares, strict=True)
         )
         return replace(flow, shares=shares)
 
-    def _summand_count(self, node: Node) -> int:
-        """The number of streams that a node adds to a sum."""
-        value = self._first_value(node)
-        if value is None or value.summands == 1 or len(_readers(node)) > 1:
+    def _summand_count(self, name: str) -> int:
+        """The number of streams that a call adds to a sum."""
+        value = self._first_value(name)
+        if value is None or value.summands == 1 or len(self._readers(name)) > 1:
             return 1
-        if node in self.nodes:
-            self.nodes[node] = replace(self.nodes[node], operation=Operation.PARTIAL_SUM)
+        if name in self.nodes:
+            self.nodes[name] = replace(self.nodes[name], operation=Operation.PARTIAL_SUM)
         return value.summands
 
-    def _summands(self, node: Node, flow: Flow) -> int:
+    def _readers(self, name: str) -> list[str]:
+        """The calls that read the values of a call's result, and not just its sizes."""
+        users = self.calls[name].users
+        return [user for user in users if not self.calls[user].reads_sizes_only]
+
+    def _summands(self, call: CallRecord, flow: Flow) -> int:
         if flow.operation is not Operation.RESIDUAL:
             return 1
-        return sum(self._summand_count(other) for other in self._inputs(node))
+        return sum(self._summand_count(other) for other in self._inputs(call))
 
     # Writing in place.
 
-    def _write(self, node: Node, values: Values) -> None:
+    def _write(self, call: CallRecord, values: Values) -> None:
         """An operator that writes to an argument: later reads of that tensor see the result.
 
         Raises:
             LayoutError: another view of the same memory is read later, with a label that this
                 write has made untrue.
         """
-        written = written_node(node)
-        if written is None or not values:
+        if call.written is None or not values:
             return
-        before, after = self._first_value(written), values[0]
-        if _same_label(before, after):
+        if _same_label(self._first_value(call.written), values[0]):
             return
-        storage = storage_of(written)
-        views = self.storages.get(storage, []) if storage is not None else []
+        written = self.calls[call.written].tensor
+        views = self.storages.get(written.storage, []) if written is not None else []
         for view in views:
-            if view in (written, node):
+            if view.name in (call.written, call.name):
                 continue
-            if _is_same_view(view, written):
-                self.values[view] = values
-            elif any(self.positions[user] > self.positions[node] for user in view.users):
+            assert view.tensor is not None
+            assert written is not None
+            if view.tensor.is_same_view(written):
+                self.values[view.name] = values
+            elif any(self.calls[user].index > call.index for user in view.users):
                 raise LayoutError(
-                    f"it writes in place to {written.name}, and {view.name}, a view of the same "
+                    f"it writes in place to {call.written}, and {view.name}, a view of the same "
                     "memory, is read later; write to a fresh tensor instead"
                 )
-        self.values[written] = values
+        self.values[call.written] = values
 
     # Results.
 
     def _output(self, leaf: Any) -> Value | None:
-        if not isinstance(leaf, Node) or isinstance(self.values.get(leaf), Failed):
+        if not isinstance(leaf, ValueRef) or isinstance(self.values.get(leaf.name), Failed):
             return None
-        self._read_label(leaf)
-        return self._first_value(leaf)
+        self._read_label(leaf.name)
+        return self._first_value(leaf.name)
 
-    def _read_label(self, node: Node) -> None:
-        """Something reads the label of a node: an error if its positions are not known."""
-        value = self.values.get(node)
+    def _read_label(self, name: str) -> None:
+        """Something reads the label of a call: an error if its positions are not known."""
+        value = self.values.get(name)
         if isinstance(value, PositionsUnknown):
             self._report(value.problems)
 
-    def _record(self, node: Node, flow: Flow, read: tuple[Node, ...], values: Values = ()) -> None:
+    def _record(
+        self, call: CallRecord, flow: Flow, read: tuple[str, ...], values: Values = ()
+    ) -> None:
         first = values[0] if values else None
-        self.nodes[node] = TracedNode(
-            name=node.name,
-            operator=operator_names(node)[-1],
+        self.nodes[call.name] = TracedNode(
+            name=call.name,
+            operator=call.operator,
             operation=flow.operation,
-            location=location(node),
+            location=call.location,
             layout=first.layout if first else None,
             labelled=first is not None and first.field is not None,
-            inputs=tuple(_producer(other).name for other in read),
+            inputs=tuple(self._producer(other) for other in read),
             approximation=flow.approximation,
         )
 
-    def _unknown(self, node: Node, operator: str) -> None:
-        operands = [
-            self.sizes.shape(other.meta["val"])
-            for other in node.all_input_nodes
-            if isinstance(other.meta.get("val"), Tensor)
-        ]
-        self.unknown.append(Unknown(node, tuple(operands), self._unknown_call(node, operator)))
-        self._poison(node)
+    def _producer(self, name: str) -> str:
+        """The operator behind a call that picks one of several outputs."""
+        while self.calls[name].kind is CallKind.ITEM:
+            name = self.calls[name].arguments["source"].name
+        return name
 
-    def _unknown_call(self, node: Node, operator: str) -> UnknownCall:
+    def _unknown(self, call: CallRecord) -> None:
+        tensors = (self.calls[other].tensor for other in call.inputs)
+        operands = tuple(tensor.shape for tensor in tensors if tensor is not None)
+        self.unknown.append(Unknown(call, operands, self._unknown_call(call)))
+        self._poison(call)
+
+    def _unknown_call(self, call: CallRecord) -> UnknownCall:
         """The call, with the operand whose label it most likely moves."""
-        outputs = self._output_shapes(node)
-        arguments = schema_arguments(node)
+        outputs = self._output_shapes(call)
         found = [
-            (not self._may_carry_labels(other), self.sizes.shape(other.meta["val"]), path, other)
-            for path, other in _nodes_in(arguments)
-            if self._comes_from_image(other) and isinstance(other.meta.get("val"), Tensor)
+            (not self._may_carry_labels(name), tensor.shape, path, name)
+            for path, name in _values_in(call.arguments)
+            if self._comes_from_image(name) and (tensor := self.calls[name].tensor) is not None
         ]
         found.sort(key=lambda candidate: (candidate[0], candidate[1] not in outputs))
         _, shape, path, source = found[0]
         return UnknownCall(
-            operator=operator,
-            arguments=tuple(arguments),
+            operator=call.operator,
+            arguments=tuple(call.arguments),
             source=path,
             shape=shape,
             channels=self._channels(source, shape),
             outputs=outputs,
         )
 
-    def _may_carry_labels(self, node: Node) -> bool:
-        if isinstance(self.values[node], (Failed, PositionsUnknown)):
+    def _may_carry_labels(self, name: str) -> bool:
+        if isinstance(self.values[name], (Failed, PositionsUnknown)):
             return True
-        value = self._first_value(node)
+        value = self._first_value(name)
         return value is not None and value.field is not None
 
-    def _channels(self, node: Node, shape: Shape) -> tuple[int, ...]:
+    def _channels(self, name: str, shape: Shape) -> tuple[int, ...]:
         """The axes of a tensor without positions; those of the input where it is not known."""
-        value = None if isinstance(self.values[node], Failed) else self._first_value(node)
+        value = None if isinstance(self.values[name], Failed) else self._first_value(name)
         if value is not None:
             axes = value.layout.axes
             return tuple(dim for dim, axis in enumerate(axes) if not has_positions(axis))
-        return (self.capture.channel_dim,) if len(shape) == len(self.input_layout.axes) else ()
+        return (self.calls.channel_dim,) if len(shape) == len(self.input_layout.axes) else ()
 
-    def _problem(self, node: Node, operator: str, message: str) -> None:
-        self._poison(node)
-        self.problems.append(Problem(node, operator, message))
+    def _problem(self, call: CallRecord, message: str) -> None:
+        self._poison(call)
+        self.problems.append(Problem(call, call.operator, message))
 
     def _report(self, problems: Iterable[Problem]) -> None:
         self.problems.extend(problem for problem in problems if problem not in self.problems)
 
-    def _poison(self, node: Node) -> None:
-        """Nothing is known of what a node computes or writes, nor of all that reads it later."""
-        self.values[node] = Failed()
-        written = written_node(node)
-        if written is not None:
-            self.values[written] = Failed()
+    def _poison(self, call: CallRecord) -> None:
+        """Nothing is known of what a call computes or writes, nor of all that reads it later."""
+        self.values[call.name] = Failed()
+        if call.written is not None:
+            self.values[call.written] = Failed()
 
     def raise_problems(self) -> None:
-        """Raise one error that names every node that could not be traced."""
-        self.problems.sort(key=lambda problem: self.positions[problem.node])
+        """Raise one error that names every call that could not be traced."""
+        self.problems.sort(key=lambda problem: problem.call.index)
         if self.problems or self.unknown:
-            merged = {node: region.last for node, region in self.regions.items()}
-            steps = CallGraph(self.capture.graph, self.capture.traced_input, merged)
+            merged = {name: region.last.name for name, region in self.regions.items()}
+            steps = CallGraph(self.calls, merged)
             raise problems_error(self.problems, self.unknown, steps)
 
-    def _labelled(self) -> Iterator[tuple[Node, Value]]:
-        for node in self.positions:  # in the order of the graph
-            values = self.values.get(node)
+    def _labelled(self) -> Iterator[tuple[str, Value]]:
+        for call in self.calls:
+            values = self.values.get(call.name)
             if isinstance(values, tuple) and values and values[0] and values[0].field:
-                yield node, values[0]
+                yield call.name, values[0]
 
-    def trace(self) -> Trace:
+    def trace(self, capture: Capture) -> Trace:
         """The finished trace."""
         return Trace(
             nodes=tuple(self.nodes.values()),
-            capture=self.capture,
+            capture=capture,
+            calls=self.calls,
             steps=self.steps,
             outputs=self.outputs,
-            labelled={node.name: value for node, value in self._labelled()},
-            input_field=LabelField(self.capture.traced_input),
+            labelled=dict(self._labelled()),
+            input_field=LabelField(self.calls.traced_input),
             input_layout=self.input_layout,
         )
 
@@ -758,15 +773,6 @@ NOT_COMPARED = frozenset(
 )
 
 
-def _is_same_view(one: Node, other: Node) -> bool:
-    """Whether two views of the same memory are of the same elements, in the same places."""
-    first, second = one.meta["val"], other.meta["val"]
-    return all(  # as text, since to compare dynamic sizes is to fix them
-        str(getattr(first, part)()) == str(getattr(second, part)())
-        for part in ("size", "stride", "storage_offset")
-    )
-
-
 def _same_label(before: Value | None, after: Value | None) -> bool:
     """Whether a write leaves the label as it was; weights are read from memory as they stand."""
     if before is None or after is None:
@@ -776,19 +782,28 @@ def _same_label(before: Value | None, after: Value | None) -> bool:
     return (before.field, before.layout) == (after.field, after.layout)
 
 
-def _nodes_in(value: Any, path: str = "") -> Iterator[tuple[str, Node]]:
-    """The nodes among a call's arguments, with their places as a rule writes them."""
-    if isinstance(value, Node):
-        yield path, value
-    elif isinstance(value, (Mapping, list, tuple)):
+def _name_at(call: CallRecord, path: tuple[str | int, ...]) -> str:
+    """The name of the call whose result is the argument at a path."""
+    value: Any = call.arguments
+    for key in path:
+        value = value[key]
+    assert isinstance(value, ValueRef)
+    return value.name
+
+
+def _values_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The results of calls among arguments: the path as a rule writes it, and the call's name."""
+    if isinstance(value, ValueRef):
+        yield path, value.name
+    elif isinstance(value, (Mapping, tuple)):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, item in items:
             place = f'["{key}"]' if isinstance(key, str) else f"[{key}]"
-            yield from _nodes_in(item, path + place)
+            yield from _values_in(item, path + place)
 
 
 @contextlib.contextmanager
-def _rule_named(rule: Rule, call: Call, node: Node) -> Iterator[None]:
+def _rule_named(rule: Rule, call: Call, record: CallRecord) -> Iterator[None]:
     """An error in a rule's own code leaves with a note of the rule and of the call it was given."""
     try:
         yield
@@ -796,20 +811,8 @@ def _rule_named(rule: Rule, call: Call, node: Node) -> Iterator[None]:
         raise  # said on purpose; reported with all the others
     except Exception as error:
         error.add_note(
-            f"raised in the rule {rule_name(rule)} for {node.name} = {call.operator}, "
+            f"raised in the rule {rule_name(rule)} for {record.name} = {call.operator}, "
             f"with the arguments {', '.join(call.arguments)} -> "
-            f"{', '.join(map(shape_text, call.outputs))}\n  in {location(node)}"
+            f"{', '.join(map(shape_text, call.outputs))}\n  in {record.location}"
         )
         raise
-
-
-def _readers(node: Node) -> list[Node]:
-    """The nodes that read a node's values, and not just its sizes."""
-    return [user for user in node.users if user.target is not torch.ops.aten.sym_size.int]
-
-
-def _producer(node: Node) -> Node:
-    """The operator behind a node that picks one of several outputs."""
-    while is_getitem(node):
-        (node,) = node.all_input_nodes
-    return node
