@@ -65,13 +65,6 @@ class TensorRecord:
         return (self.shape, self.strides, self.offset) == (other.shape, other.strides, other.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class ValueRef:
-    """A value among a call's arguments: the result of the call with this name."""
-
-    name: str
-
-
 class CallKind(Enum):
     """What a record is of."""
 
@@ -95,8 +88,8 @@ class CallRecord:
         index: its place in the order of the calls.
         operator_names: the names under which a rule for it may be registered, the most specific
             first. An in-place operator has the names of its functional variant too.
-        arguments: every argument by its schema name, defaults filled in. Tensors are `ValueRef`,
-            lists are tuples, sizes are integers.
+        arguments: every argument by its schema name, defaults filled in. Tensors are
+            `labeltrace.flow.ValueRef`, lists are tuples, sizes are integers.
         inputs: the names of the records whose results it reads, sizes included.
         users: the names of the records that read its result.
         value: the tensor that it returns, or all of them where it returns several.

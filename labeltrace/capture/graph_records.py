@@ -17,7 +17,6 @@ from labeltrace.capture.call_records import (
     ModelCalls,
     ModuleCall,
     TensorRecord,
-    ValueRef,
 )
 from labeltrace.capture.checkpoint_tags import checkpoint_tag
 from labeltrace.capture.export import Capture
@@ -33,6 +32,7 @@ from labeltrace.capture.node_info import (
     written_arguments,
     written_nodes,
 )
+from labeltrace.flow import ValueRef
 from labeltrace.layout import BATCH
 
 _KINDS: Mapping[str, CallKind] = {

@@ -10,13 +10,20 @@ from typing import Any
 from torch.fx import Graph, GraphModule, Node
 
 from labeltrace import label_ops
-from labeltrace.capture.call_records import ValueRef
 from labeltrace.capture.node_info import location
 from labeltrace.codegen.checkpointing import with_checkpoints
 from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
 from labeltrace.codegen.scheduling import run_early
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Attend, LabelStep, LabelView, Operand
+from labeltrace.flow import (
+    Attend,
+    LabelField,
+    LabelStep,
+    LabelView,
+    Operand,
+    TensorSource,
+    ValueRef,
+)
 from labeltrace.layout import (
     BATCH,
     Arrangement,
@@ -32,7 +39,7 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.rewrites import Rows, needed_fields, simplify_steps
-from labeltrace.tracing.walk import LabelField, Recomputed, Trace, Value
+from labeltrace.tracing.walk import Recomputed, Trace, Value
 
 LABELS_INPUT = "labels"
 
@@ -248,7 +255,7 @@ class _Generator:
         self.shapes[moved] = target
         return moved
 
-    def _source(self, source: object) -> Node:
+    def _source(self, source: TensorSource | None) -> Node:
         """A tensor in the new graph; mixing weights once more where dropout came between."""
         if isinstance(source, ValueRef):
             return self.copies[source.name]

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from labeltrace.capture.call_records import CallKind, ValueRef
+from labeltrace.capture.call_records import CallKind
 from labeltrace.capture.module_paths import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
+from labeltrace.flow import LabelField, ValueRef
 from labeltrace.layout import Factor, Kind, Layout, channel, renumbered
-from labeltrace.tracing.walk import LabelField, Trace, Value
+from labeltrace.tracing.walk import Trace, Value
 
 OUTPUT = "output"
 """The name of the model's first output that carries labels."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from labeltrace.capture.call_records import CallRecord, ModelCalls, ValueRef
-from labeltrace.flow import LabelStep, Mix
+from labeltrace.capture.call_records import CallRecord, ModelCalls
+from labeltrace.flow import LabelField, LabelStep, Mix, TensorSource, ValueRef
 from labeltrace.rewrites.index_slice import Rows
 from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
-from labeltrace.tracing.walk import LabelField, Recomputed
+from labeltrace.tracing.walk import Recomputed
 
 _SOFTMAX: Final = ("aten.softmax.int", "aten._softmax.default")
 _DROPOUT: Final = "aten.dropout.default"
@@ -31,7 +31,7 @@ def skip_normalization(steps: Steps, calls: ModelCalls) -> Steps:
     return left
 
 
-def _softmax(source: object, calls: ModelCalls) -> CallRecord | None:
+def _softmax(source: TensorSource | None, calls: ModelCalls) -> CallRecord | None:
     """The softmax whose outcome, or some of its rows, the weights are."""
     while isinstance(source, Rows):
         source = source.tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from string import ascii_lowercase
 
-from labeltrace.flow import LabelView
+from labeltrace.flow import LabelView, NamedOperand
 from labeltrace.layout import (
     BATCH,
     Axis,
@@ -21,7 +21,7 @@ from labeltrace.layout import (
     has_positions,
     renumbered,
 )
-from labeltrace.rule_helpers.named_operand import Letters, NamedOperand
+from labeltrace.rule_helpers.named_operand import Letters
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from labeltrace.capture.call_records import CallKind, ModelCalls, ValueRef
+from labeltrace.capture.call_records import CallKind, ModelCalls
 from labeltrace.capture.export import capture
 from labeltrace.capture.graph_records import read_graph
+from labeltrace.flow import ValueRef
 from labeltrace.layout import BATCH
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
 from labeltrace.capture.export import export
 from labeltrace.codegen.instructions import instruction
-from labeltrace.flow import Flow, LabelStep, LabelView, Operand, Operation
+from labeltrace.flow import Flow, LabelField, LabelStep, LabelView, Operand, Operation
 from labeltrace.layout import (
     Arrangement,
     Factor,
@@ -305,7 +305,7 @@ def flow_with(changes: Callable[[Call], dict[str, Any]], start: Rule) -> Rule:
 
 def elsewhere(call: Call) -> Operand:
     """The call's operand as if it had a label that the call does not have."""
-    return replace(call["input0"], field="elsewhere")
+    return replace(call["input0"], field=LabelField("elsewhere"))
 
 
 def whole_mean(call: Call) -> Flow:
