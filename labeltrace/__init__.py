@@ -32,7 +32,7 @@ from labeltrace.mixing import (
 from labeltrace.rule_api.registry import register_rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA
 from labeltrace.tracing.ablation import Ablation
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 __version__ = "0.1.0"
 

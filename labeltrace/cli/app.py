@@ -25,8 +25,8 @@ from labeltrace.demo import run_demo
 from labeltrace.model_loading import load_model
 from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.tracing.summaries import node_table
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Trace
 
 WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
 FIGURE_NAME = "label_maps.png"

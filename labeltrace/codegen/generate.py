@@ -39,7 +39,8 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.rewrites import Rows, needed_fields, simplify_steps
-from labeltrace.tracing.walk import Recomputed, Trace, Value
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.values import Recomputed, Value
 
 LABELS_INPUT = "labels"
 

@@ -11,7 +11,8 @@ from labeltrace.capture.module_paths import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
 from labeltrace.flow import LabelField, ValueRef
 from labeltrace.layout import Factor, Kind, Layout, channel, renumbered
-from labeltrace.tracing.walk import Trace, Value
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.values import Value
 
 OUTPUT = "output"
 """The name of the model's first output that carries labels."""

@@ -18,8 +18,8 @@ from labeltrace.report.schema import Node
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.regions import find_regions
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Trace
 
 LONGEST_CALL = 160  # letters
 PARTS_OF_PATH = 3  # of a file's path: enough to find it, and nothing of the machine

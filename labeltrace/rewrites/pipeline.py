@@ -8,7 +8,7 @@ from labeltrace.rewrites.fuse_relayouts import fuse_relayouts
 from labeltrace.rewrites.joint_attention import mark_joint_attention
 from labeltrace.rewrites.skip_normalization import skip_normalization
 from labeltrace.rewrites.slice_pushdown import push_slices
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 
 def simplify_steps(trace: Trace) -> Trace:

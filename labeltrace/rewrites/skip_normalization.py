@@ -10,7 +10,7 @@ from labeltrace.flow import LabelField, LabelStep, Mix, TensorSource, ValueRef
 from labeltrace.rewrites.index_slice import Rows
 from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
-from labeltrace.tracing.walk import Recomputed
+from labeltrace.tracing.values import Recomputed
 
 _SOFTMAX: Final = ("aten.softmax.int", "aten._softmax.default")
 _DROPOUT: Final = "aten.dropout.default"

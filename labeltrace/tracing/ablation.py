@@ -19,7 +19,7 @@ from labeltrace.flow import (
     Rearrange,
 )
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import networkx
 from rich.table import Table
 
 from labeltrace.flow import Operation
 from labeltrace.tracing.traced_node import TracedNode
 
-COLOURS = {
+if TYPE_CHECKING:
+    import networkx
+
+COLORS = {
     Operation.SPATIAL_MIXING: "magenta",
     Operation.CHANNEL_MIXING: "cyan",
     Operation.POINTWISE: "white",
@@ -24,9 +27,11 @@ COLOURS = {
 def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
     """The label flow: a node for each traced call, an edge where one reads another's output.
 
-    Nodes have the attributes ``operator``, ``operation``, ``module_path``, ``source_line``,
-    ``layout`` (in words), ``exact`` and ``approximation``.
+    Nodes have the attributes `operator`, `operation`, `module_path`, `source_line`, `layout` (as
+    text), `exact` and `approximation`.
     """
+    import networkx  # here, since importing it takes long
+
     graph = networkx.DiGraph()
     for node in nodes:
         if node.operation is Operation.CONSTANT:
@@ -55,12 +60,12 @@ def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
         if node.operation is Operation.CONSTANT:
             continue
         path = node.module_path or "(model)"
-        colour = COLOURS.get(node.operation, "white")
+        color = COLORS.get(node.operation, "white")
         table.add_row(
             path if path != previous else "",
             node.name,
             node.operator,
-            f"[{colour}]{node.operation}[/]",
+            f"[{color}]{node.operation}[/]",
             str(node.layout),
             "yes" if node.exact else node.approximation,
         )
