@@ -191,7 +191,7 @@ class _Walk:
         read = tuple(name for name in region.inputs if self.environment.comes_from_image(name))
         if not read:
             return
-        if self._states(read, Failed) or self._states(read, PositionsUnknown):
+        if not all(isinstance(self.environment.state(name), Traced) for name in read):
             self._read_labels(read)
             self._fail_region(region)
             return

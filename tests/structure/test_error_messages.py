@@ -414,7 +414,7 @@ def test_what_only_a_fault_of_the_library_can_raise() -> None:
         label_ops.average([], [])
     with pytest.raises(ValueError, match="unknown padding mode 'nonsense'"):
         label_ops.pad(torch.ones(2, 5, 1), torch.ones(2, 1), [(0, 0), (1, 1)], "nonsense")
-    with pytest.raises(TypeError, match="no label function serves Step"):
+    with pytest.raises(TypeError, match="no label function serves LabelStep"):
         instruction(LabelStep(operation=Operation.POINTWISE, layout=Layout(())))
 
 
@@ -463,4 +463,4 @@ def test_trained_weights_that_nobody_has() -> None:
     with pytest.raises(
         WeightsUnavailableError, match="is a factory, which has to load weights its"
     ):
-        load_model("tests.cli.test_cli:Tiny", pretrained=True)
+        load_model("tests.helpers.command_line_models:Tiny", pretrained=True)
