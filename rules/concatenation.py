@@ -21,7 +21,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    is_dynamic,
+    infer_dynamic,
     pure_positions,
     renumbered,
     replace_axis,
@@ -140,13 +140,13 @@ def _joined_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         axis = piece.traced_layout.axes[dim]
         if has_positions(axis) and not pure_positions(axis):
             raise LayoutError(f"an axis whose positions are partly repeated: {axis_text(axis)}")
-    alignment = align_axes([piece.traced_layout for piece in traced], output, joined=dim)
+    alignment = align_axes([piece.traced_layout for piece in traced], output, concatenated=dim)
     fields = iter(
         LabelView(piece, alignment.arrangement(index)) for index, piece in enumerate(traced)
     )
     layout = alignment.layout
     constants = len(traced) < len(pieces)
-    sizes = [-1 if is_dynamic(piece.shape[dim]) else piece.shape[dim] for piece in pieces]
+    sizes = infer_dynamic(piece.shape[dim] for piece in pieces)
     if any(
         size == -1 and not (piece.traced and has_positions(piece.traced_layout.axes[dim]))
         for piece, size in zip(pieces, sizes, strict=True)

@@ -17,7 +17,6 @@ from labeltrace.codegen.scheduling import run_early
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Attend, LabelStep, LabelView, Operand
 from labeltrace.layout import (
-    BATCH,
     Arrangement,
     Axis,
     Factor,
@@ -27,6 +26,7 @@ from labeltrace.layout import (
     axis_text,
     has_channels,
     has_positions,
+    infer_dynamic,
     is_dynamic,
     positions,
 )
@@ -331,13 +331,12 @@ def repetition(axis: Axis) -> tuple[int, bool]:
 
 def _view_sizes(sizes: Sequence[int]) -> list[int]:
     """Sizes for a view: the dimension that holds a dynamic batch is left to be inferred."""
-    dynamic = [size for size in sizes if size % BATCH == 0]
-    if len(dynamic) > 1:
+    if sum(map(is_dynamic, sizes)) > 1:
         raise LayoutError(
             "a dynamic batch stands in two dimensions of one label field: the model pairs every "
             "sample with every other; leave that step, a contrastive loss perhaps, out of the model"
         )
-    return [-1 if size % BATCH == 0 else size for size in sizes]
+    return infer_dynamic(sizes)
 
 
 def _frozen(value: Any) -> Any:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, LabelView, LinearMix, Weights
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
@@ -24,6 +23,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
 )
 from labeltrace.rule_helpers.key_value_product import AxisRun, KeyValueProduct, position_runs
@@ -213,4 +213,6 @@ def _known_sizes(
 ) -> tuple[tuple[str, int], ...]:
     """The sizes of the names, but for that of a dynamic batch."""
     sizes = [(names[part], axis_size(pending.axes[i])) for i, part in enumerate(pending.parts)]
-    return tuple((name, size) for name, size in sizes if size % BATCH and name in names.values())
+    return tuple(
+        (name, size) for name, size in sizes if not is_dynamic(size) and name in names.values()
+    )
