@@ -1,0 +1,58 @@
+"""Tensors of the forward half that label steps read: weights, queries, keys, kernels, indices."""
+
+from __future__ import annotations
+
+from torch.fx import Graph, Node
+
+from labeltrace import label_ops
+from labeltrace.codegen.label_calls import LabelCalls
+from labeltrace.rewrites import Rows
+from labeltrace.tracing.walk import Recomputed
+
+
+class ForwardTensors:
+    """The copies of the captured graph's nodes in the generated graph.
+
+    Attributes:
+        copies: the copy of each node of the captured graph.
+    """
+
+    def __init__(self, graph: Graph, calls: LabelCalls) -> None:
+        self.copies: dict[Node, Node] = {}
+        self._graph = graph
+        self._calls = calls
+        self._recomputed: dict[Recomputed, Node] = {}
+
+    def copy(self, node: Node) -> None:
+        """Copy a node of the captured graph to the end of the generated one."""
+        self.copies[node] = self._graph.node_copy(node, self.copies.__getitem__)
+
+    def read(self, source: object) -> Node:
+        """The node that a label step reads for a tensor of the trace.
+
+        Args:
+            source: a node of the captured graph, some rows of a tensor, or weights that are
+                computed a second time because the model's own went through dropout.
+        """
+        if isinstance(source, Node):
+            return self.copies[source]
+        if isinstance(source, Rows):
+            return self._rows(source)
+        assert isinstance(source, Recomputed)
+        if source not in self._recomputed:
+            self._recomputed[source] = self._recompute(source)
+        return self._recomputed[source]
+
+    def _rows(self, rows: Rows) -> Node:
+        cut = rows.cut
+        step = {} if cut.step == 1 else {"step": cut.step}
+        bounds = (self.read(rows.tensor), cut.dim, cut.start, cut.stop)
+        return self._calls.call(label_ops.cut, bounds, step, name="rows")
+
+    def _recompute(self, source: Recomputed) -> Node:
+        inputs = {node: self.read(other) for node, other in source.substitutes.items()}
+        copy = self._graph.node_copy(
+            source.node, lambda node: inputs[node] if node in inputs else self.copies[node]
+        )
+        copy.meta.pop("custom", None)  # it belongs to none of the original's checkpointed regions
+        return copy
