@@ -6,6 +6,7 @@ from torch.fx import Graph, Node
 
 from labeltrace import label_ops
 from labeltrace.codegen.label_calls import LabelCalls
+from labeltrace.flow import TensorSource
 from labeltrace.rewrites import Rows
 from labeltrace.tracing.walk import Recomputed
 
@@ -27,7 +28,7 @@ class ForwardTensors:
         """Copy a node of the captured graph to the end of the generated one."""
         self.copies[node] = self._graph.node_copy(node, self.copies.__getitem__)
 
-    def read(self, source: object) -> Node:
+    def read(self, source: TensorSource | None) -> Node:
         """The node that a label step reads for a tensor of the trace.
 
         Args:

@@ -19,9 +19,9 @@ from labeltrace.codegen.label_fields import LabelFields
 from labeltrace.codegen.listing import label_code
 from labeltrace.codegen.output_labels import output_label
 from labeltrace.codegen.scheduling import run_early
-from labeltrace.flow import Attend, LabelStep, LabelView, Operand
-from labeltrace.rewrites import needed_fields, simplify_steps
-from labeltrace.tracing.walk import LabelField, Trace, Value
+from labeltrace.flow import Attend, LabelField, LabelStep, LabelView, Operand
+from labeltrace.rewrites import field_of, needed_fields, simplify_steps
+from labeltrace.tracing.walk import Trace, Value
 
 LABELS_INPUT = "labels"
 
@@ -185,6 +185,4 @@ class _Generator:
         return argument
 
     def _labels(self, labels: LabelView) -> Node:
-        field = labels.operand.field
-        assert isinstance(field, LabelField)
-        return self.fields.arranged(field, labels.arrangement)
+        return self.fields.arranged(field_of(labels), labels.arrangement)

@@ -10,8 +10,8 @@ from torch.fx import Node
 from labeltrace import label_ops
 from labeltrace.codegen.label_calls import LabelCalls
 from labeltrace.errors import LayoutError
+from labeltrace.flow import LabelField
 from labeltrace.layout import Arrangement, infer_dynamic, is_dynamic
-from labeltrace.tracing.walk import LabelField
 
 
 class LabelFields:

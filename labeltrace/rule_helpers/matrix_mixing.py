@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from string import ascii_lowercase
 
-from labeltrace.flow import LabelView
+from labeltrace.flow import LabelView, NamedOperand
 from labeltrace.layout import (
     Axis,
     Factor,
@@ -21,7 +21,7 @@ from labeltrace.layout import (
     is_dynamic,
     renumbered,
 )
-from labeltrace.rule_helpers.named_operand import Letters, NamedOperand
+from labeltrace.rule_helpers.named_operand import Letters
 
 
 @dataclass(frozen=True, slots=True)

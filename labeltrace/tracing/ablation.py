@@ -10,6 +10,7 @@ from labeltrace.errors import LabelError
 from labeltrace.flow import (
     Attend,
     Average,
+    LabelField,
     LabelStep,
     LabelView,
     LinearMix,
@@ -18,7 +19,7 @@ from labeltrace.flow import (
     Rearrange,
 )
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import LabelField, Trace
+from labeltrace.tracing.walk import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +255,6 @@ def _carried(step: LabelStep, source: LabelView) -> Rearrange:
         layout=step.layout,
         field_shape=step.field_shape,
         source=source,
-        is_gate=step.is_gate,
+        facts=step.facts,
         approximation=step.approximation,
     )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
 from labeltrace.capture.export import export
 from labeltrace.codegen.instructions import instruction
-from labeltrace.flow import Flow, LabelStep, LabelView, Operand, Operation
+from labeltrace.flow import Flow, LabelField, LabelStep, LabelView, Operand, Operation
 from labeltrace.layout import (
     Arrangement,
     Factor,
@@ -305,7 +305,7 @@ def flow_with(changes: Callable[[Call], dict[str, Any]], start: Rule) -> Rule:
 
 def elsewhere(call: Call) -> Operand:
     """The call's operand as if it had a label that the call does not have."""
-    return replace(call["input0"], field="elsewhere")
+    return replace(call["input0"], field=LabelField("elsewhere"))
 
 
 def whole_mean(call: Call) -> Flow:
@@ -463,4 +463,4 @@ def test_trained_weights_that_nobody_has() -> None:
     with pytest.raises(
         WeightsUnavailableError, match="is a factory, which has to load weights its"
     ):
-        load_model("tests.cli.test_cli:Tiny", pretrained=True)
+        load_model("tests.helpers.command_line_models:Tiny", pretrained=True)
