@@ -12,21 +12,25 @@ from labeltrace.tracing.walk import Recomputed
 
 
 class ForwardTensors:
-    """The copies of the captured graph's nodes in the generated graph.
-
-    Attributes:
-        copies: the copy of each node of the captured graph.
-    """
+    """The captured graph's nodes in the generated graph."""
 
     def __init__(self, graph: Graph, calls: LabelCalls) -> None:
-        self.copies: dict[Node, Node] = {}
+        self._copies: dict[str, Node] = {}  # by the names of the captured graph's nodes
         self._graph = graph
         self._calls = calls
         self._recomputed: dict[Recomputed, Node] = {}
 
     def copy(self, node: Node) -> None:
         """Copy a node of the captured graph to the end of the generated one."""
-        self.copies[node] = self._graph.node_copy(node, self.copies.__getitem__)
+        self.register_copy(node, self._graph.node_copy(node, self.copy_of))
+
+    def register_copy(self, node: Node, copy: Node) -> None:
+        """Enter what computes the value of a node of the captured graph."""
+        self._copies[node.name] = copy
+
+    def copy_of(self, node: Node) -> Node:
+        """What computes the value of a node of the captured graph."""
+        return self._copies[node.name]
 
     def read(self, source: TensorSource | None) -> Node:
         """The node that a label step reads for a tensor of the trace.
@@ -36,7 +40,7 @@ class ForwardTensors:
                 computed a second time because the model's own went through dropout.
         """
         if isinstance(source, Node):
-            return self.copies[source]
+            return self.copy_of(source)
         if isinstance(source, Rows):
             return self._rows(source)
         assert isinstance(source, Recomputed)
@@ -53,7 +57,7 @@ class ForwardTensors:
     def _recompute(self, source: Recomputed) -> Node:
         inputs = {node: self.read(other) for node, other in source.substitutes.items()}
         copy = self._graph.node_copy(
-            source.node, lambda node: inputs[node] if node in inputs else self.copies[node]
+            source.node, lambda node: inputs.get(node) or self.copy_of(node)
         )
         copy.meta.pop("custom", None)  # it belongs to none of the original's checkpointed regions
         return copy

@@ -109,8 +109,8 @@ class _Generator:
     def _write_outputs(self, node: Node) -> None:
         self.calls.module_path = "output"
         leaves: Any = node.args[0]
-        copies = self.forward.copies
-        outputs = [copies[leaf] if isinstance(leaf, Node) else leaf for leaf in leaves]
+        copy_of = self.forward.copy_of
+        outputs = [copy_of(leaf) if isinstance(leaf, Node) else leaf for leaf in leaves]
         labels = [self._output_label(value) for value in self.trace.outputs]
         self.graph.output((*outputs, *labels))
 
@@ -144,9 +144,10 @@ class _Generator:
         assert isinstance(planned, Instruction)
         joint = self._run(planned, "joint")
         self.joint_calls.add(joint)
-        self.forward.copies[node] = self.graph.create_node(
+        output = self.graph.create_node(
             "call_function", operator.getitem, (joint, 0), name=node.name
         )
+        self.forward.register_copy(node, output)
         labels = self.calls.call(operator.getitem, (joint, 1))
         self.fields.register_field(field, labels, step.field_sizes)
 

@@ -19,6 +19,12 @@ class Arrangement:
         sizes: the sizes into which the field's dimensions are split.
         groups: for each dimension of the result the split dimensions that it merges, outermost
             first; an empty group is a dimension of size one.
+
+    A field of 2 samples, 4 rows and 6 columns as windows of 2 × 3: `view(2, 2, 2, 2, 3)`, then
+    `permute(0, 1, 3, 2, 4)`, then windows and positions in a window merged.
+
+    >>> Arrangement((2, 2, 2, 2, 3), ((0,), (1, 3), (2, 4))).shape
+    (2, 4, 6)
     """
 
     sizes: tuple[int, ...]
@@ -32,6 +38,13 @@ class Arrangement:
 
 def arrange(layout: Layout, groups: Iterable[Iterable[Factor]]) -> Arrangement:
     """The field with one dimension for each group of factors; channels and repeats are ignored.
+
+    >>> from labeltrace.layout.layout import input_layout
+    >>> image = input_layout((2, 3, 4, 6), channel_dim=1)
+    >>> batch, _, rows, columns = image.axes
+    >>> tokens_by_column = arrange(image, [batch, columns + rows])
+    >>> tokens_by_column.groups, tokens_by_column.shape
+    (((0,), (2, 1)), (2, 24))
 
     Positions of size one that no group names are merged into the first group, where they change
     nothing.

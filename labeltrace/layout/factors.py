@@ -64,7 +64,11 @@ def axis_size(axis: Axis) -> int:
 
 
 def axis_text(axis: Axis) -> str:
-    """An axis in words, `8 position * 7 position`; an axis without factors reads `1`."""
+    """An axis in words; an axis without factors reads `1`.
+
+    >>> axis_text((Factor(8, Kind.POSITION), Factor(7, Kind.CHANNEL)))
+    '8 position * 7 channel'
+    """
     return " * ".join(str(factor) for factor in axis) or "1"
 
 
