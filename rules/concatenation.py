@@ -20,7 +20,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
-    is_dynamic,
+    infer_dynamic,
     renumbered,
     replace_axis,
     unsqueeze,
@@ -134,13 +134,13 @@ def join_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         axis = piece.traced_layout.axes[dim]
         if is_mixed(axis):
             raise LayoutError(f"an axis whose positions are partly repeated: {axis_text(axis)}")
-    alignment = align_axes([piece.traced_layout for piece in traced], output, joined=dim)
+    alignment = align_axes([piece.traced_layout for piece in traced], output, concatenated=dim)
     views = iter(
         LabelView(piece, alignment.arrangement(index)) for index, piece in enumerate(traced)
     )
     layout = alignment.layout
     has_constants = len(traced) < len(pieces)
-    sizes = [-1 if is_dynamic(piece.shape[dim]) else piece.shape[dim] for piece in pieces]
+    sizes = infer_dynamic(piece.shape[dim] for piece in pieces)
     if any(
         size == -1 and not (piece.traced and has_positions(piece.traced_layout.axes[dim]))
         for piece, size in zip(pieces, sizes, strict=True)

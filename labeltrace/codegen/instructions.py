@@ -1,4 +1,4 @@
-"""Instructions: each flow as one call of a function of the label algebra."""
+"""Instructions: each label step as one call of a function of `labeltrace.label_ops`."""
 
 from __future__ import annotations
 
@@ -41,22 +41,26 @@ from labeltrace.layout import SlidingWindow
 
 
 class Prior:
-    """Stands for the prior, (B, K), among the arguments of an instruction."""
+    """The prior (B, K) as an argument of an instruction."""
 
 
 PRIOR: Final = Prior()
+"""The only instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
     """A label function and its arguments.
 
-    ``label_ops.attention_with_labels`` returns the model's own output before the labels; all others return
-    labels alone.
+    Arguments, also those inside lists, can be literals, a `labeltrace.flow.LabelView` (a label
+    field), a `labeltrace.flow.Operand` (a tensor of the forward half), `PRIOR`, or another
+    instruction (what it computes; equal ones are computed once).
 
-    Among them, lists included, :class:`~labeltrace.flow.Labels` stand for label fields,
-    :class:`~labeltrace.flow.Operand` for tensors of the forward half, ``PRIOR`` for the prior and
-    instructions for what they compute: equal ones are computed once.
+    Attributes:
+        function: returns labels; `label_ops.attention_with_labels` alone returns the model's own
+            output first.
+        arguments: its positional arguments.
+        settings: its keyword arguments.
     """
 
     function: Callable[..., Any]
@@ -65,7 +69,11 @@ class Instruction:
 
 
 def instruction(flow: LabelStep) -> Instruction | LabelView:
-    """What the label graph runs for a flow; bare labels where only their order changes."""
+    """What the label graph runs for a step; bare labels if only their order changes.
+
+    Raises:
+        TypeError: the step is of an unknown class; add a case for it here.
+    """
     match flow:
         case Rearrange():
             return flow.source
@@ -127,7 +135,7 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
         case FinalStates():
             return _recur(flow, label_ops.final_states)
         case Custom():
-            function = label_ops.checked(flow.function, len(flow.field_sizes))
+            function = label_ops.checked_user_function(flow.function, len(flow.field_sizes))
             return Instruction(function, (flow.source, *flow.tensors))
         case Join():
             pieces = [PRIOR if piece is None else piece for piece in flow.pieces]
@@ -136,11 +144,14 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
                 (pieces, list(flow.sizes), flow.dim),
                 _non_default(batch_dim=flow.batch_dim),
             )
-    raise TypeError(f"no label function serves {type(flow).__name__}")
+    raise TypeError(
+        f"no label function serves {type(flow).__name__}; add a case to "
+        "labeltrace.codegen.instructions.instruction"
+    )
 
 
 def reads_prior(flow: LabelStep) -> bool:
-    """Whether a flow brings in positions that carry the prior."""
+    """Whether a step adds positions that have the prior as their label."""
     if isinstance(flow, Join):
         return None in flow.pieces
     if isinstance(flow, Unfold):
@@ -234,5 +245,5 @@ def _recur(flow: Recur | FinalStates, function: Callable[..., Tensor]) -> Instru
 
 
 def _non_default(**settings: Any) -> dict[str, Any]:
-    """The settings that differ from their defaults, which are None, False or zero."""
+    """The settings that differ from their defaults, which are None, False, zero or empty."""
     return {name: value for name, value in settings.items() if value}

@@ -24,7 +24,7 @@ from labeltrace.inspection.token_grid import (
     grid_from,
     without_mixing_or_overlap,
 )
-from labeltrace.layout import BATCH, Layout
+from labeltrace.layout import Layout, infer_dynamic
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
@@ -233,7 +233,7 @@ class _Reader(Interpreter):
 def _as_tokens(value: Tensor, layout: Layout) -> Tensor:
     """A tensor as (B, N, C): positions in the order of its label field, all else as channels."""
     factors = [factor for axis in layout.axes for factor in axis]
-    split = value.reshape([-1 if factor.size == BATCH else factor.size for factor in factors])
+    split = value.reshape(infer_dynamic(factor.size for factor in factors))
     (batch,), others, _ = tokens(layout).axes
     order = [factors.index(factor) for factor in (batch, *others)]  # slots tell positions apart
     rest = [index for index in range(len(factors)) if index not in order]

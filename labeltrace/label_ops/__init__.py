@@ -26,7 +26,7 @@ from labeltrace.label_ops.positions import (
 from labeltrace.label_ops.recurrence import final_states, recur
 from labeltrace.label_ops.resampling import resample
 from labeltrace.label_ops.spatial_mixing import mix, mix_linear
-from labeltrace.label_ops.user_functions import checked
+from labeltrace.label_ops.user_functions import checked_user_function
 
 __all__ = [
     "adaptive_pool",
@@ -34,7 +34,7 @@ __all__ = [
     "attend",
     "attention_with_labels",
     "average",
-    "checked",
+    "checked_user_function",
     "convolve",
     "convolve_transposed",
     "cut",

@@ -64,7 +64,11 @@ INPUT = "The mixed image enters. Each pixel's label says from which photograph i
 
 
 def step_in_words(step: LabelStep) -> str:
-    """What a step does to labels, with its own numbers."""
+    """What a step does to labels, with its own numbers.
+
+    Raises:
+        TypeError: the step is of an unknown class; add a case for it here.
+    """
     match step:
         case Attend() | Mix():
             return "A mixing matrix, such as attention, says how much each token reads of which."
@@ -120,7 +124,10 @@ def step_in_words(step: LabelStep) -> str:
             return "A step of the user's own."
         case Rearrange():
             return "The tokens are put in another order."
-    return ""
+    raise TypeError(
+        f"{type(step).__name__} has no description; add a case to "
+        "labeltrace.report.descriptions.step_in_words"
+    )
 
 
 def _across(sizes: tuple[int, ...]) -> str:

@@ -23,7 +23,6 @@ from labeltrace.flow import (
     Weights,
 )
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
@@ -33,6 +32,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
 )
 from labeltrace.rule_helpers.key_value_product import position_runs
@@ -222,4 +222,6 @@ def _known_sizes(
 ) -> tuple[tuple[str, int], ...]:
     """The sizes of the names, but for that of a dynamic batch."""
     sizes = [(names[part], axis_size(pending.axes[i])) for i, part in enumerate(pending.parts)]
-    return tuple((name, size) for name, size in sizes if size % BATCH and name in names.values())
+    return tuple(
+        (name, size) for name, size in sizes if not is_dynamic(size) and name in names.values()
+    )

@@ -9,7 +9,6 @@ from string import ascii_lowercase
 
 from labeltrace.flow import LabelView, NamedOperand
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
@@ -19,6 +18,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
 )
 from labeltrace.rule_helpers.named_operand import Letters
@@ -74,7 +74,7 @@ def plan_mixing(
         for letter in matrix.axes
         if len(runs[letter]) > 1
         for run in runs[letter]
-        if axis_size(run.factors) % BATCH
+        if not is_dynamic(axis_size(run.factors))
     )
     stored = tuple(axis_size(run.factors) for run in shown)
     return MixingPlan(labels, notation, known, layout, stored)
