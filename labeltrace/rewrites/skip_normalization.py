@@ -11,7 +11,6 @@ from torch.fx import Node
 from labeltrace.capture.node_info import overwritten_memory, schema_arguments, storage_of
 from labeltrace.flow import LabelStep, Mix
 from labeltrace.rewrites.index_slice import Rows
-from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
 from labeltrace.tracing.walk import LabelField, Recomputed
 
@@ -51,9 +50,9 @@ def _drops_nothing(node: Node) -> bool:
 
 
 def _mixes_what_sums_to_one(step: Mix, softmax: Node) -> bool:
-    weights, labels, result = read_mixing(step.notation)
     dim: Any = schema_arguments(softmax)["dim"]
-    columns = {name for name in labels if name not in result}
-    inside = set(weights[dim % len(weights)])
-    mixed = {name for axis in weights for name in axis if name in columns}
-    return mixed == columns and columns <= inside and inside.isdisjoint(result)
+    equation = step.equation
+    mixed_away = {name for name in equation.labels if name not in equation.result}
+    inside = set(equation.weights[dim % len(equation.weights)])
+    columns = set(equation.columns)
+    return columns == mixed_away and columns <= inside and inside.isdisjoint(equation.result)

@@ -680,7 +680,7 @@ def test_recur_and_final_states(
 ) -> None:
     """Step after step, layer after layer, with what a layer has read so far in a list."""
     labels = field(*sizes, *(2, 7)[:averaged])
-    settings_: dict[str, Any] = {"bidirectional": both, "averaged": averaged}
+    settings_: dict[str, Any] = {"bidirectional": both, "feature_dims": averaged}
     outputs = called(label_ops.recur, labels, dim, layers, **settings_)
     states = called(label_ops.final_states, labels, dim, layers, **settings_)
     steps = list(labels.double().unbind(dim))
