@@ -2,7 +2,7 @@
 
 from string import ascii_lowercase
 
-from labeltrace.flow import Attend, Constant, Flow, Operand, Operation, Weights
+from labeltrace.flow import Attend, Constant, Flow, NamedOperand, Operand, Operation, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
@@ -17,7 +17,7 @@ from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import kind_of_new_axis
 from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
-from labeltrace.rule_helpers.named_operand import NamedOperand, name_axes
+from labeltrace.rule_helpers.named_operand import name_axes
 
 _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]
 

@@ -30,6 +30,7 @@ from labeltrace.layout import (
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
+from labeltrace.rule_helpers.output_facts import with_lower_bound
 
 
 @register_rule("aten.cat", "aten.concat", "aten.concatenate")
@@ -58,7 +59,7 @@ def padding(call: Call) -> Flow:
     """New indices at the ends of axes, as :func:`torch.nn.functional.pad` counts them."""
     source: Operand = call["self"]
     flow = _padded(source, call["pad"], call.get("mode", "constant"), call.output)
-    return replace(flow, lower_bound=min(source.lower_bound, call.get("value", 0)))
+    return with_lower_bound(flow, min(source.lower_bound, call.get("value", 0)))
 
 
 @register_rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")
@@ -75,7 +76,7 @@ def replication(call: Call) -> Flow:
 
 def _joined(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     flow = _side_by_side(pieces, dim, output)
-    return replace(flow, lower_bound=min(piece.lower_bound for piece in pieces))
+    return with_lower_bound(flow, min(piece.lower_bound for piece in pieces))
 
 
 def _side_by_side(pieces: list[Operand], dim: int, output: Shape) -> Flow:

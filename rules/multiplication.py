@@ -1,6 +1,5 @@
 """Products of traced streams: the gate is ignored, equals are averaged (contract, point 8)."""
 
-from dataclasses import replace
 from math import inf
 
 from labeltrace.flow import Flow, Operand, Operation, ProductOperands
@@ -8,6 +7,7 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import product
 from labeltrace.rule_helpers.elementwise import carry
+from labeltrace.rule_helpers.output_facts import with_lower_bound, with_product
 from labeltrace.rule_helpers.weighted_sum import factors_of
 from labeltrace.rules.indexing import narrowed
 
@@ -23,7 +23,7 @@ def multiplication(call: Call) -> Flow:
     else:
         flow = carry(traced[0], call.output, lower_bound=_scaled(call))
     known = traced[0].product if _is_scaling(call) else _factors(call)
-    return replace(flow, product=known or flow.product)
+    return with_product(flow, known) if known else flow
 
 
 def _factors(call: Call) -> ProductOperands | None:
@@ -54,4 +54,4 @@ def gated_half(call: Call) -> Flow:
     """One half of the channels times the sigmoid of the other."""
     source: Operand = call["self"]
     flow = narrowed(source, call["dim"], 0, call.output[call["dim"]])
-    return replace(flow, lower_bound=min(source.lower_bound, 0.0))
+    return with_lower_bound(flow, min(source.lower_bound, 0.0))

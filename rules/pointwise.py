@@ -13,6 +13,7 @@ from labeltrace.layout import has_positions
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import carry, combine
+from labeltrace.rule_helpers.output_facts import with_product
 from labeltrace.rule_helpers.weighted_sum import factors_of
 
 LINEAR = (
@@ -132,8 +133,10 @@ def scaled_copy(call: Call) -> Flow:
     if not source.traced:
         return Constant()
     changed = call.operator in SHIFTED or "dropout" in call.operator
-    flow = carry(source, call.output, lower_bound=-inf if changed else source.lower_bound)
-    return replace(flow, product=None if call.operator in SHIFTED else source.product)
+    facts = source.facts.with_lower_bound(-inf if changed else source.lower_bound)
+    if call.operator in SHIFTED:
+        facts = facts.with_product(None) if source.is_weights else source.facts.after_linear()
+    return replace(carry(source, call.output), facts=facts)
 
 
 @register_rule(*GATES)
@@ -198,7 +201,8 @@ def softmax(call: Call) -> Flow:
     axis = source.traced_layout.axes[call["dim"]]
     lower_bound = -inf if "log" in call.operator else 0.0
     if source.labelled and has_positions(axis):
-        return Weights(layout=source.traced_layout, lower_bound=lower_bound)
+        facts = source.facts.after_nonlinear(is_gate=False, lower_bound=lower_bound)
+        return Weights(layout=source.traced_layout, facts=facts)
     return carry(source, call.output, is_gate=True, lower_bound=lower_bound)
 
 
@@ -220,15 +224,9 @@ def dropout(call: Call) -> Flow:
     """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""
     source: Operand = call.operands[0]  # `input`, or `self` of the in-place twin
     if source.is_weights and call["train"] and call["p"] > 0:
-        return Weights(
-            layout=source.traced_layout,
-            lower_bound=source.lower_bound,
-            before_dropout=source,
-            key_value_product=source.key_value_product,
-            product=source.product,
-        )
-    flow = carry(source, call.output, lower_bound=0.0 if source.nonnegative else -inf)
-    return replace(flow, product=source.product)
+        return Weights(layout=source.traced_layout, facts=source.facts, before_dropout=source)
+    facts = source.facts.with_lower_bound(0.0 if source.nonnegative else -inf)
+    return replace(carry(source, call.output), facts=facts)
 
 
 @register_rule(
@@ -243,7 +241,7 @@ def where(call: Call) -> Flow:
         flow = carry(candidates[0], call.output)
         mask = call.get("condition", call.get("mask"))
         factors = factors_of(candidates[0], mask) if isinstance(mask, Operand) else None
-        return replace(flow, product=factors.after_other_step() if factors else flow.product)
+        return with_product(flow, factors.after_other_step()) if factors else flow
     return _either(candidates, call.output)
 
 

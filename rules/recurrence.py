@@ -27,6 +27,7 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import aggregation
 from labeltrace.rule_helpers.elementwise import relayout
+from labeltrace.rule_helpers.output_facts import after_nonlinear
 
 REMEMBERED = (
     "what a recurrent layer remembers depends on the data: all positions that it has read count "
@@ -53,9 +54,10 @@ def recurrent(call: Call) -> tuple[Flow, ...]:
     is_gate = call.operator != "aten.rnn_relu.input"
     shapes = (call.output, *call.outputs[1:])
     ends = [_final_states(call, source, shape, (steps, batch, features)) for shape in shapes[1:]]
-    ends[0] = replace(ends[0], is_gate=is_gate)  # a cell's state, the second one, is no gate
     first = _outputs(call, source, (steps, batch, features))
-    return (replace(first, is_gate=is_gate), *ends)
+    gates = (is_gate, is_gate, False)  # a cell's state, the last one, is no gate
+    flows = zip((first, *ends), gates, strict=False)
+    return tuple(after_nonlinear(flow, is_gate=gate) for flow, gate in flows)
 
 
 def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow:
@@ -75,7 +77,6 @@ def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow
         layers=call["num_layers"],
         bidirectional=call["bidirectional"],
         feature_dims=len(positions(features)),
-        is_gate=False,
         approximation=REMEMBERED,
     )
 
@@ -96,7 +97,6 @@ def _final_states(
         layers=call["num_layers"],
         bidirectional=call["bidirectional"],
         feature_dims=len(positions(features)),
-        is_gate=False,
         approximation=REMEMBERED,
     )
 
@@ -105,9 +105,9 @@ def _read(source: Operand, kept: list[Axis], gone: list[Axis]) -> Flow:
     """The label on the axes ``kept``: the mean over the positions of those ``gone``."""
     if not any(has_positions(axis) for axis in gone):
         layout = Layout(tuple(kept))
-        return relayout(source, layout, operation=Operation.CHANNEL_MIXING, is_gate=False)
+        return relayout(source, layout, operation=Operation.CHANNEL_MIXING)
     flow = aggregation(source, renumbered(kept), kept, gone)
-    return replace(flow, is_gate=False, approximation=REMEMBERED)
+    return replace(flow, approximation=REMEMBERED)
 
 
 def _labels(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> tuple[LabelView, int]:

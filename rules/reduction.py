@@ -17,6 +17,7 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import aggregation
 from labeltrace.rule_helpers.elementwise import relayout
+from labeltrace.rule_helpers.output_facts import after_nonlinear
 from labeltrace.rule_helpers.weighted_sum import is_score, reason_mean_is_wrong, weighted_sum
 from labeltrace.rules.pooling import with_index
 
@@ -31,7 +32,7 @@ def mean(call: Call) -> Flow:
     flow = weighted_sum(source, summed)
     if flow is None:
         flow = _reduce(call, reason_mean_is_wrong(source, summed))
-        return replace(flow, is_gate=True) if is_score(source, summed) else flow
+        return after_nonlinear(flow, is_gate=True) if is_score(source, summed) else flow
     if flow.layout is None or not call.get("keepdim", False):
         return flow
     layout = flow.layout
@@ -103,7 +104,8 @@ def _reduce(call: Call, selecting: str, is_gate: bool | None = None) -> Flow:
         kept = Layout(tuple(axes))
         return relayout(source, kept, operation=Operation.CHANNEL_MIXING, is_gate=is_gate)
     flow = aggregation(source, renumbered(axes), axes, gone)
-    return replace(flow, approximation=selecting, is_gate=is_gate)
+    flow = replace(flow, approximation=selecting)
+    return flow if is_gate is None else after_nonlinear(flow, is_gate=is_gate)
 
 
 def reduced(axis: Axis) -> Axis:

@@ -33,6 +33,7 @@ from labeltrace.layout import (
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout
+from labeltrace.rule_helpers.output_facts import with_key_features
 from labeltrace.rules.pooling import per_dimension, resized
 
 
@@ -113,12 +114,9 @@ def fold(call: Call) -> Flow:
     other = tuple(factor for axis in split.axes[: len(rest)] for factor in positions(axis))
     arrangement = arrange(split, (other, positions(taps), positions(places)))
     elsewhere = any(factor.kind is not Kind.BATCH for factor in other)
-    return replace(
-        _laid_back(LabelView(source, arrangement), layout, sliding),
-        holds_key_features=None
-        if elsewhere
-        else False,  # what lands on a map is no feature of keys
-    )
+    flow = _laid_back(LabelView(source, arrangement), layout, sliding)
+    # What lands on a map is no feature of keys.
+    return flow if elsewhere else with_key_features(flow, False)
 
 
 def _sliding(call: Call, sizes: Sequence[int]) -> list[Window]:

@@ -15,7 +15,7 @@ from labeltrace.codegen.checkpointing import with_checkpoints
 from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
 from labeltrace.codegen.scheduling import run_early
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Attend, LabelStep, LabelView, Operand
+from labeltrace.flow import Attend, LabelField, LabelStep, LabelView, Operand, TensorSource
 from labeltrace.layout import (
     BATCH,
     Arrangement,
@@ -31,7 +31,7 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.rewrites import Rows, needed_fields, simplify_steps
-from labeltrace.tracing.walk import LabelField, Recomputed, Trace, Value
+from labeltrace.tracing.walk import Recomputed, Trace, Value
 
 LABELS_INPUT = "labels"
 
@@ -243,7 +243,7 @@ class _Generator:
         self.shapes[moved] = target
         return moved
 
-    def _source(self, source: object) -> Node:
+    def _source(self, source: TensorSource | None) -> Node:
         """A tensor in the new graph; mixing weights once more where dropout came between."""
         if isinstance(source, Node):
             return self.copies[source]

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from labeltrace.aligned import AlignedModule
 from labeltrace.capture.export import capture, live_state
 from labeltrace.errors import LabelError
+from labeltrace.flow import LabelField
 from labeltrace.inspection.label_program import LabelProgram, evaluating, without_gradient
 from labeltrace.inspection.places import Place, places, places_named, tokens, with_outputs_at
 from labeltrace.inspection.token_grid import (
@@ -26,7 +27,7 @@ from labeltrace.layout import BATCH, Layout
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
-from labeltrace.tracing.walk import LabelField, Trace, trace_graph
+from labeltrace.tracing.walk import Trace, trace_graph
 
 
 @dataclass(frozen=True, eq=False, slots=True)

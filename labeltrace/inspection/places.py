@@ -8,8 +8,9 @@ from difflib import get_close_matches
 
 from labeltrace.capture.node_info import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
+from labeltrace.flow import LabelField
 from labeltrace.layout import Factor, Kind, Layout, channel, renumbered
-from labeltrace.tracing.walk import LabelField, Trace, Value
+from labeltrace.tracing.walk import Trace, Value
 
 OUTPUT = "output"
 """The name of the model's first output that carries labels."""

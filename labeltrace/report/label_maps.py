@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from labeltrace.errors import LayoutError
+from labeltrace.flow import LabelField
 from labeltrace.inspection.observer import NodeLabels, Observer
 from labeltrace.inspection.places import Place, tokens
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.encoding import in_levels, packed
 from labeltrace.report.schema import LabelMap
-from labeltrace.tracing.walk import LabelField
 
 MAP_BYTES = 2 * 2**20
 """What all maps together may take, deflated or not."""

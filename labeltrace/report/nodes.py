@@ -9,7 +9,7 @@ from pathlib import PurePath
 import torch.fx
 
 from labeltrace.capture.node_info import operator_names
-from labeltrace.flow import Operation
+from labeltrace.flow import LabelField, Operation
 from labeltrace.inspection.places import Place
 from labeltrace.layout import Layout
 from labeltrace.report.descriptions import INPUT, SAME, step_in_words
@@ -19,7 +19,7 @@ from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.regions import find_regions
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import LabelField, Trace
+from labeltrace.tracing.walk import Trace
 
 LONGEST_CALL = 160  # letters
 PARTS_OF_PATH = 3  # of a file's path: enough to find it, and nothing of the machine

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labeltrace.analysis.source_chunks import chunks, one_hot_image
 from labeltrace.errors import LayoutError
-from labeltrace.flow import OneSourceStep
+from labeltrace.flow import LabelField, OneSourceStep
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.places import Place, step_places, tokens
 from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
@@ -21,7 +21,7 @@ from labeltrace.report.label_maps import within
 from labeltrace.report.sampling import Sample
 from labeltrace.report.schema import Reach
 from labeltrace.tracing.ablation import moves_labels
-from labeltrace.tracing.walk import LabelField, Trace
+from labeltrace.tracing.walk import Trace
 
 CELL_SIDE = 56
 """Rows and columns of cells that entering tokens are told apart by; larger grids are pooled."""

@@ -9,10 +9,10 @@ import torch
 from torch.fx import Node
 
 from labeltrace.capture.node_info import overwritten_memory, schema_arguments, storage_of
-from labeltrace.flow import LabelStep, Mix
+from labeltrace.flow import LabelField, LabelStep, Mix, TensorSource
 from labeltrace.rewrites.index_slice import Rows
 from labeltrace.rewrites.steps import Steps
-from labeltrace.tracing.walk import LabelField, Recomputed
+from labeltrace.tracing.walk import Recomputed
 
 _SOFTMAX: Final = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
 
@@ -32,11 +32,11 @@ def skip_normalization(steps: Steps) -> Steps:
     return left
 
 
-def _softmax(source: object) -> Node | None:
+def _softmax(source: TensorSource | None) -> Node | None:
     """The softmax whose outcome, or some of its rows, the weights are."""
     while isinstance(source, Rows):
         source = source.tensor
-    node = source.node if isinstance(source, Recomputed) else source
+    node: Any = source.node if isinstance(source, Recomputed) else source
     while isinstance(node, Node) and _drops_nothing(node):
         node = node.args[0]
     return node if isinstance(node, Node) and node.target in _SOFTMAX else None

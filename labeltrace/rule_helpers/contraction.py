@@ -25,7 +25,17 @@ from dataclasses import replace
 from math import prod
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Aggregate, Constant, Flow, LabelView, Mix, Operand, Operation, Weights
+from labeltrace.flow import (
+    Aggregate,
+    Constant,
+    Flow,
+    LabelView,
+    Mix,
+    NamedOperand,
+    Operand,
+    Operation,
+    Weights,
+)
 from labeltrace.index_notation.contraction_equation import ContractionEquation
 from labeltrace.index_notation.parsing import Names
 from labeltrace.layout import (
@@ -48,10 +58,10 @@ from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
 from labeltrace.rule_helpers.linear_attention import keys_times_values, linear_mixing
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
 from labeltrace.rule_helpers.named_operand import (
-    NamedOperand,
     axis_sizes,
     name_axes,
 )
+from labeltrace.rule_helpers.output_facts import after_nonlinear, with_key_features
 
 TWO_STEP_ATTENTION = (
     "queries choose among features whose labels were gathered over the tokens and averaged over "
@@ -115,8 +125,7 @@ def _stream_and_matrix(
         plan = plan_mixing(stream, matrix, result, sizes)
         gathered = _gathers_features(stream, matrix, result)
         axes = _result_layout((stream, matrix), result, sizes).axes
-        return Mix(
-            holds_key_features=gathered,
+        mix = Mix(
             as_weights=keys_times_values(matrix, stream, result, axes) if gathered else None,
             approximation=_mixing_approximation(stream, matrix, moved),
             layout=plan.layout,
@@ -125,6 +134,7 @@ def _stream_and_matrix(
             weights=matrix.operand,
             equation=plan.equation,
         )
+        return with_key_features(mix, gathered)
     if matrix.operand.traced and any(letter in matrix.positions for letter in moved):
         raise LayoutError(
             "positions and channels of one axis are contracted with mixing weights: "
@@ -190,7 +200,8 @@ def _two_streams(
             output,
             operation=Operation.CHANNEL_MIXING,
         )
-    return replace(flow, is_gate=True) if is_inner_product(first, second, result, sizes) else flow
+    is_score = is_inner_product(first, second, result, sizes)
+    return after_nonlinear(flow, is_gate=True) if is_score else flow
 
 
 def is_inner_product(
@@ -237,8 +248,8 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
         whole = [second if first.is_gate else first]
     if len(whole) == 1 and whole[0].labelled:
         flow = relayout(whole[0], expand(whole[0].traced_layout, output), operation=operation)
-        return replace(flow, holds_key_features=False, as_weights=_as_weights(combined))
-    return replace(combined, holds_key_features=False)
+        return with_key_features(replace(flow, as_weights=_as_weights(combined)), False)
+    return with_key_features(combined, False)
 
 
 def _as_weights(combined: Flow) -> Weights | None:

@@ -12,7 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, LabelView, LinearMix, Weights
+from labeltrace.flow import (
+    AxisRun,
+    Flow,
+    KeyValueProduct,
+    LabelView,
+    LinearMix,
+    NamedOperand,
+    ValueFacts,
+    Weights,
+)
 from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
 from labeltrace.index_notation.parsing import Axes, Names
 from labeltrace.index_notation.spare_names import SpareNames
@@ -29,8 +38,7 @@ from labeltrace.layout import (
     has_positions,
     renumbered,
 )
-from labeltrace.rule_helpers.key_value_product import AxisRun, KeyValueProduct, position_runs
-from labeltrace.rule_helpers.named_operand import NamedOperand
+from labeltrace.rule_helpers.key_value_product import position_runs
 
 SIGNED = "queries or keys may be negative: their magnitudes are taken before they are multiplied"
 
@@ -48,7 +56,7 @@ def keys_times_values(
         inside.extend(run for _, run in whole)
         opaque.append(tuple(Factor(axis_size(run), Kind.BATCH) for _, run in whole))
     pending = KeyValueProduct((first, second), tuple(parts), tuple(inside))
-    return Weights(layout=renumbered(opaque), key_value_product=pending)
+    return Weights(layout=renumbered(opaque), facts=ValueFacts(key_value_product=pending))
 
 
 def linear_mixing(
@@ -61,7 +69,7 @@ def linear_mixing(
             does not lead back to its letters.
     """
     pending = context.operand.key_value_product
-    assert isinstance(pending, KeyValueProduct)
+    assert pending is not None
     features = {
         _letter(pending, axis) for letter, axis in context.axes.items() if letter not in result
     }

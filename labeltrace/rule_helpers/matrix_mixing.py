@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from labeltrace.flow import LabelView
+from labeltrace.flow import LabelView, NamedOperand
 from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.index_notation.parsing import Names
 from labeltrace.index_notation.spare_names import SpareNames
@@ -23,7 +23,6 @@ from labeltrace.layout import (
     has_positions,
     renumbered,
 )
-from labeltrace.rule_helpers.named_operand import NamedOperand
 
 
 @dataclass(frozen=True, slots=True)

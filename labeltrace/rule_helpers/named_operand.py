@@ -3,33 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from labeltrace.flow import Operand
+from labeltrace.flow import NamedOperand, Operand
 from labeltrace.index_notation.parsing import Names
-from labeltrace.layout import Axis, axis_size, channel, has_positions, is_repeated
+from labeltrace.layout import axis_size, channel
 from labeltrace.rule_api.call import Shape
-
-
-@dataclass(frozen=True, slots=True)
-class NamedOperand:
-    """One operand's axes by letter; broadcast axes are left out."""
-
-    operand: Operand
-    letters: Names
-    axes: Mapping[str, Axis]
-
-    def has_positions(self, letter: str) -> bool:
-        return has_positions(self.axes.get(letter, ()))
-
-    def varies_along(self, letter: str) -> bool:
-        """Whether the operand has the axis, and not as copies alone."""
-        return letter in self.axes and not is_repeated(self.axes[letter])
-
-    @property
-    def positions(self) -> set[str]:
-        """The letters along which the operand's label varies."""
-        return {letter for letter in self.axes if self.has_positions(letter)}
 
 
 def axis_sizes(*operands: tuple[Names, Shape]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from labeltrace.errors import LabelError
 from labeltrace.flow import (
     Attend,
     Average,
+    LabelField,
     LabelStep,
     LabelView,
     LinearMix,
@@ -20,7 +21,7 @@ from labeltrace.flow import (
 from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
 from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import LabelField, Trace
+from labeltrace.tracing.walk import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +256,6 @@ def _carried(step: LabelStep, source: LabelView) -> Rearrange:
         layout=step.layout,
         field_shape=step.field_shape,
         source=source,
-        is_gate=step.is_gate,
+        facts=step.facts,
         approximation=step.approximation,
     )

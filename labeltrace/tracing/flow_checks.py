@@ -9,7 +9,6 @@ from labeltrace.flow import Attend, Carry, Constant, Flow, LabelStep, LabelView,
 from labeltrace.layout import shape_text
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import rule_name
-from labeltrace.rule_helpers.key_value_product import KeyValueProduct
 
 
 def check_flows(flows: tuple[object, ...], call: Call, rule: Rule) -> None:
@@ -72,9 +71,7 @@ def _carry_fault(flow: Carry, call: Call) -> str:
 def _labels_fault(labels: LabelView, call: Call) -> str:
     operand = labels.operand
     pending = [
-        other.key_value_product
-        for other in call.operands
-        if isinstance(other.key_value_product, KeyValueProduct)
+        other.key_value_product for other in call.operands if other.key_value_product is not None
     ]
     behind = [side.operand for product in pending for side in product.sides]
     factors = [other.product for other in call.operands if other.product is not None]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
 from typing import Any
 
 import networkx
@@ -29,19 +28,21 @@ from labeltrace.capture.node_info import (
 )
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
+    NOTHING_KNOWN,
     Average,
     Carry,
+    ComputedTensor,
     Constant,
     Flow,
+    LabelField,
     LabelStep,
-    LabelView,
     LinearMix,
     Mix,
     Operand,
     Operation,
-    ProductOperands,
+    TensorSource,
+    ValueFacts,
     Weights,
-    product_after_other_step,
 )
 from labeltrace.layout import (
     Layout,
@@ -62,45 +63,29 @@ from labeltrace.tracing.traced_node import TracedNode
 from labeltrace.tracing.unknown_positions import added_to_weights
 
 
-@dataclass(frozen=True, slots=True)
-class LabelField:
-    """Stands for the label field that a node's step computes, or for the input's."""
-
-    node: str
-    output: int = 0
-
-
 @dataclass(frozen=True, eq=False, slots=True)
-class Recomputed:
+class Recomputed(ComputedTensor):
     """A node computed once more from other inputs: mixing weights as they are without dropout."""
 
     node: Node
     substitutes: Mapping[Node, TensorSource]
 
 
-TensorSource = Node | Recomputed
-"""Where the label graph reads mixing weights."""
-
-
 @dataclass(frozen=True, slots=True)
 class Value:
     """What the walk knows of one tensor that comes from the image.
 
-    ``source`` is what labels read in its place if it is mixing weights; ``summands`` counts the
-    streams of a sum that may yet be part of a larger one; ``as_weights`` is the same tensor read
-    as mixing weights.
+    `source` is what labels read in its place if it is mixing weights; `facts` is what is known of
+    its values; `summands` counts the streams of a sum that may yet be part of a larger one;
+    `as_weights` is the same tensor read as mixing weights.
     """
 
     layout: Layout
     field: LabelField | None
     source: TensorSource
-    is_gate: bool = False
-    lower_bound: float = -inf
-    holds_key_features: bool = False
-    key_value_product: object = None
+    facts: ValueFacts = NOTHING_KNOWN
     summands: int = 1
     as_weights: Value | None = None
-    product: ProductOperands | None = None
 
 
 Values = tuple[Value | None, ...]
@@ -206,7 +191,7 @@ class _Walk:
         self.sizes = Sizes()
         self.values: dict[Node, Values | Failed | PositionsUnknown] = {}
         self.steps: dict[LabelField, LabelStep] = {}
-        self.computed: dict[Any, LabelField] = {}
+        self.computed: dict[tuple[object, ...], LabelField] = {}
         self.nodes: dict[Node, TracedNode] = {}
         self.problems: list[Problem] = []
         self.unknown: list[Unknown] = []
@@ -429,22 +414,19 @@ class _Walk:
             layout=known.layout,
             field=known.field,
             tensor=value if known.field is not None else known.source,
-            is_gate=known.is_gate,
-            lower_bound=known.lower_bound,
-            holds_key_features=known.holds_key_features,
-            key_value_product=known.key_value_product,
-            product=self._still_valid(known.product),
+            facts=self._still_valid(known.facts),
         )
 
-    def _still_valid(self, factors: ProductOperands | None) -> ProductOperands | None:
-        """The factors of a product; not at hand if weights have been written to, in it or since."""
+    def _still_valid(self, facts: ValueFacts) -> ValueFacts:
+        """The facts now: operands of a product that have been written to cannot be read again."""
+        factors = facts.product
         if factors is None:
-            return None
+            return facts
         both = (factors.first, factors.second)
         read = [one.tensor for one in both if not one.labelled] or [one.tensor for one in both]
         nodes = [tensor for tensor in read if isinstance(tensor, Node)]
         changed = any(self.written.get(storage_of(n), -1) > self.positions[n] for n in nodes)
-        return factors.after_other_step() if changed else factors
+        return facts.with_product(factors.after_other_step()) if changed else facts
 
     def _first_value(self, node: Node) -> Value | None:
         values = self.values.get(node, (None,))
@@ -475,28 +457,20 @@ class _Walk:
     def _labelled_value(self, target: LabelField, node: Node, flow: Flow, summands: int) -> Value:
         """The value of an output that carries labels; a step is kept under its field."""
         if isinstance(flow, Carry):
-            origin, is_gate = flow.source.field, flow.source.is_gate
-            features = flow.source.holds_key_features and flow.is_gate is None
-            assert isinstance(origin, LabelField)
+            assert flow.source.field is not None
+            origin = flow.source.field
         else:
             assert isinstance(flow, LabelStep)
-            origin = self.computed.setdefault(_signature(flow), target)
-            is_gate = all(labels.operand.is_gate for labels in flow.labels)
-            features = any(labels.operand.holds_key_features for labels in flow.labels)
+            origin = self.computed.setdefault(flow.identity(), target)
             if origin is target:  # not the same label as that of an earlier step
                 self.steps[target] = flow
         return Value(
             layout=simplify(flow.layout),
             field=origin,
             source=node,
-            is_gate=is_gate if flow.is_gate is None else flow.is_gate,
-            lower_bound=_least(flow),
-            holds_key_features=features
-            if flow.holds_key_features is None
-            else flow.holds_key_features,
+            facts=flow.output_facts,
             summands=summands,
             as_weights=self._weights(node, flow.as_weights) if flow.as_weights else None,
-            product=flow.product or _factors_moved(flow),
         )
 
     def _weights(self, node: Node, flow: Weights) -> Value:
@@ -504,9 +478,7 @@ class _Walk:
             layout=simplify(flow.layout),
             field=None,
             source=self._source(node, flow),
-            lower_bound=_least(flow),
-            key_value_product=flow.key_value_product,
-            product=flow.product,
+            facts=flow.output_facts,
         )
 
     def _source(self, node: Node, flow: Weights) -> TensorSource:
@@ -703,59 +675,10 @@ def _prefer_mixing(flow: Flow, other: Flow) -> Flow:
     """Of what a step does and what it does with weights for streams: what it is."""
     if isinstance(other, LinearMix) or (isinstance(other, Mix) and isinstance(flow, Weights)):
         return other
-    linear = isinstance(flow, Carry) and flow.is_gate is None
+    linear = isinstance(flow, Carry) and flow.is_linear
     if linear and isinstance(other, Weights) and flow.as_weights is None:
         return replace(flow, as_weights=other)
     return flow
-
-
-def _factors_moved(flow: Flow) -> ProductOperands | None:
-    """The factors of a product that a linear step has taken in, or moved."""
-    if isinstance(flow, Carry):
-        read = [flow.source] if flow.is_gate is None else []
-    else:
-        moved = flow.operation is Operation.RELAYOUT
-        read = [labels.operand for labels in flow.labels] if moved else []
-    return product_after_other_step(read)
-
-
-def _least(flow: Flow) -> float:
-    """A number below which no value of the output lies: the inputs', if it only moves values."""
-    if flow.lower_bound is not None:
-        return flow.lower_bound
-    if flow.operation is not Operation.RELAYOUT or isinstance(flow, Weights):
-        return -inf
-    if isinstance(flow, Carry):
-        return flow.source.lower_bound
-    return min((labels.operand.lower_bound for labels in flow.labels), default=-inf)
-
-
-def _signature(part: Any) -> Any:
-    """What a label step computes, apart from what it is called: equal ones give equal labels."""
-    match part:
-        case LabelView():
-            return (part.operand.field, part.arrangement)
-        case Operand():
-            return part.tensor
-        case LabelStep():
-            names = (f.name for f in fields(part) if f.name not in NOT_COMPARED)
-            return (type(part), *(_signature(getattr(part, name)) for name in names))
-        case tuple():
-            return tuple(_signature(item) for item in part)
-    return part
-
-
-NOT_COMPARED = frozenset(
-    {
-        "operation",
-        "approximation",
-        "is_gate",
-        "lower_bound",
-        "holds_key_features",
-        "as_weights",
-        "product",
-    }
-)
 
 
 def _is_same_view(one: Node, other: Node) -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
 from labeltrace.capture.export import export
 from labeltrace.codegen.instructions import instruction
-from labeltrace.flow import Flow, LabelStep, LabelView, Operand, Operation
+from labeltrace.flow import Flow, LabelField, LabelStep, LabelView, Operand, Operation
 from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import (
     Arrangement,
@@ -306,7 +306,7 @@ def flow_with(changes: Callable[[Call], dict[str, Any]], start: Rule) -> Rule:
 
 def elsewhere(call: Call) -> Operand:
     """The call's operand as if it had a label that the call does not have."""
-    return replace(call["input0"], field="elsewhere")
+    return replace(call["input0"], field=LabelField("elsewhere"))
 
 
 def whole_mean(call: Call) -> Flow:
@@ -415,7 +415,7 @@ def test_what_only_a_fault_of_the_library_can_raise() -> None:
         label_ops.average([], [])
     with pytest.raises(ValueError, match="unknown padding mode 'nonsense'"):
         label_ops.pad(torch.ones(2, 5, 1), torch.ones(2, 1), [(0, 0), (1, 1)], "nonsense")
-    with pytest.raises(TypeError, match="no label function serves Step"):
+    with pytest.raises(TypeError, match="no label function serves LabelStep"):
         instruction(LabelStep(operation=Operation.POINTWISE, layout=Layout(())))
 
 
@@ -464,4 +464,4 @@ def test_trained_weights_that_nobody_has() -> None:
     with pytest.raises(
         WeightsUnavailableError, match="is a factory, which has to load weights its"
     ):
-        load_model("tests.cli.test_cli:Tiny", pretrained=True)
+        load_model("tests.helpers.command_line_models:Tiny", pretrained=True)
