@@ -36,6 +36,10 @@ class LayoutError(LabelTraceError):
     """The positions or channels of an activation cannot be followed through an operator."""
 
 
+class NotationError(LabelTraceError, ValueError):
+    """The text of an equation in index notation, `"b h q k, b k -> b q"`, cannot be read."""
+
+
 class LabelError(LabelTraceError, ValueError):
     """A label image, class indices or targets, or the settings that make them, cannot be used."""
 

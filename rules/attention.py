@@ -58,8 +58,7 @@ def scaled_dot_product_attention(call: Call) -> Flow:
         is_causal=call["is_causal"],
         scale=call.get("scale"),
         grouped_heads=call["enable_gqa"],
-        notation=plan.notation,
-        sizes=plan.sizes,
+        equation=plan.equation,
     )
 
 

@@ -17,6 +17,7 @@ from labeltrace.flow import (
     Pool,
     Weights,
 )
+from labeltrace.index_notation.contraction_equation import ContractionEquation
 from labeltrace.layout import (
     Axis,
     Kind,
@@ -169,10 +170,10 @@ def _one_tap(call: Call, source: Operand, weight: Operand, windows: Windows) -> 
     if groups == 1 and source.labelled and _serve_as_channels(source):
         return _aggregated_channels(source, weight, call.output)
     if groups == 1:
-        space = "stuvw"[: len(windows)]
-        taps = "lmnop"[: len(windows)]
-        notation = f"b i {' '.join(space)}, z i {' '.join(taps)} -> b z {' '.join(space)}"
-        return contract(notation, source, weight, call.output)
+        space = tuple("stuvw"[: len(windows)])
+        taps = tuple("lmnop"[: len(windows)])
+        equation = ContractionEquation(("b", "i", *space), ("z", "i", *taps), ("b", "z", *space))
+        return contract(equation, source, weight, call.output)
     if groups == source.shape[1] == weight.shape[0]:  # a scale for each position
         return relayout(source, source.traced_layout, operation=Operation.POINTWISE)
     raise LayoutError(

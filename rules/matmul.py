@@ -10,6 +10,8 @@ from string import ascii_lowercase
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation
+from labeltrace.index_notation.contraction_equation import ContractionEquation
+from labeltrace.index_notation.parsing import Names
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import contract
@@ -30,13 +32,17 @@ def matmul(call: Call) -> Flow:
     first: Operand = call["self"]
     names = ("other", "mat2", "vec", "tensor")
     second: Operand = next(call[name] for name in names if name in call.arguments)
-    left = "k" if len(first.shape) == 1 else "... r k"
-    right = "k" if len(second.shape) == 1 else "... k c"
-    rows = "" if len(first.shape) == 1 else "r"
-    columns = "" if len(second.shape) == 1 else "c"
-    leading = "..." if max(len(first.shape), len(second.shape)) > 2 else ""
-    result = f"{leading} {rows} {columns}"
-    return contract(f"{left}, {right} -> {result}", first, second, call.output)
+    is_row, is_column = len(first.shape) == 1, len(second.shape) == 1
+    equation = ContractionEquation(
+        first=("k",) if is_row else ("...", "r", "k"),
+        second=("k",) if is_column else ("...", "k", "c"),
+        result=(
+            *(("...",) if max(len(first.shape), len(second.shape)) > 2 else ()),
+            *(() if is_row else ("r",)),
+            *(() if is_column else ("c",)),
+        ),
+    )
+    return contract(equation, first, second, call.output)
 
 
 @register_rule("aten.addmm", "aten.baddbmm", "aten.addbmm")
@@ -60,8 +66,8 @@ def tensordot(call: Call) -> Flow:
     for dim, other in zip(call["dims_self"], call["dims_other"], strict=True):
         two[other] = one[dim]
     result = [letter for letter in one + two if (letter in one) != (letter in two)]
-    notation = f"{' '.join(one)}, {' '.join(two)} -> {' '.join(result)}"
-    return contract(notation, first, second, call.output)
+    equation = ContractionEquation(tuple(one), tuple(two), tuple(result))
+    return contract(equation, first, second, call.output)
 
 
 @register_rule("aten.einsum")
@@ -80,19 +86,19 @@ def einsum(call: Call) -> Flow:
         raise LayoutError(f"einsum({equation!r}) takes the diagonal of an operand")
     letters = _letters(result) if "->" in equation else _implied(texts)
     if len(operands) == 2:
-        notation = f"{', '.join(map(' '.join, texts))} -> {' '.join(letters)}"
-        return contract(notation, operands[0], operands[1], call.output)
-    flow = contract(f"{' '.join(texts[0])}, -> {' '.join(letters)}", operands[0], ONE, call.output)
+        product = ContractionEquation(texts[0], texts[1], letters)
+        return contract(product, operands[0], operands[1], call.output)
+    flow = contract(ContractionEquation(texts[0], (), letters), operands[0], ONE, call.output)
     moved = len(letters) == len(texts[0]) and flow.operation is Operation.CHANNEL_MIXING
     return replace(flow, operation=Operation.RELAYOUT) if moved else flow
 
 
-def _letters(text: str) -> list[str]:
-    return re.findall(r"\.\.\.|\w", text)
+def _letters(text: str) -> Names:
+    return tuple(re.findall(r"\.\.\.|\w", text))
 
 
-def _implied(texts: Sequence[Sequence[str]]) -> list[str]:
+def _implied(texts: Sequence[Names]) -> Names:
     """The letters of an implicit result: those that occur once, in alphabetical order."""
     letters = [letter for text in texts for letter in text]
     once = [letter for letter in letters if letter != "..." and letters.count(letter) == 1]
-    return ["..."] * ("..." in letters) + sorted(once)
+    return ("...",) * ("..." in letters) + tuple(sorted(once))

@@ -78,15 +78,16 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
         case Rearrange():
             return flow.source
         case Mix():
-            settings = _non_default(normalized=flow.rows_sum_to_one) | dict(flow.sizes)
-            return Instruction(label_ops.mix, (flow.source, flow.weights, flow.notation), settings)
+            equation = flow.equation
+            settings = _non_default(normalized=flow.rows_sum_to_one) | dict(equation.sizes)
+            return Instruction(label_ops.mix, (flow.source, flow.weights, str(equation)), settings)
         case Attend():
             return _attend(flow)
         case LinearMix():
             return Instruction(
                 label_ops.mix_linear,
-                (flow.source, flow.query, flow.key, flow.notation),
-                _non_default(heads=flow.heads) | dict(flow.sizes),
+                (flow.source, flow.query, flow.key, str(flow.equation)),
+                _non_default(heads="".join(flow.equation.heads)) | dict(flow.equation.sizes),
             )
         case Convolve():
             return _convolve(flow)
@@ -162,20 +163,20 @@ def reads_prior(flow: LabelStep) -> bool:
 def _attend(flow: Attend) -> Instruction:
     if flow.joint:
         operands = (flow.query, flow.key, flow.value)
-        settings = _non_default(scale=flow.scale) | dict(flow.sizes)
+        settings = _non_default(scale=flow.scale) | dict(flow.equation.sizes)
         return Instruction(
-            label_ops.attention_with_labels, (flow.source, *operands, flow.notation), settings
+            label_ops.attention_with_labels, (flow.source, *operands, str(flow.equation)), settings
         )
     return Instruction(
         label_ops.attend,
-        (flow.source, flow.query, flow.key, flow.notation),
+        (flow.source, flow.query, flow.key, str(flow.equation)),
         _non_default(
             mask=flow.mask,
             is_causal=flow.is_causal,
             scale=flow.scale,
             grouped_heads=flow.grouped_heads,
         )
-        | dict(flow.sizes),
+        | dict(flow.equation.sizes),
     )
 
 

@@ -10,30 +10,31 @@ from torch import Tensor
 from labeltrace.flow.flow import OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
+from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix(OneSourceStep):
-    """``Y <- Norm(W)·Y`` with the matrix in ``weights``, eq. 7 and 9.
+    """`Y <- Norm(W)·Y` with the matrices in `weights`, eq. 7 and 9.
 
-    ``notation`` names the axes of the weights and of the labels, as in
-    ``"b h q k, b k -> b q"``; ``sizes`` those of names inside parentheses.  ``rows_sum_to_one`` says that
-    each row of the weights is a distribution already, the outcome of a softmax.
+    `equation` names the axes of weights, labels and result.  `rows_sum_to_one` says that each row
+    of the weights is a distribution already, the outcome of a softmax.
     """
 
     weights: Operand
-    notation: str
-    sizes: tuple[tuple[str, int], ...] = ()
+    equation: MixingEquation
     rows_sum_to_one: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attend(OneSourceStep):
-    """:class:`Mix` with the probabilities of fused attention, from queries and keys.
+    """A `Mix` by the probabilities of fused attention, which are computed from queries and keys.
 
-    ``joint`` says that the model's own call may compute the labels beside its output.
+    The weights of `equation` are the probabilities.  `joint` says that one call of the model's
+    kernel may compute its output and the labels.
     """
 
     query: Operand
@@ -43,24 +44,18 @@ class Attend(OneSourceStep):
     is_causal: bool
     scale: float | None
     grouped_heads: bool
-    notation: str
-    sizes: tuple[tuple[str, int], ...] = ()
+    equation: MixingEquation
     joint: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearMix(OneSourceStep):
-    """``Norm(|q|·|k|^T)·Y`` in linear time; the notation names the axes of q, k, Y and result.
-
-    ``heads`` are the names whose matrices are averaged.
-    """
+    """`Norm(|q|·|k|^T)·Y` in linear time; `equation` names the axes of q, k, Y and result."""
 
     query: Operand
     key: Operand
-    notation: str
-    heads: str = ""
-    sizes: tuple[tuple[str, int], ...] = ()
+    equation: LinearMixingEquation
     operation: Operation = Operation.SPATIAL_MIXING
 
 

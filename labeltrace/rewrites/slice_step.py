@@ -34,9 +34,7 @@ from labeltrace.flow import (
     Take,
     Unfold,
 )
-from labeltrace.label_ops.notation import parse_axes
 from labeltrace.rewrites.index_slice import IndexSlice, rows_of
-from labeltrace.rewrites.notation import read_mixing
 
 CutLabels = Callable[[LabelView, IndexSlice], LabelView]
 """Has some rows of labels made, in the arrangement that the step asked for."""
@@ -114,25 +112,25 @@ def _cut_unless_broadcast(labels: LabelView, cut: IndexSlice, cut_labels: CutLab
 
 
 def _mix(step: Mix, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    weights, labels, result = read_mixing(step.notation)
-    name = result[cut.dim]
+    equation = step.equation
+    name = equation.result[cut.dim]
     operand, source = step.weights, step.source
-    if any(name in axis for axis in weights):
-        if (name,) not in weights:
+    if name in equation.weight_names:
+        if (name,) not in equation.weights:
             return None  # one of several factors of an axis
-        operand = rows_of(operand, cut.along(weights.index((name,))))
-    if name in labels:
-        source = cut_labels(source, cut.along(labels.index(name)))
+        operand = rows_of(operand, cut.along(equation.weights.index((name,))))
+    if name in equation.labels:
+        source = cut_labels(source, cut.along(equation.labels.index(name)))
     return replace(step, weights=operand, source=source)
 
 
 def _attend(step: Attend, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    scores, labels, result = read_mixing(step.notation)
-    name = result[cut.dim]
-    if not any(name in axis for axis in scores):
-        return replace(step, source=cut_labels(step.source, cut.along(labels.index(name))))
+    equation = step.equation
+    name = equation.result[cut.dim]
+    if name not in equation.weight_names:
+        return replace(step, source=cut_labels(step.source, cut.along(equation.labels.index(name))))
     first_rows = cut.start == 0 and cut.step == 1  # those of a causal mask stay where they are
-    if scores[-2] != (name,) or (step.is_causal and not first_rows):
+    if equation.weights[-2] != (name,) or (step.is_causal and not first_rows):
         return None
     query = rows_of(step.query, cut.along(len(step.query.shape) - 2))
     mask = step.mask
@@ -142,17 +140,15 @@ def _attend(step: Attend, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep |
 
 
 def _mix_linear(step: LinearMix, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    inputs, result = step.notation.split("->")
-    query, key, labels = (parse_axes(text) for text in inputs.split(","))
-    name = "".join(result.split())[cut.dim]
-    in_query, in_key = (any(name in axis for axis in axes) for axes in (query, key))
-    if in_key or (in_query and (name,) not in query):
+    equation = step.equation
+    name = equation.result[cut.dim]
+    if name in equation.key_names:
         return None
-    if not in_query:
-        return replace(step, source=cut_labels(step.source, cut.along(labels.index((name,)))))
-    if (name,) in labels:
+    if name not in equation.query_names:
+        return replace(step, source=cut_labels(step.source, cut.along(equation.labels.index(name))))
+    if name in equation.labels or (name,) not in equation.query:
         return None
-    return replace(step, query=rows_of(step.query, cut.along(query.index((name,)))))
+    return replace(step, query=rows_of(step.query, cut.along(equation.query.index((name,)))))
 
 
 def _join(step: Join, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:

@@ -14,6 +14,7 @@ from string import ascii_lowercase
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, NamedOperand, Operand, ProductOperands
+from labeltrace.index_notation.contraction_equation import ContractionEquation
 from labeltrace.layout import Kind, has_channels, has_positions, pure_positions
 from labeltrace.rule_helpers.contraction import contract, is_inner_product, is_score_matrix
 from labeltrace.rule_helpers.named_operand import axis_sizes, name_axes
@@ -95,10 +96,11 @@ def weighted_sum(product: Operand, summed: Collection[int]) -> Flow | None:
         return None
     kept = [dim for dim in range(len(letters)) if dim not in summed]
     stream, weights = found[0].stream, found[0].weights
-    texts = (" ".join(side.letters) for side in (stream, weights))
-    notation = f"{', '.join(texts)} -> {' '.join(letters[dim] for dim in kept)}"
+    equation = ContractionEquation(
+        stream.letters, weights.letters, tuple(letters[dim] for dim in kept)
+    )
     sizes = tuple(product.shape[dim] for dim in kept)
-    return contract(notation, stream.operand, weights.operand, sizes)
+    return contract(equation, stream.operand, weights.operand, sizes)
 
 
 @dataclass(frozen=True, slots=True)

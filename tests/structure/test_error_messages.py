@@ -25,6 +25,7 @@ from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
 from labeltrace.codegen.instructions import instruction
 from labeltrace.errors import WeightsUnavailableError
 from labeltrace.flow import Flow, LabelField, LabelStep, LabelView, Operand, Operation
+from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import (
     Arrangement,
     Factor,
@@ -337,10 +338,10 @@ NONSENSE: dict[str, Rule] = {
         lambda call: custom_step(lambda labels: labels, call["input0"], call.output, channels=(1,)),
     ),
     "names 3 axes in 'o i j, b i x -> b o x' for weights that have 2": flow_with(
-        lambda call: {"notation": "o i j, b i x -> b o x"}, across_rows
+        lambda call: {"equation": MixingEquation.parse("o i j, b i x -> b o x")}, across_rows
     ),
     "names 2 dimensions in 'o i, b i -> b o' for labels of": flow_with(
-        lambda call: {"notation": "o i, b i -> b o"}, across_rows
+        lambda call: {"equation": MixingEquation.parse("o i, b i -> b o")}, across_rows
     ),
     "by weights of (3, 3), which differ along": flow_with(
         lambda call: {"weights": replace(call.parameters["weight"], shape=(3, 3))}, across_rows
