@@ -38,7 +38,7 @@ import labeltrace
 from labeltrace.capture.capture import capture_model
 from labeltrace.codegen.generate import generate
 from labeltrace.rule_api.registry import current
-from labeltrace.tracing.walk import trace_graph
+from labeltrace.tracing.trace_graph import trace_graph
 
 MODELS = (
     "deit_small_patch16_224",

@@ -35,8 +35,8 @@ from labeltrace.mixing import (
 from labeltrace.rule_api.registry import register_rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA
 from labeltrace.tracing.ablation import Ablation
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Trace
 from labeltrace.version import __version__ as __version__
 
 __all__ = [

@@ -15,7 +15,8 @@ from labeltrace.rule_api.registry import Registry, current
 from labeltrace.runtime.graph_cache import GraphCache
 from labeltrace.runtime.label_checks import check_label_image
 from labeltrace.tracing.ablation import Ablation
-from labeltrace.tracing.walk import Trace, trace_graph
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.trace_graph import trace_graph
 
 
 class AlignedModule(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from labeltrace.analysis.source_chunks import chunks, one_hot_image
-from labeltrace.capture.node_info import lies_in_named
+from labeltrace.capture.module_paths import lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import LabelField, OneSourceStep, Operation
 from labeltrace.inspection.observer import Observer, observer_of

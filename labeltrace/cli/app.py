@@ -17,8 +17,8 @@ from labeltrace.cli.optional import add_optional
 from labeltrace.cli.terminal import wide_console
 from labeltrace.model_loading import load_model
 from labeltrace.tracing.summaries import node_table
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Trace
 from labeltrace.version import __version__
 
 app = typer.Typer(

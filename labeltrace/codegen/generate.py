@@ -15,7 +15,15 @@ from labeltrace.codegen.checkpointing import with_checkpoints
 from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
 from labeltrace.codegen.scheduling import run_early
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Attend, LabelField, LabelStep, LabelView, Operand, TensorSource
+from labeltrace.flow import (
+    Attend,
+    LabelField,
+    LabelStep,
+    LabelView,
+    Operand,
+    TensorSource,
+    ValueRef,
+)
 from labeltrace.layout import (
     BATCH,
     Arrangement,
@@ -31,7 +39,8 @@ from labeltrace.layout import (
     positions,
 )
 from labeltrace.rewrites import Rows, needed_fields, simplify_steps
-from labeltrace.tracing.walk import Recomputed, Trace, Value
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.values import Recomputed, Value
 
 LABELS_INPUT = "labels"
 
@@ -66,7 +75,8 @@ class _Generator:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.graph = Graph()
-        self.copies: dict[Node, Node] = {}
+        self.originals = {node.name: node for node in trace.capture.graph.nodes}
+        self.copies: dict[str, Node] = {}  # by the names of the captured graph's nodes
         self.fields: dict[LabelField, Node] = {}
         self.shapes: dict[Node, tuple[int, ...]] = {}
         self.arranged: dict[tuple[Node, Arrangement], Node] = {}
@@ -120,7 +130,7 @@ class _Generator:
     def _output(self, node: Node) -> None:
         self.module_path = "output"
         leaves: Any = node.args[0]
-        outputs = [self.copies[leaf] if isinstance(leaf, Node) else leaf for leaf in leaves]
+        outputs = [self._copy(leaf) if isinstance(leaf, Node) else leaf for leaf in leaves]
         labels = [self._output_label(value) for value in self.trace.outputs]
         self.graph.output((*outputs, *labels))
 
@@ -167,12 +177,15 @@ class _Generator:
                 assert isinstance(planned, Instruction)
                 both = self._run(planned, "both")
                 self.both.add(both)
-                self.copies[node] = self.graph.create_node(
+                self.copies[node.name] = self.graph.create_node(
                     "call_function", operator.getitem, (both, 0), name=node.name
                 )
                 self._enter(field, self._call(operator.getitem, (both, 1)))
                 return
-        self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
+        self.copies[node.name] = self.graph.node_copy(node, self._copy)
+
+    def _copy(self, node: Node) -> Node:
+        return self.copies[node.name]
 
     def _label_steps(self, node: Node) -> None:
         for field in self.trace.fields_of(node.name):
@@ -245,15 +258,15 @@ class _Generator:
 
     def _source(self, source: TensorSource | None) -> Node:
         """A tensor in the new graph; mixing weights once more where dropout came between."""
-        if isinstance(source, Node):
-            return self.copies[source]
+        if isinstance(source, ValueRef):
+            return self.copies[source.name]
         if isinstance(source, Rows):
             return self._rows(source)
         assert isinstance(source, Recomputed)
         if source not in self.replays:
-            inputs = {node: self._source(other) for node, other in source.substitutes.items()}
+            inputs = {name: self._source(other) for name, other in source.substitutes.items()}
             self.replays[source] = self.graph.node_copy(
-                source.node, lambda node: inputs[node] if node in inputs else self.copies[node]
+                self.originals[source.call], lambda node: inputs.get(node.name) or self._copy(node)
             )
             self.replays[source].meta.pop("custom", None)  # in no region of the original's
         return self.replays[source]

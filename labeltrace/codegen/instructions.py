@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from labeltrace.flow import (
     Take,
     Unfold,
 )
+from labeltrace.layout import SlidingWindow
 
 
 class Prior:
@@ -80,29 +81,15 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
                 _non_default(heads=flow.heads) | dict(flow.sizes),
             )
         case Convolve():
-            padding = [list(pair) for pair in flow.padding]
-            sliding = (list(flow.stride), padding, list(flow.dilation))
-            blocks = [list(factor) for factor in flow.channel_blocks]
-            kernel = Instruction(
-                label_ops.kernel,
-                (flow.weights,),
-                _non_default(channel_blocks=blocks, channels_per_sample=flow.channels_per_sample),
-            )
-            return Instruction(label_ops.convolve, (flow.source, kernel, *sliding))
+            return _convolve(flow)
         case ConvolveTransposed():
-            window = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
-            arguments = (flow.source, flow.weights, *map(list, window))
-            groups = flow.groups if flow.groups != 1 else None
-            return Instruction(
-                label_ops.convolve_transposed, arguments, _non_default(groups=groups)
-            )
+            return _convolve_transposed(flow)
         case Resample():
             return _resample(flow)
         case Pool():
-            window = (flow.kernel, flow.stride, flow.padding, flow.dilation)
             return Instruction(
                 label_ops.pool,
-                (flow.source, *map(list, window)),
+                (flow.source, *_settings_by_axis(flow.windows)),
                 _non_default(ceil_mode=flow.ceil_mode),
             )
         case AdaptivePool():
@@ -133,8 +120,8 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
         case Unfold():
             return _unfold(flow)
         case Fold():
-            window = (flow.kernel, flow.stride, flow.padding, flow.dilation)
-            return Instruction(label_ops.fold, (flow.source, list(flow.sizes), *map(list, window)))
+            arguments = (flow.source, list(flow.sizes), *_settings_by_axis(flow.windows))
+            return Instruction(label_ops.fold, arguments)
         case Recur():
             return _recur(flow, label_ops.recur)
         case FinalStates():
@@ -157,7 +144,7 @@ def reads_prior(flow: LabelStep) -> bool:
     if isinstance(flow, Join):
         return None in flow.pieces
     if isinstance(flow, Unfold):
-        return any(flow.padding)
+        return any(window.is_padded for window in flow.windows)
     return isinstance(flow, Pad) and flow.mode == "prior"
 
 
@@ -181,6 +168,42 @@ def _attend(flow: Attend) -> Instruction:
     )
 
 
+def _convolve(flow: Convolve) -> Instruction:
+    blocks = [list(factor) for factor in flow.channel_blocks]
+    kernel = Instruction(
+        label_ops.kernel,
+        (flow.weights,),
+        _non_default(channel_blocks=blocks, channels_per_sample=flow.channels_per_sample),
+    )
+    stride = [window.stride for window in flow.windows]
+    padding = [list(window.padding) for window in flow.windows]
+    dilation = [window.dilation for window in flow.windows]
+    return Instruction(label_ops.convolve, (flow.source, kernel, stride, padding, dilation))
+
+
+def _convolve_transposed(flow: ConvolveTransposed) -> Instruction:
+    _, stride, padding, dilation = _settings_by_axis(flow.windows)
+    settings = (stride, padding, list(flow.output_padding), dilation)
+    groups = flow.groups if flow.groups != 1 else None
+    return Instruction(
+        label_ops.convolve_transposed,
+        (flow.source, flow.weights, *settings),
+        _non_default(groups=groups),
+    )
+
+
+def _settings_by_axis(
+    windows: Sequence[SlidingWindow],
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, stride, padding and dilation of windows with symmetric padding, as torch has them."""
+    return (
+        [window.kernel for window in windows],
+        [window.stride for window in windows],
+        [window.symmetric_padding for window in windows],
+        [window.dilation for window in windows],
+    )
+
+
 def _resample(flow: Resample) -> Instruction:
     scales = list(flow.scales) if any(flow.scales) else None
     settings = _non_default(
@@ -198,11 +221,11 @@ def _pad(flow: Pad) -> Instruction:
 
 
 def _unfold(flow: Unfold) -> Instruction:
-    window = (flow.dims, flow.kernel, flow.stride, flow.padding, flow.dilation)
-    if not any(flow.padding):
-        return Instruction(label_ops.unfold, (flow.source, None, *map(list, window)))
+    arguments = (list(flow.dims), *_settings_by_axis(flow.windows))
+    if not reads_prior(flow):
+        return Instruction(label_ops.unfold, (flow.source, None, *arguments))
     settings = _non_default(batch_dim=flow.batch_dim, copies=list(flow.copies))
-    return Instruction(label_ops.unfold, (flow.source, PRIOR, *map(list, window)), settings)
+    return Instruction(label_ops.unfold, (flow.source, PRIOR, *arguments), settings)
 
 
 def _recur(flow: Recur | FinalStates, function: Callable[..., Tensor]) -> Instruction:

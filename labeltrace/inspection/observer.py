@@ -28,7 +28,8 @@ from labeltrace.layout import BATCH, Layout
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
-from labeltrace.tracing.walk import Trace, trace_graph
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.trace_graph import trace_graph
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -24,6 +24,8 @@ from enum import Enum
 from math import prod
 
 from labeltrace.errors import LayoutError
+from labeltrace.layout.sliding_window import SlidingWindow as SlidingWindow
+from labeltrace.layout.sliding_window import sliding_windows as sliding_windows
 
 BATCH = 2_147_483_647
 """The prime that stands in for a dynamic batch size."""

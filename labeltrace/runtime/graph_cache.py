@@ -21,7 +21,8 @@ from labeltrace.errors import LabelError
 from labeltrace.rule_api.registry import Registry
 from labeltrace.runtime.cache_key import call_key, model_key
 from labeltrace.tracing.ablation import Ablation, ablated
-from labeltrace.tracing.walk import Trace, trace_graph
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.trace_graph import trace_graph
 
 LIVE_CACHES: WeakValueDictionary[int, GraphCache] = WeakValueDictionary()
 """Every `GraphCache` that exists, by its identity."""

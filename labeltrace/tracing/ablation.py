@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from labeltrace.capture.node_info import lies_in, lies_in_named
+from labeltrace.capture.module_paths import lies_in, lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import (
     Attend,
@@ -19,7 +19,7 @@ from labeltrace.flow import (
     Rearrange,
 )
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

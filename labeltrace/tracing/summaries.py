@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import networkx
     from rich.table import Table
 
-COLOURS = {
+COLORS = {
     Operation.SPATIAL_MIXING: "magenta",
     Operation.CHANNEL_MIXING: "cyan",
     Operation.POINTWISE: "white",
@@ -26,10 +26,10 @@ COLOURS = {
 def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
     """The label flow: a node for each traced call, an edge where one reads another's output.
 
-    Nodes have the attributes ``operator``, ``operation``, ``module_path``, ``source_line``,
-    ``layout`` (in words), ``exact`` and ``approximation``.
+    Nodes have the attributes `operator`, `operation`, `module_path`, `source_line`, `layout` (as
+    text), `exact` and `approximation`.
     """
-    import networkx  # it takes long to import, and only this function needs it
+    import networkx  # here, since importing it takes long
 
     graph = networkx.DiGraph()
     for node in nodes:
@@ -51,7 +51,7 @@ def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
 
 def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
     """The nodes as a table, grouped by module; constants are left out."""
-    from rich.table import Table  # an extra: only those who print tables need it
+    from rich.table import Table  # here, since importing it takes long
 
     table = Table(title=title or None, show_lines=False)
     for heading in ("module", "node", "operator", "operation", "layout", "exact"):
@@ -61,12 +61,12 @@ def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
         if node.operation is Operation.CONSTANT:
             continue
         path = node.module_path or "(model)"
-        colour = COLOURS.get(node.operation, "white")
+        color = COLORS.get(node.operation, "white")
         table.add_row(
             path if path != previous else "",
             node.name,
             node.operator,
-            f"[{colour}]{node.operation}[/]",
+            f"[{color}]{node.operation}[/]",
             str(node.layout),
             "yes" if node.exact else node.approximation,
         )

@@ -20,7 +20,7 @@ from labeltrace.codegen.generate import generate
 from labeltrace.errors import CheckError
 from labeltrace.models_zoo import load
 from labeltrace.rule_api.registry import current
-from labeltrace.tracing.walk import trace_graph
+from labeltrace.tracing.trace_graph import trace_graph
 from labeltrace.zoo_sweep.records import Check, Task
 
 BATCHES = (2, 3)

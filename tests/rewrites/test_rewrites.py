@@ -19,7 +19,7 @@ import labeltrace
 from labeltrace.codegen.generate import Generated, generate
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.fuse_relayouts import composed
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 from tests.helpers.families import Family, aligned_family, every_family, example
 from tests.random_architectures.architectures import Architecture, Code, architectures
 from tests.random_architectures.test_contract import examples, images_of, random_labels
