@@ -200,6 +200,15 @@ def labels_at(
     Raises:
         LabelError: there is no such node or module, or images and labels do not fit.
         LabelTraceError: the model cannot be captured or traced.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import labels_at
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
+        >>> labels = torch.full((2, 5, 8, 8), 1 / 5)
+        >>> found = labels_at(model, torch.rand(2, 3, 8, 8), labels, ["0"])["0"]
+        >>> found.labels.shape, found.map().shape  # tokens (B, N, K), map (B, K, rows, columns)
+        (torch.Size([2, 4, 5]), torch.Size([2, 5, 2, 2]))
     """
     observer = observer_of(model, images)
     return observer.labels(images, labels, observer.named(names))
