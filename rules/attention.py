@@ -1,4 +1,4 @@
-"""Fused attention: ``softmax(q k^T) v`` in one operator."""
+"""Fused attention: `softmax(q k^T) v` in one operator."""
 
 from string import ascii_lowercase
 
@@ -24,7 +24,7 @@ _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]
 
 @register_rule("aten.scaled_dot_product_attention")
 def scaled_dot_product_attention(call: Call) -> Flow:
-    """Spatial mixing where the keys are positions, channel mixing where they are channels."""
+    """Spatial mixing if the keys are positions, channel mixing if they are channels."""
     query: Operand = call["query"]
     key: Operand = call["key"]
     value: Operand = call["value"]
@@ -63,7 +63,7 @@ def scaled_dot_product_attention(call: Call) -> Flow:
 
 
 def _batch_letters(count: int) -> tuple[str, ...]:
-    """Letters for the leading axes; the innermost of them is the heads."""
+    """Letters for the leading axes; the last of them is the heads."""
     return (*_BATCH_LETTERS[: count - 1], "h") if count else ()
 
 

@@ -1,4 +1,7 @@
-"""Products of a stream with a matrix: what they are follows from the factors contracted."""
+"""Matrix products: linear, matmul and their variants, tensordot, einsum.
+
+Each is stated in index notation; its operation follows from the factors that are contracted.
+"""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +17,7 @@ from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import contract
 
 ONE = Operand((), ())
-"""Stands for the other factor where there is none."""
+"""The other operand of an einsum of one operand."""
 
 
 @register_rule("aten.linear")
@@ -25,7 +28,7 @@ def linear(call: Call) -> Flow:
 
 @register_rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
 def matmul(call: Call) -> Flow:
-    """A matrix product over batches."""
+    """A matrix product; leading axes broadcast."""
     first: Operand = call["self"]
     names = ("other", "mat2", "vec", "tensor")
     second: Operand = next(call[name] for name in names if name in call.arguments)
@@ -43,7 +46,7 @@ def matmul(call: Call) -> Flow:
 
 
 @register_rule("aten.addmm", "aten.baddbmm", "aten.addbmm")
-def matmul_with_bias(call: Call) -> Flow:
+def addmm(call: Call) -> Flow:
     """A matrix product plus a constant."""
     names = ("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2")
     if call["self"].traced:
@@ -53,8 +56,8 @@ def matmul_with_bias(call: Call) -> Flow:
 
 
 @register_rule("aten.tensordot")
-def contracted_axes(call: Call) -> Flow:
-    """A product summed over axes that are given in pairs."""
+def tensordot(call: Call) -> Flow:
+    """A product summed over given pairs of axes."""
     first: Operand = call["self"]
     second: Operand = call["other"]
     letters = iter(ascii_lowercase)
@@ -69,7 +72,7 @@ def contracted_axes(call: Call) -> Flow:
 
 @register_rule("aten.einsum")
 def einsum(call: Call) -> Flow:
-    """``einsum`` of one or two operands."""
+    """`einsum` of one or two operands."""
     operands: tuple[Operand, ...] = tuple(call["tensors"])
     equation: str = call["equation"].replace(" ", "")
     if len(operands) > 2:
@@ -95,7 +98,7 @@ def _letters(text: str) -> Names:
 
 
 def _implied(texts: Sequence[Names]) -> Names:
-    """The letters of a result that is left out: those that stand once, in alphabetical order."""
+    """The letters of an implicit result: those that occur once, in alphabetical order."""
     letters = [letter for text in texts for letter in text]
     once = [letter for letter in letters if letter != "..." and letters.count(letter) == 1]
     return ("...",) * ("..." in letters) + tuple(sorted(once))

@@ -34,7 +34,7 @@ from labeltrace.flow.named_operand import NamedOperand
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
 from labeltrace.flow.product_operands import ProductOperands
-from labeltrace.flow.tensor_source import ComputedTensor, TensorSource
+from labeltrace.flow.tensor_source import ComputedTensor, TensorSource, ValueRef
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
 
 __all__ = [
@@ -79,5 +79,6 @@ __all__ = [
     "TensorSource",
     "Unfold",
     "ValueFacts",
+    "ValueRef",
     "Weights",
 ]

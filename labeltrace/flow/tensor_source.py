@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from torch.fx import Node
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRef:
+    """The result of the model's call with this name."""
+
+    name: str
 
 
 class ComputedTensor:
-    """A tensor that the label graph computes itself from nodes; the subclasses say how."""
+    """A tensor that the label graph computes itself from such results; the subclasses say how."""
 
     __slots__ = ()
 
 
-TensorSource = Node | ComputedTensor
-"""A node of the captured graph, or what the label graph computes from such nodes."""
+TensorSource = ValueRef | ComputedTensor
+"""The result of a call, or what the label graph computes from such results."""

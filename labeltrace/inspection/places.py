@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from labeltrace.capture.node_info import is_named, lies_in
+from labeltrace.capture.call_records import CallKind
+from labeltrace.capture.module_paths import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
-from labeltrace.flow import LabelField
+from labeltrace.flow import LabelField, ValueRef
 from labeltrace.layout import Factor, Kind, Layout, channel, renumbered
-from labeltrace.tracing.walk import Trace, Value
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.values import Value
 
 OUTPUT = "output"
 """The name of the model's first output that carries labels."""
@@ -83,7 +85,7 @@ def with_outputs_at(trace: Trace, seen: Iterable[Place]) -> Trace:
 
     N counts all positions of a place but the batch, in the order of :func:`tokens`.
     """
-    source = next(iter(trace.capture.graph.nodes))
+    source = ValueRef(trace.input_field.node)
     outputs = tuple(Value(tokens(place.layout), place.field, source) for place in seen)
     return replace(trace, outputs=outputs)
 
@@ -128,10 +130,10 @@ def _place(trace: Trace, node: str) -> Place:
 
 
 def _output(trace: Trace) -> Place:
-    (returned,) = trace.capture.graph.find_nodes(op="output")
-    for node in returned.all_input_nodes:
-        if node.name in trace.labelled:
-            return _place(trace, node.name)
+    (returned,) = (call for call in trace.calls if call.kind is CallKind.OUTPUT)
+    for name in returned.inputs:
+        if name in trace.labelled:
+            return _place(trace, name)
     raise LabelError("no output of the model comes from the image, so none carries labels")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from labeltrace.errors import LayoutError
 from labeltrace.flow import LabelField, LabelView, OneSourceStep
 from labeltrace.inspection.places import Place, field_layout, step_places, with_outputs_at
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 
 def source_place(trace: Trace, field: LabelField) -> Place:

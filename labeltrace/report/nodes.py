@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import torch.fx
 
-from labeltrace.capture.node_info import operator_names
+from labeltrace.capture.call_records import CallKind
 from labeltrace.flow import LabelField, Operation
 from labeltrace.inspection.places import Place
 from labeltrace.layout import Layout
@@ -18,8 +18,8 @@ from labeltrace.report.schema import Node
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.regions import find_regions
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Trace
 
 LONGEST_CALL = 160  # letters
 PARTS_OF_PATH = 3  # of a file's path: enough to find it, and nothing of the machine
@@ -97,11 +97,11 @@ def _rules(trace: Trace) -> dict[str, str]:
     """The rule of each node and its file, as the current registry has them."""
     registry = current()
     found = {}
-    for node in trace.capture.graph.nodes:
-        rule = registry.find(operator_names(node)) if node.op == "call_function" else None
-        found[node.name] = _rule(rule) if rule else ""
-    regions = find_regions(trace.capture, registry)
-    return found | {node.name: _rule(region.rule) for node, region in regions.items()}
+    for call in trace.calls:
+        rule = registry.find(call.operator_names) if call.kind is CallKind.OPERATOR else None
+        found[call.name] = _rule(rule) if rule else ""
+    regions = find_regions(trace.calls, registry)
+    return found | {name: _rule(region.rule) for name, region in regions.items()}
 
 
 def _rule(rule: Rule) -> str:

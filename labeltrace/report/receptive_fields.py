@@ -21,7 +21,7 @@ from labeltrace.report.label_maps import within
 from labeltrace.report.sampling import Sample
 from labeltrace.report.schema import Reach
 from labeltrace.tracing.ablation import moves_labels
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 CELL_SIDE = 56
 """Rows and columns of cells that entering tokens are told apart by; larger grids are pooled."""

@@ -6,10 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from labeltrace.flow import (
+    AdaptivePool,
     Aggregate,
     Attend,
     Average,
+    Convolve,
+    ConvolveTransposed,
+    Custom,
+    FinalStates,
     Flip,
+    Fold,
     Join,
     LabelStep,
     LabelView,
@@ -17,13 +23,16 @@ from labeltrace.flow import (
     Mix,
     OneSourceStep,
     Pad,
+    Pool,
     Rearrange,
     Recur,
     Repeat,
+    Resample,
     Roll,
     Select,
     Slice,
     Take,
+    Unfold,
 )
 from labeltrace.rewrites.index_slice import IndexSlice, rows_of
 
@@ -32,7 +41,11 @@ CutLabels = Callable[[LabelView, IndexSlice], LabelView]
 
 
 def sliced_step(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    """The step computing the ``cut`` alone; None where it mixes along that dimension."""
+    """The step computing only the indices `cut`; None if it mixes along that dimension.
+
+    Raises:
+        TypeError: the step is of an unknown class; add a case for it here.
+    """
     found = _narrowed(step, cut, cut_labels)
     return found and replace(found, field_shape=cut.of(step.field_sizes))
 
@@ -55,16 +68,18 @@ def _narrowed(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelS
         case Select():
             outer = cut.along(cut.dim + (cut.dim >= step.dim))
             return replace(step, source=cut_labels(step.source, outer))
-        case OneSourceStep() if _leaves_alone(step, cut.dim):
-            return replace(step, source=cut_labels(step.source, cut))
-    return None
+        case OneSourceStep():
+            if _keeps_indices(step, cut.dim):
+                return replace(step, source=cut_labels(step.source, cut))
+            return None
+    raise _unknown(step)
 
 
-def _leaves_alone(step: OneSourceStep, dim: int) -> bool:
+def _keeps_indices(step: OneSourceStep, dim: int) -> bool:
     """Whether each index of the dimension comes from the same index of the source's."""
     match step:
         case Aggregate():
-            return True  # those that it averages come last, and are gone
+            return True  # the averaged dimensions are the last ones, which the result lacks
         case Slice() | Take() | Recur():
             return dim != step.dim
         case Roll() | Flip():
@@ -72,9 +87,24 @@ def _leaves_alone(step: OneSourceStep, dim: int) -> bool:
         case Repeat():
             return step.counts[dim] == 1
         case Pad():
-            beside = step.mode != "prior" or dim != step.batch_dim
-            return step.widths[dim] == (0, 0) and beside
-    return False
+            reads_prior_by_index = step.mode == "prior" and dim == step.batch_dim
+            return step.widths[dim] == (0, 0) and not reads_prior_by_index
+        case Pool() | AdaptivePool() | Fold() | Unfold() | Convolve() | ConvolveTransposed():
+            return False  # an index is computed from a window of indices
+        case Resample() | FinalStates():
+            return False
+        case Custom():
+            return False  # nothing is known of a user's function
+        case Rearrange():
+            return False  # those that remain after `fuse_relayouts` split or merge dimensions
+    raise _unknown(step)
+
+
+def _unknown(step: LabelStep) -> TypeError:
+    return TypeError(
+        f"whether {type(step).__name__} can be computed for some rows is not decided; add a case "
+        "to labeltrace.rewrites.slice_step"
+    )
 
 
 def _cut_unless_broadcast(labels: LabelView, cut: IndexSlice, cut_labels: CutLabels) -> LabelView:

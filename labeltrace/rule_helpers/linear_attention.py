@@ -16,7 +16,6 @@ from labeltrace.index_notation.mixing_equation import Sizes
 from labeltrace.index_notation.parsing import Axes, Names
 from labeltrace.index_notation.spare_names import SpareNames
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Layout,
     arrange,
@@ -24,6 +23,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
 )
 from labeltrace.rule_helpers.key_value_product import position_runs
@@ -223,4 +223,4 @@ def _known_sizes(products: _NamedProducts) -> Sizes:
     sizes = (
         (products.name_of(slot), axis_size(axis)) for slot, axis in enumerate(products.product.axes)
     )
-    return tuple((name, size) for name, size in sizes if size % BATCH)
+    return tuple((name, size) for name, size in sizes if not is_dynamic(size))

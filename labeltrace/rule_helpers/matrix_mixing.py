@@ -11,7 +11,6 @@ from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.index_notation.parsing import Names
 from labeltrace.index_notation.spare_names import SpareNames
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
@@ -21,6 +20,7 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
 )
 
@@ -70,7 +70,7 @@ def plan_mixing(
         for letter in matrix.axes
         if len(runs[letter]) > 1
         for run in runs[letter]
-        if axis_size(run.factors) % BATCH
+        if not is_dynamic(axis_size(run.factors))
     )
     equation = MixingEquation(
         weights=weights,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from labeltrace.capture.node_info import lies_in, lies_in_named
+from labeltrace.capture.module_paths import lies_in, lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import (
     Attend,
@@ -21,7 +21,7 @@ from labeltrace.flow import (
 from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
 from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ many = settings(few, max_examples=400)
 
 
 # The model's own output has a gradient; the other two wrap label functions.
-UNWRAPPED = {"attention_with_labels", "checked", "label_arithmetic"}
+UNWRAPPED = {"attention_with_labels", "checked_user_function", "label_arithmetic"}
 
 
 @pytest.mark.parametrize("name", sorted({*label_ops.__all__} - UNWRAPPED))

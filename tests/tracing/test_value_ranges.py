@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace.tracing.walk import Value
+from labeltrace.tracing.values import Value
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
 
