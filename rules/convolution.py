@@ -33,7 +33,8 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import aggregation, contract
+from labeltrace.rule_helpers.aggregation import aggregation
+from labeltrace.rule_helpers.contraction import contract
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rule_helpers.spatial import (
     per_dimension,
