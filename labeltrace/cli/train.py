@@ -13,8 +13,8 @@ from rich.console import Console
 
 from labeltrace.cli.errors import errors_told
 from labeltrace.mixing.pairing import Mode, Partner
-from labeltrace.training import PRESETS, Recipe, changed, train
-from labeltrace.training.callbacks import Bar, TensorBoard, Together, Watcher
+from labeltrace.training import PRESETS, Recipe, train, with_changes
+from labeltrace.training.callbacks import Callback, CallbackList, ProgressBar, TensorBoard
 from labeltrace.training.parallel import Engine
 from labeltrace.training.recipe import Alignment, Precision, Schedule, Strategy
 from labeltrace.training.summary import summary
@@ -155,8 +155,8 @@ def train_command(
     with errors_told():
         recipe = _with_model(PRESETS[chosen], model, model_option or ())
         if lr is not None:
-            given["optimizer.for_batch"] = None
-        recipe = changed(recipe, given)
+            given["optimizer.reference_batch"] = None
+        recipe = with_changes(recipe, given)
         result = _train(
             recipe, output, resume, engine, device, _watcher(output, quiet, tensorboard)
         )
@@ -165,10 +165,10 @@ def train_command(
 
 
 def _train(
-    recipe: Recipe, output: Path, resume: bool, engine: Any, device: str | None, watcher: Watcher
+    recipe: Recipe, output: Path, resume: bool, engine: Any, device: str | None, watcher: Callback
 ) -> Any:
     try:
-        return train(recipe, output, resume=resume, engine=engine, device=device, watcher=watcher)
+        return train(recipe, output, resume=resume, engine=engine, device=device, callback=watcher)
     except KeyboardInterrupt as error:
         typer.echo("Interrupted. Go on from the last checkpoint with --resume.", err=True)
         raise typer.Exit(INTERRUPTED) from error
@@ -178,8 +178,10 @@ def _with_model(recipe: Recipe, name: str | None, options: Sequence[str]) -> Rec
     """The recipe with a model of the user's, which does not take the preset's options."""
     given = dict(_option(text) for text in options)
     if name is None:
-        return changed(recipe, {"model.options": {**recipe.model.options, **given}})
-    return changed(recipe, {"model.name": name, "model.options": given, "model.image_size": None})
+        return with_changes(recipe, {"model.options": {**recipe.model.options, **given}})
+    return with_changes(
+        recipe, {"model.name": name, "model.options": given, "model.image_size": None}
+    )
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -201,9 +203,9 @@ def _preset(name: str | None, data: Path | None) -> str:
     return chosen
 
 
-def _watcher(output: Path, quiet: bool, tensorboard: bool) -> Watcher:
+def _watcher(output: Path, quiet: bool, tensorboard: bool) -> Callback:
     if os.environ.get("RANK", "0") != "0":
-        return Watcher()
-    bar = () if quiet else (Bar(Console(stderr=True)),)
+        return Callback()
+    bar = () if quiet else (ProgressBar(Console(stderr=True)),)
     board = (TensorBoard(output / "tensorboard"),) if tensorboard else ()
-    return Together((*bar, *board))
+    return CallbackList((*bar, *board))

@@ -1,6 +1,6 @@
 """Training: timm's models, optimizers and schedules, with labels that follow the tokens.
 
-`train(recipe, folder)` is what `labeltrace train` runs; a `Recipe` is all that decides how it goes.
+`train(recipe, folder)` is the function behind `labeltrace train`. A `Recipe` holds all settings.
 """
 
 from labeltrace.training.failures import TrainingError
@@ -12,7 +12,7 @@ from labeltrace.training.recipe import (
     OptimizerSettings,
     Recipe,
     ScheduleSettings,
-    changed,
+    with_changes,
 )
 from labeltrace.training.run import Result, train
 
@@ -26,6 +26,6 @@ __all__ = [
     "Result",
     "ScheduleSettings",
     "TrainingError",
-    "changed",
     "train",
+    "with_changes",
 ]
