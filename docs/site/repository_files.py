@@ -14,18 +14,23 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-MARKDOWN = ("CHANGELOG.md", "CONTRIBUTING.md")
+MARKDOWN = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "benchmarks/RESULTS.md",
+    "tests/mutation/SURVIVORS.md",
+)
 SCRIPTS = "examples/*.py"
 
 OUT_OF_DOCS = re.compile(r"\]\(\.\./(?=[\w/]+\.(?:py|md))([^)\s#]+)")
-INTO_DOCS = re.compile(r"\]\(docs/")
+INTO_DOCS = re.compile(r"\]\(((?:\.\./)*)docs/")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files to those of docs/."""
     for name in MARKDOWN:
         text = (ROOT / name).read_text(encoding="utf-8")
-        files.append(File.generated(config, name, content=INTO_DOCS.sub("](", text)))
+        files.append(File.generated(config, name, content=INTO_DOCS.sub(r"](\1", text)))
     for script in sorted(ROOT.glob(SCRIPTS)):
         name = script.relative_to(ROOT).as_posix()
         page = f"# {name}\n\n```python\n{script.read_text(encoding='utf-8')}```\n"

@@ -17,23 +17,28 @@ import pytest
 from tests.mutation.fork_server import Outcome, fork, run_pytest, wait_for_one
 from tests.mutation.mutants import FILES, ROOT, digest
 
-TEST_FILES = tuple(
-    path.relative_to(ROOT).as_posix()
-    for folder in (
-        "layout",
-        "label_ops",
-        "fused_attention",
-        "rule_api",
-        "rule_helpers",
-        "rules",
-        "rewrites",
-        "tracing",
-        "capture",
-        "oracles",
-        "random_architectures",
-    )
-    for path in sorted((ROOT / "tests" / folder).rglob("test_*.py"))
-) + (
+FOLDERS = (
+    "layout",
+    "flow",
+    "index_notation",
+    "label_ops",
+    "fused_attention",
+    "rule_api",
+    "rule_helpers",
+    "rules",
+    "rewrites",
+    "tracing",
+    "capture",
+    "oracles",
+    "random_architectures",
+)
+
+TEST_FILES = (
+    *(
+        path.relative_to(ROOT).as_posix()
+        for folder in FOLDERS
+        for path in sorted((ROOT / "tests" / folder).rglob("test_*.py"))
+    ),
     "tests/alignment/test_dropout.py",
     "tests/structure/test_error_messages.py",
     "tests/structure/test_immutable_data.py",

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.rules.cases.truths import each, mixes, no_label
 from torch import Tensor, nn
 
 import labeltrace
 from labeltrace.label_ops import maxima
 from tests.random_architectures.architectures import Code
 from tests.rules.cases.case import RuleCase, fault_of, values
+from tests.rules.cases.expected_labels import each, mixes, no_label
 from tests.rules.cases.pooling import DILATED, SHAPES, SIZES, WINDOWS
 
 EXTREMES = {

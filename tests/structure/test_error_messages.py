@@ -414,7 +414,7 @@ def test_what_only_a_fault_of_the_library_can_raise() -> None:
         label_ops.average([], [])
     with pytest.raises(ValueError, match="unknown padding mode 'nonsense'"):
         label_ops.pad(torch.ones(2, 5, 1), torch.ones(2, 1), [(0, 0), (1, 1)], "nonsense")
-    with pytest.raises(TypeError, match="no label function serves Step"):
+    with pytest.raises(TypeError, match="no label function serves LabelStep"):
         instruction(LabelStep(operation=Operation.POINTWISE, layout=Layout(())))
 
 

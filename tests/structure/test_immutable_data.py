@@ -14,7 +14,7 @@ from labeltrace import flow
 # What caches what it has computed has a dictionary to keep it in.
 CACHING = {"Trace"}
 # What stands for one particular thing, and is not another one that says the same.
-IDENTITIES = {"Replay"}
+IDENTITIES = {"Recomputed"}
 
 
 PACKAGES = "layout|flow|rule_api|rule_helpers|rules|label_ops|capture|tracing"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tests.rules.cases.truths import by_contract, mixes, no_label
 from torch import Tensor
 
 from tests.rules.cases.case import RuleCase, values
+from tests.rules.cases.expected_labels import by_contract, mixes, no_label
 
 HEADS = "x.unflatten(2, (3, 2)).transpose(1, 2)"
 QUERY = f"({HEADS} * self.query)"

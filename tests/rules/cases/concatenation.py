@@ -4,9 +4,9 @@ Along channels the pieces are averaged by their share (contract, point 7).
 """
 
 import torch
-from tests.rules.cases.truths import PADDED, averages, moves, spread
 
 from tests.rules.cases.case import Refusal, RuleCase, values
+from tests.rules.cases.expected_labels import PADDED, averages, moves, spread
 
 ATEN = "torch.ops.aten."
 

@@ -8,7 +8,10 @@ from itertools import product
 from math import prod
 
 import torch
-from tests.rules.cases.truths import (
+from torch import Tensor
+
+from tests.rules.cases.case import Refusal, RuleCase, Truth, values
+from tests.rules.cases.expected_labels import (
     alike,
     averages,
     looped,
@@ -17,9 +20,6 @@ from tests.rules.cases.truths import (
     results,
     stays,
 )
-from torch import Tensor
-
-from tests.rules.cases.case import Refusal, RuleCase, Truth, values
 
 Shape = tuple[int, ...]
 SHAPES: dict[int, Shape] = {1: (2, 3, 13), 2: (2, 3, 5, 7), 3: (2, 3, 2, 5, 4)}

@@ -1,9 +1,9 @@
 """Selections: the operator itself, given the number of each cell."""
 
 import torch
-from tests.rules.cases.truths import moves, spread
 
 from tests.rules.cases.case import Refusal, RuleCase
+from tests.rules.cases.expected_labels import moves, spread
 
 ATEN = "torch.ops.aten."
 LAYOUTS = (

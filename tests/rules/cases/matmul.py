@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tests.rules.cases.truths import (
+from torch import Tensor
+
+from tests.rules.cases.case import Refusal, RuleCase, Truth, values
+from tests.rules.cases.expected_labels import (
     alike,
     by_contract,
     looped,
@@ -11,9 +14,6 @@ from tests.rules.cases.truths import (
     no_label,
     normalised,
 )
-from torch import Tensor
-
-from tests.rules.cases.case import Refusal, RuleCase, Truth, values
 
 TOKENS = {"shape": (2, 7, 3), "channel_dim": 2}
 MAPS_LAST = {"shape": (2, 5, 7, 3), "channel_dim": 3}

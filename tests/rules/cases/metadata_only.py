@@ -1,8 +1,7 @@
 """What reads only an activation's shape, type or device carries no label."""
 
-from tests.rules.cases.truths import follows, moves, no_label
-
 from tests.rules.cases.case import RuleCase
+from tests.rules.cases.expected_labels import follows, moves, no_label
 
 ATEN = "torch.ops.aten."
 FRESH = {

@@ -3,9 +3,8 @@
 What a gate is follows from the contract, not from the values, so nothing is confirmed there.
 """
 
-from tests.rules.cases.truths import averages, follows, stays
-
 from tests.rules.cases.case import RuleCase, values
+from tests.rules.cases.expected_labels import averages, follows, stays
 
 ATEN = "torch.ops.aten."
 SMALL = (2, 3, 2, 5)

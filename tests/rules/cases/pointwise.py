@@ -8,7 +8,9 @@ import re
 
 import torch
 import torch.nn.functional as F
-from tests.rules.cases.truths import (
+
+from tests.rules.cases.case import Refusal, RuleCase, values
+from tests.rules.cases.expected_labels import (
     averages,
     by_contract,
     each,
@@ -19,8 +21,6 @@ from tests.rules.cases.truths import (
     on,
     stays,
 )
-
-from tests.rules.cases.case import Refusal, RuleCase, values
 
 ATEN = "torch.ops.aten."
 SMALL = (2, 3, 2, 5)

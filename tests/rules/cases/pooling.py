@@ -1,8 +1,7 @@
 """Pooling: the cells of each window, as the operator itself tells them."""
 
-from tests.rules.cases.truths import alike, each, mixes, no_label, on, reached
-
 from tests.rules.cases.case import Refusal, RuleCase, Truth
+from tests.rules.cases.expected_labels import alike, each, mixes, no_label, on, reached
 
 SHAPES = {1: (2, 3, 11), 2: (2, 3, 5, 7), 3: (2, 3, 2, 5, 3)}
 WINDOWS = {

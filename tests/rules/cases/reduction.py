@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.rules.cases.truths import alike, each, mixes, no_label, reached
-
 from tests.rules.cases.case import Refusal, RuleCase, Truth, values
+from tests.rules.cases.expected_labels import alike, each, mixes, no_label, reached
 
 DIMS = (
     "2",

@@ -1,8 +1,7 @@
 """Repetition: the operator itself, given the number of each cell."""
 
-from tests.rules.cases.truths import moves, spread
-
 from tests.rules.cases.case import Refusal, RuleCase
+from tests.rules.cases.expected_labels import moves, spread
 
 ATEN = "torch.ops.aten."
 REPEATED = {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.rules.cases.truths import alike, mixes
-
 from tests.rules.cases.case import RuleCase
+from tests.rules.cases.expected_labels import alike, mixes
 
 SHAPES = {1: (2, 3, 13), 2: (2, 3, 5, 7), 3: (2, 2, 2, 5, 3)}
 SIZES = {1: ("7", "(17,)", "1"), 2: ("(3, 11)", "(7, 4)", "13"), 3: ("(3, 4, 5)",)}

@@ -1,8 +1,7 @@
 """Sums: the plain average of the streams, whatever their size (contract, point 6)."""
 
-from tests.rules.cases.truths import averages, each, follows
-
 from tests.rules.cases.case import Refusal, RuleCase, values
+from tests.rules.cases.expected_labels import averages, each, follows
 
 ATEN = "torch.ops.aten."
 SMALL = (2, 3, 2, 5)

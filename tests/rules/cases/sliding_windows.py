@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.rules.cases.truths import PADDED, alike, moves, on, spread
-
 from tests.rules.cases.case import Refusal, RuleCase, Truth
+from tests.rules.cases.expected_labels import PADDED, alike, moves, on, spread
 
 
 def windows(

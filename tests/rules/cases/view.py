@@ -1,9 +1,9 @@
 """Views: the operator itself, given the number of each cell."""
 
 import torch
-from tests.rules.cases.truths import PADDED, moves, no_label, spread
 
 from tests.rules.cases.case import Refusal, RuleCase, values
+from tests.rules.cases.expected_labels import PADDED, moves, no_label, spread
 
 ATEN = "torch.ops.aten."
 BLOCKS = (2, 3, 10, 21)
