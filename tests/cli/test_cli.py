@@ -91,7 +91,7 @@ def needing_arguments(depth: int) -> nn.Module:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app.app, list(arguments), env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
 
 
 def explain_json(name: str, *options: str) -> Any:
