@@ -26,7 +26,8 @@ from labeltrace.flow import Flow, Operation
 from labeltrace.layout import unsqueeze
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_helpers.elementwise import carry, relayout
-from tests.alignment.test_forward_identity import (
+from tests.helpers.families import FAMILIES
+from tests.helpers.identity import (
     IMAGES,
     LABELS,
     Function,
@@ -34,9 +35,6 @@ from tests.alignment.test_forward_identity import (
     snapshot,
     unchanged,
 )
-from tests.helpers.families import FAMILIES
-
-torch.set_num_threads(1)
 
 
 def refused(model: nn.Module, kind: type[Exception], call: Callable[[], Any]) -> str:

@@ -6,7 +6,6 @@ import copy
 import io
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,46 +16,17 @@ from torch import Tensor, nn
 import labeltrace
 from labeltrace import AlignedModule
 from tests.helpers.families import Family, every_family, example, fresh, modes_of
-
-torch.set_num_threads(1)
-
-
-@dataclass(frozen=True)
-class Step:
-    """All that a training step leaves behind."""
-
-    tensors: dict[str, Tensor | None]
-    random_state: Tensor
-
-
-def step(
-    model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor, seed: int = 0
-) -> Step:
-    """One forward and one backward pass of ``forward``, which runs ``model``."""
-    images = images.clone().requires_grad_()
-    model.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        outputs = forward(images)
-        random_state = torch.get_rng_state()
-    outputs.float().square().sum().backward()
-    tensors = {"outputs": outputs.detach(), "gradient of images": images.grad}
-    for name, parameter in model.named_parameters():
-        tensors[f"gradient of {name}"] = parameter.grad
-    for name, buffer in model.named_buffers():
-        tensors[name] = buffer.clone()
-    return Step(tensors, random_state)
-
-
-def same(found: Step, expected: Step) -> None:
-    assert found.tensors.keys() == expected.tensors.keys()
-    for name, tensor in expected.tensors.items():
-        other = found.tensors[name]
-        assert (tensor is None) == (other is None), name
-        if tensor is not None and other is not None:
-            assert tensor.dtype == other.dtype, name
-            assert torch.equal(tensor, other), name
-    assert torch.equal(found.random_state, expected.random_state)
+from tests.helpers.identity import (
+    IMAGES,
+    LABELS,
+    Function,
+    Tiny,
+    inputs,
+    same,
+    snapshot,
+    step,
+    unchanged,
+)
 
 
 @every_family
@@ -83,73 +53,6 @@ def check_forward(family: Family, training: bool, autocast: bool) -> None:
 
 
 # What users do with a module. ---------------------------------------------------------------------
-
-
-class Tiny(nn.Module):
-    """A small model with dropout and a batch norm: images (B, 3, 6, 10) to logits (B, 7)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.stem = nn.Conv2d(3, 5, 2, 2)
-        self.mixing = nn.Conv2d(5, 5, 3, padding=1)
-        self.norm = nn.BatchNorm2d(5)
-        self.dropout = nn.Dropout(0.4)
-        self.head = nn.Linear(5, 7)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-
-    def features(self, images: Tensor) -> Tensor:
-        return self.dropout(self.norm(self.mixing(self.stem(images))).relu())
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images).mean((2, 3)))
-
-
-def inputs(
-    *sizes: int, batch: int = 3, channels: int = 3, sources: int = 2
-) -> tuple[Tensor, Tensor]:
-    """Images (B, C, *sizes) and labels (B, K, *sizes)."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(batch, sources, *sizes, generator=generator).square()
-    images = torch.randn(batch, channels, *sizes, generator=generator)
-    return images, labels / labels.sum(1, keepdim=True)
-
-
-IMAGES, LABELS = inputs(6, 10)
-
-
-def snapshot(model: nn.Module) -> dict[str, Any]:
-    """All that makes a model what it is: values, identities, types, modes and attributes."""
-    found: dict[str, Any] = {"random state": torch.get_rng_state()}
-    for path, module in model.named_modules():
-        found[f"{path} is"] = (id(module), type(module), module.training)
-        for name, value in vars(module).items():
-            found[f"{path}.{name}"] = _known(name, value)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        found[f"{name} value"] = (id(tensor), tensor.dtype, tensor.requires_grad, tensor.grad)
-        found[f"{name} data"] = tensor.detach().clone()
-    return found
-
-
-TORCHS_OWN = {name for name, value in vars(nn.Module()).items() if isinstance(value, dict)}
-
-
-def _known(name: str, value: Any) -> Any:
-    if name in TORCHS_OWN:  # parameters, parts, hooks
-        return id(value), list(value)
-    plain = isinstance(value, bool | int | float | str | tuple | list | dict)
-    return copy.deepcopy(value) if plain else id(value)
-
-
-def unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
-    assert before.keys() == after.keys()
-    for name, value in before.items():
-        if isinstance(value, Tensor):
-            assert torch.equal(value, after[name]), name
-        else:
-            assert value == after[name], name
 
 
 def test_without_labels_it_is_the_plain_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,17 +256,6 @@ def test_sizes_of_the_batch_that_the_model_treats_apart(first: int, alone: float
 
 
 # What models take and return. ---------------------------------------------------------------------
-
-
-class Function(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
 
 
 def halves(x: Tensor) -> Tensor:

@@ -19,11 +19,9 @@ from tests.helpers.families import (
     fresh,
     modes_of,
 )
+from tests.oracles.official import official
 from tests.oracles.replicas import vision_transformer
 from tests.oracles.replicas.models import CASES, ReplicaCase, example_inputs
-from tests.oracles.test_replicas import official
-
-torch.set_num_threads(1)
 
 
 class Part(nn.Module):

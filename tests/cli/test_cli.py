@@ -29,65 +29,11 @@ from labeltrace.demo import DemoModel, label_grid, label_maps, mix, run_demo
 from labeltrace.errors import LayoutError
 from labeltrace.model_loading import LoadedModel, WeightsUnavailableError, load_model
 from labeltrace.photographs import normalise, read_photograph, sample_photographs
+from tests.helpers.command_line_models import (
+    Tiny,
+)
 
 QUIET = Console(quiet=True)
-
-
-# Models that the command line finds as `tests.cli.test_cli:name`. -------------------------------------
-
-
-class Tiny(nn.Module):
-    """Patches, a layer norm of their features, their mean, a classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, 7, 4, stride=4)
-        self.norm = nn.BatchNorm2d(7)
-        self.classifier = nn.Linear(7, 11)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.norm(self.patches(images)).mean((2, 3)))
-
-
-class Pooled(Tiny):
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(nn.functional.max_pool2d(images, 2))
-
-
-class BatchOfTwo(Tiny):
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.reshape(2, 3, 32, 32))
-
-
-class Branching(Tiny):
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images if images.sum() > 0 else -images)
-
-
-class Unruly(Tiny):
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(torch.cumprod(images, 2))
-
-
-instance = Tiny()
-number = 5
-
-
-def chatty() -> nn.Module:
-    print("building ...")
-    return Tiny()
-
-
-def failing() -> nn.Module:
-    raise ValueError("seven is not even")
-
-
-def returning_nothing() -> None:
-    return None
-
-
-def needing_arguments(depth: int) -> nn.Module:
-    return Tiny()
 
 
 def run(*arguments: str) -> Result:
@@ -105,7 +51,7 @@ def explain_json(name: str, *options: str) -> Any:
 
 @pytest.mark.parametrize("name", ["chatty", "instance", "Tiny"])
 def test_json_is_one_document_with_the_counts_of_the_trace(name: str) -> None:
-    document = explain_json(f"tests.cli.test_cli:{name}", "--image-size", "20")
+    document = explain_json(f"tests.helpers.command_line_models:{name}", "--image-size", "20")
     assert document["input_size"] == [3, 20, 20]
     assert document["mode"] == "eval"
     assert document["batch"]["dynamic"] is True
@@ -122,7 +68,7 @@ def test_json_is_one_document_with_the_counts_of_the_trace(name: str) -> None:
 
 
 def test_table_has_modules_counts_and_batch() -> None:
-    result = run("explain", "tests.cli.test_cli:Tiny", "--image-size", "20")
+    result = run("explain", "tests.helpers.command_line_models:Tiny", "--image-size", "20")
     assert result.exit_code == 0
     for words in (
         "eval mode, input (3, 20, 20)",
@@ -148,7 +94,7 @@ def test_timm_models_are_traced_without_their_memory() -> None:
 
 
 def test_train_mode_is_told_from_eval_mode() -> None:
-    train = explain_json("tests.cli.test_cli:Tiny", "--train", "--image-size", "20")
+    train = explain_json("tests.helpers.command_line_models:Tiny", "--train", "--image-size", "20")
     assert train["mode"] == "train"
     found = labeltrace.trace(Tiny().train(), torch.zeros(2, 3, 20, 20))
     assert train["counts"] == found.counts()
@@ -156,7 +102,7 @@ def test_train_mode_is_told_from_eval_mode() -> None:
 
 
 def test_approximations_are_counted_and_listed_alone() -> None:
-    name = ("tests.cli.test_cli:Pooled", "--image-size", "24")
+    name = ("tests.helpers.command_line_models:Pooled", "--image-size", "24")
     document = explain_json(*name, "--approximate")
     (node,) = document["nodes"]
     assert "max_pool2d" in node["operator"]
@@ -170,7 +116,7 @@ def test_approximations_are_counted_and_listed_alone() -> None:
 
 
 def test_fixed_batch_says_why() -> None:
-    name = ("tests.cli.test_cli:BatchOfTwo", "--image-size", "32")
+    name = ("tests.helpers.command_line_models:BatchOfTwo", "--image-size", "32")
     batch = explain_json(*name)["batch"]
     assert batch["dynamic"] is False
     assert batch["smallest"] == batch["largest"] == 2
@@ -195,18 +141,27 @@ def test_fixed_batch_says_why() -> None:
         ("tests.nowhere:build", ("no module 'tests.nowhere'",)),
         (":build", ("importing", "Empty module name")),
         (
-            "tests.cli.test_cli:chaty",
-            ("the module tests.cli.test_cli defines no 'chaty'", "chatty"),
+            "tests.helpers.command_line_models:chaty",
+            ("the module tests.helpers.command_line_models defines no 'chaty'", "chatty"),
         ),
-        ("tests.cli.test_cli:number", ("of type int", "callable")),
-        ("tests.cli.test_cli:failing", ("seven is not even", "test_cli.py:", "raise ValueError")),
+        ("tests.helpers.command_line_models:number", ("of type int", "callable")),
         (
-            "tests.cli.test_cli:needing_arguments",
+            "tests.helpers.command_line_models:failing",
+            ("seven is not even", "command_line_models.py:", "raise ValueError"),
+        ),
+        (
+            "tests.helpers.command_line_models:needing_arguments",
             ("failed in its own code: TypeError", "depth"),
         ),
-        ("tests.cli.test_cli:returning_nothing", ("returned a NoneType", "torch.nn.Module")),
-        ("tests.cli.test_cli:Branching", ("cannot be captured", "images.sum() > 0")),
-        ("tests.cli.test_cli:Unruly", ("aten.cumprod", "labeltrace.align(model, rules=")),
+        (
+            "tests.helpers.command_line_models:returning_nothing",
+            ("returned a NoneType", "torch.nn.Module"),
+        ),
+        ("tests.helpers.command_line_models:Branching", ("cannot be captured", "images.sum() > 0")),
+        (
+            "tests.helpers.command_line_models:Unruly",
+            ("aten.cumprod", "labeltrace.align(model, rules="),
+        ),
     ],
 )
 def test_errors_are_one_message_and_exit_code_one(name: str, words: tuple[str, ...]) -> None:
@@ -244,7 +199,7 @@ def test_models_are_found_in_the_present_folder(
 
 
 def test_image_smaller_than_the_model_allows() -> None:
-    result = run("explain", "tests.cli.test_cli:Tiny", "--image-size", "3")
+    result = run("explain", "tests.helpers.command_line_models:Tiny", "--image-size", "3")
     assert result.exit_code == 1
     assert "(2, 3, 3, 3)" in result.stderr
 
@@ -549,7 +504,7 @@ def test_cached_weights_need_no_network(tmp_path: Path, monkeypatch: pytest.Monk
         assert torch.equal(value, trained.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("name", ["mixer_s16_224", "tests.cli.test_cli:Tiny"])
+@pytest.mark.parametrize("name", ["mixer_s16_224", "tests.helpers.command_line_models:Tiny"])
 def test_models_without_trained_weights(name: str) -> None:
     with pytest.raises(WeightsUnavailableError):
         load_model(name, pretrained=True)

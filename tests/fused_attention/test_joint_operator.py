@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from labeltrace import label_ops
 from labeltrace.fused_attention import flash_with_labels, joint_operator
-from tests.fused_attention.test_joint_eager import NOTATION, ON_X86, Inputs, compare, inputs_of
+from tests.helpers.attention_calls import NOTATION, ON_X86, Inputs, compare, inputs_of
 
 
 @pytest.fixture(autouse=True)

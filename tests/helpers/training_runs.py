@@ -1,7 +1,7 @@
 """A tiny run that tests train, and a program that two processes train it with.
 
-`torchrun -m tests.helpers.training_runs FOLDER` trains with DDP from the start, goes on with FSDP2 from the
-state of a killed run, and then loses a process.
+`torchrun -m tests.helpers.training_runs FOLDER` trains with DDP from the start, goes on with FSDP2
+from the state of a killed run, and then loses a process.
 """
 
 from __future__ import annotations

@@ -6,35 +6,17 @@ fixed random weights and inputs, in float32.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from tests.oracles.official import official
 from tests.oracles.replicas import dense, swin, vision_transformer
 from tests.oracles.replicas.label_mover import attention_by_hand, label_mover
 from tests.oracles.replicas.models import CASES, ReplicaCase, example_inputs
 
-OFFICIAL = Path(__file__).parent / "vectors" / "tl_align_vit.safetensors"
-
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-
-
-def official() -> tuple[VisionTransformer, dict[str, Tensor]]:
-    with safe_open(OFFICIAL, framework="pt") as file:
-        settings: dict[str, Any] = {name: int(value) for name, value in file.metadata().items()}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model = VisionTransformer(**settings)
-    prefix = "model."
-    model.load_state_dict(
-        {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-    )
-    return model.eval(), tensors
 
 
 def test_vision_transformer_agrees_with_the_official_implementation() -> None:

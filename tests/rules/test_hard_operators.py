@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 import labeltrace
 
-torch.set_num_threads(1)
-
 
 class Code(nn.Module):
     """Tensor code over an image and the parts that it uses."""

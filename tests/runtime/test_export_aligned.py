@@ -9,7 +9,7 @@ from torch.export import Dim, export
 
 import labeltrace
 from labeltrace import CaptureError
-from tests.runtime.test_torch_compile import inputs, small
+from tests.helpers.compiled_models import inputs, small
 
 BOTH_STRICT = pytest.mark.parametrize("strict", [True, False], ids=["strict", "not strict"])
 

@@ -463,4 +463,4 @@ def test_trained_weights_that_nobody_has() -> None:
     with pytest.raises(
         WeightsUnavailableError, match="is a factory, which has to load weights its"
     ):
-        load_model("tests.cli.test_cli:Tiny", pretrained=True)
+        load_model("tests.helpers.command_line_models:Tiny", pretrained=True)

@@ -24,7 +24,7 @@ from labeltrace.rule_api.registry import current
 from labeltrace.zoo_sweep import checks, coverage, expected, records, workers
 from labeltrace.zoo_sweep.records import Check, Outcome, Status, Task
 from labeltrace.zoo_sweep.workers import Limits
-from tests.cli.test_cli import Pooled
+from tests.helpers.command_line_models import Pooled
 from tests.helpers.misbehaving_factories import leave_at_once
 
 NOW = records.versions()
@@ -33,7 +33,9 @@ NOW = records.versions()
 RELU = Task("tests", "torch.nn:ReLU")
 
 
-def task(name: str, check: Check = Check.STRUCTURAL, module: str = "tests.cli.test_cli") -> Task:
+def task(
+    name: str, check: Check = Check.STRUCTURAL, module: str = "tests.helpers.command_line_models"
+) -> Task:
     return Task("tests", f"{module}:{name}", check, image_size=32)
 
 
