@@ -1,4 +1,4 @@
-"""Loading a model by its name: one of timm's, or ``package.module:factory``."""
+"""Load a model by its name: a timm name, or `package.module:factory`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from labeltrace.errors import LabelTraceError
 
 DEFAULT_INPUT_SIZE = (3, 224, 224)
 CONNECT_SECONDS = 4.0
-WEIGHTS_SEED = 0  # of random weights
+WEIGHTS_SEED = 0  # seed of random weights
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-# What a download raises: file and connection errors, and those of the hub's own HTTP library, which
-# is not the same in each of its versions but always has the base class of the hub's error.
+# Errors of a download: file and connection errors, and those of the hub's HTTP library. The library
+# differs between versions of the hub; the base classes of the hub's error are always its own.
 DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
 
 
@@ -42,14 +42,15 @@ class WeightsUnavailableError(ModelLoadingError):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LoadedModel:
-    """A model and the images that it takes.
+    """A model and the format of its input images.
 
     Attributes:
         model: the module, in the mode in which it was built.
         input_size: (channels, height, width) of an input image.
-        mean: what to subtract from pixels in [0, 1], one number a channel.
-        std: what to divide by then.
-        size_assumed: whether nobody, neither the model nor the caller, said what it takes.
+        mean: mean of pixels in [0, 1], one number for each channel; subtracted from the pixels.
+        std: standard deviation of pixels, one number for each channel; pixels are divided by it.
+        size_assumed: whether the input size is a default, given neither by the model nor by the
+            caller.
     """
 
     model: nn.Module
@@ -78,23 +79,25 @@ def load_model(
 
     Args:
         name: a timm model name, with or without the tag of its weights, or
-            ``package.module:factory``: a callable without arguments (or a module instance) in
-            something that Python can import.
-        image_size: height and width of the inputs, one number for both; None for the model's own,
-            which is the ``input_size`` of its ``pretrained_cfg`` (timm's convention), else 224.
+            `package.module:factory`: a callable without required arguments (or a module instance)
+            in a module that Python can import.
+        image_size: height and width of the inputs, one number for both; None for the model's
+            default, which is the `input_size` of its `pretrained_cfg` (timm's convention), or 224.
         pretrained: whether to load timm's trained weights, from the hub or its cache.
-        device: where timm models are built; ``"meta"`` costs no memory.  A factory builds its
-            model where it likes.
-        options: further arguments with which the model is made.
+        device: the device on which timm models are built; `"meta"` needs no memory. A factory
+            chooses its own device.
+        options: further arguments for building the model.
 
     Raises:
         ModelLoadingError: there is no such model, or building it failed.
-        WeightsUnavailableError: trained weights are asked for and cannot be had.
+        WeightsUnavailableError: trained weights are requested and unavailable.
     """
     if ":" in name:
         if pretrained:
-            raise WeightsUnavailableError(f"{name} is a factory, which has to load weights itself")
-        return _described(_from_factory(name, options or {}), image_size)
+            raise WeightsUnavailableError(
+                f"{name} is a factory; load trained weights in the factory itself"
+            )
+        return _with_config(_from_factory(name, options or {}), image_size)
     return _from_timm(name, image_size, pretrained, device, options or {})
 
 
@@ -105,15 +108,19 @@ def load_or_random(
     image_size: int | tuple[int, int] | None = None,
     load: Callable[..., LoadedModel] = load_model,
 ) -> tuple[LoadedModel, str]:
-    """The model, and why it lacks the trained weights that were asked for, or nothing.
+    """Load a model, with random weights if trained weights are unavailable.
 
     Random weights are the same in each run.
 
     Args:
-        name: as for :func:`load_model`.
-        pretrained: whether to ask for trained weights.
-        image_size: likewise.
-        load: how a name becomes a model.
+        name: as for `load_model`.
+        pretrained: whether to load trained weights.
+        image_size: as for `load_model`.
+        load: the function that loads a model by its name.
+
+    Returns:
+        The model, and the reason why trained weights are unavailable: empty if they were loaded or
+        not requested.
 
     Raises:
         ModelLoadingError: there is no such model, or building it failed.
@@ -148,49 +155,49 @@ def _from_timm(
         tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
         raise ModelLoadingError(f"{error} timm's weights of this model: {tags}") from error
     options: dict[str, Any] = {}
-    # Models of a fixed size take it when they are built, others when they are called.
+    # Models of a fixed size get it when they are built, others accept any size when called.
     if image_size is not None and config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     if pretrained:
-        options.update(_weights(name))
+        options.update(_weight_options(name))
     options.update(given)
-    with _building(f"timm's {name}"), torch.device(device):
+    with _foreign_errors(f"timm's {name}"), torch.device(device):
         try:
             model = timm.create_model(name, **options)
         except DOWNLOAD_ERRORS as error:
             raise WeightsUnavailableError(
-                f"its weights could not be fetched: {_first_line(error)}"
+                f"its weights could not be downloaded: {_first_line(error)}"
             ) from error
-    return _described(model, image_size)
+    return _with_config(model, image_size)
 
 
 def _unknown_name(name: str) -> str:
     close = _close_names(name)
-    suggestion = f"; close to it: {', '.join(close)}" if close else ""
+    suggestion = f"; similar names: {', '.join(close)}" if close else ""
     return (
         f"timm {timm.__version__} has no model named {name!r}{suggestion}. Run "
-        f"`python -c 'import timm; print(timm.list_models())'` for all names, or pass a model of "
-        f"your own as package.module:factory"
+        f"`python -c 'import timm; print(timm.list_models())'` for all names, or pass your own "
+        f"model as package.module:factory"
     )
 
 
 def _close_names(name: str, count: int = 5) -> list[str]:
-    """Names that begin like this one first, then those spelled alike."""
+    """Names that start with this one, then names with a similar spelling."""
     stem = name.partition(".")[0].lower()
     names = timm.list_models()
     longer = sorted((known for known in names if known.startswith(stem)), key=len)
-    alike = difflib.get_close_matches(stem, names, n=count)
-    return list(dict.fromkeys(longer[: count if stem else 0] + alike))[:count]
+    similar = difflib.get_close_matches(stem, names, n=count)
+    return list(dict.fromkeys(longer[: count if stem else 0] + similar))[:count]
 
 
 # Weights. -----------------------------------------------------------------------------------------
 
 
-def _weights(name: str) -> dict[str, Any]:
-    """The options with which timm loads a model's trained weights.
+def _weight_options(name: str) -> dict[str, Any]:
+    """The options for `timm.create_model` to load a model's trained weights.
 
     Raises:
-        WeightsUnavailableError: there are none; or they are not cached and there is no network.
+        WeightsUnavailableError: there are none, or they are not cached and there is no network.
     """
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
@@ -208,7 +215,7 @@ def _weights(name: str) -> dict[str, Any]:
 
 
 def _check_reachable(url: str) -> None:
-    """Try the server, or the proxy on the way to it, once: the hub itself retries for a minute."""
+    """Connect once to the server or its proxy: the hub itself would retry for a minute."""
     target = urlsplit(url)
     host = target.hostname or ""
     proxies = {} if proxy_bypass(host) else getproxies()
@@ -220,7 +227,8 @@ def _check_reachable(url: str) -> None:
         socket.create_connection((target.hostname or "", port), CONNECT_SECONDS).close()
     except OSError as error:
         raise WeightsUnavailableError(
-            f"its weights are not on this machine, and {host} cannot be reached ({error})"
+            f"its weights are not on this machine, and {host} cannot be reached ({error}); connect "
+            f"to a network, or use random weights"
         ) from error
 
 
@@ -229,7 +237,7 @@ def _check_reachable(url: str) -> None:
 
 def _from_factory(name: str, options: Mapping[str, Any]) -> nn.Module:
     module_name, _, attribute = name.partition(":")
-    factory = _attribute(_imported(module_name, name), attribute, name)
+    factory = _find_attribute(_import_module(module_name, name), attribute, name)
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
@@ -237,7 +245,7 @@ def _from_factory(name: str, options: Mapping[str, Any]) -> nn.Module:
             f"{name} is of type {type(factory).__name__}; it must be a callable without arguments "
             f"that returns a torch.nn.Module"
         )
-    with _building(name):
+    with _foreign_errors(name):
         model = factory(**options)
     if not isinstance(model, nn.Module):
         raise ModelLoadingError(
@@ -247,28 +255,28 @@ def _from_factory(name: str, options: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _imported(module_name: str, name: str) -> Any:
+def _import_module(module_name: str, name: str) -> Any:
     try:
-        with _building(f"the module {module_name!r}", "importing"):
+        with _foreign_errors(f"the module {module_name!r}", "importing"):
             return importlib.import_module(module_name)
     except ModelLoadingError as error:
         cause = error.__cause__
         missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
         if missing is None or not f"{module_name}.".startswith(f"{missing}."):
-            raise  # found, but its own code failed
+            raise  # the module was found, but its own code failed
         raise ModelLoadingError(
             f"{name}: there is no module {missing!r} to import; install it, or run in the folder "
-            f"that holds it (for a timm model, write its name alone)"
+            f"that holds it (for a timm model, write only its name)"
         ) from cause
 
 
-def _attribute(module: Any, attribute: str, name: str) -> Callable[[], object] | object:
+def _find_attribute(module: Any, attribute: str, name: str) -> Callable[[], object] | object:
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError as error:
         callables = [key for key, value in vars(module).items() if callable(value)]
         close = difflib.get_close_matches(attribute, callables)
-        suggestion = f"; close to it: {', '.join(close)}" if close else ""
+        suggestion = f"; similar names: {', '.join(close)}" if close else ""
         raise ModelLoadingError(
             f"{name}: the module {module.__name__} defines no {attribute!r}{suggestion}"
         ) from error
@@ -278,8 +286,8 @@ def _attribute(module: Any, attribute: str, name: str) -> Callable[[], object] |
 
 
 @contextlib.contextmanager
-def _building(what: str, verb: str = "building") -> Iterator[None]:
-    """Turn whatever foreign code raises into one error that says where it stopped."""
+def _foreign_errors(what: str, verb: str = "building") -> Iterator[None]:
+    """Turn any error of foreign code into a `ModelLoadingError` that says where it occurred."""
     try:
         yield
     except LabelTraceError:
@@ -292,8 +300,8 @@ def _building(what: str, verb: str = "building") -> Iterator[None]:
         ) from error
 
 
-def _described(model: nn.Module, image_size: int | tuple[int, int] | None) -> LoadedModel:
-    """A model with the input size, mean and standard deviation that its own config states."""
+def _with_config(model: nn.Module, image_size: int | tuple[int, int] | None) -> LoadedModel:
+    """A model with the input size, mean and standard deviation of its own configuration."""
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = config.get("input_size") or DEFAULT_INPUT_SIZE
     if image_size is not None:

@@ -1,4 +1,4 @@
-"""The command line: ``labeltrace explain``, ``demo``, ``report``, ``train`` and ``zoo``."""
+"""The command line: `labeltrace explain`, `demo`, `report`, `train` and `zoo`."""
 
 from __future__ import annotations
 

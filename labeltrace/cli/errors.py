@@ -24,6 +24,6 @@ def errors_told() -> Iterator[None]:
 
 
 def import_from_here() -> None:
-    """Find the user's packages in the folder where the command runs, as ``python -m`` does."""
+    """Find the user's packages in the folder where the command runs, as `python -m` does."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

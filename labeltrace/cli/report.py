@@ -1,4 +1,4 @@
-"""``labeltrace report``: a model as one page to explore."""
+"""`labeltrace report`: a model as one page to explore."""
 
 from __future__ import annotations
 

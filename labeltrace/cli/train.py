@@ -1,4 +1,4 @@
-"""The command line's part on training: ``labeltrace train``."""
+"""The command line's part on training: `labeltrace train`."""
 
 from __future__ import annotations
 

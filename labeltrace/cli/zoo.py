@@ -1,4 +1,4 @@
-"""The command line's part on the models zoo: ``labeltrace zoo families`` and ``zoo sweep``."""
+"""The command line's part on the models zoo: `labeltrace zoo families` and `zoo sweep`."""
 
 from __future__ import annotations
 

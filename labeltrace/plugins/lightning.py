@@ -18,8 +18,8 @@ class AlignedClassifier(LightningModule):
     """A classifier with aligned targets; subclass it and give it `configure_optimizers`.
 
     Batches of the loaders are pairs of images (B, C, H, W) and class indices (B,).  Logs
-    ``train_loss``, ``val_loss`` and ``val_accuracy``.  Checkpoints hold the plain model's
-    parameters under ``model.``.
+    `train_loss`, `val_loss` and `val_accuracy`.  Checkpoints hold the plain model's
+    parameters under `model.`.
 
     Args:
         model: the model to train; it is aligned where it is not yet.

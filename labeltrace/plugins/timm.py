@@ -1,7 +1,7 @@
 """Aligned training with timm: a task, and mixers for both places where timm's loop mixes.
 
 The loop of timm's `train.py` makes a loader, a mixer and a task; it then calls
-``task(input, target)`` and takes ``["loss"]``.  The mixers here hand it targets that know where
+`task(input, target)` and takes `["loss"]`.  The mixers here hand it targets that know where
 each source went, and the task makes class targets of them when the model has said what became of
 them.
 """
@@ -98,7 +98,7 @@ class AlignedClassificationTask(ClassificationTask):
     Args:
         model: the model to train.
         criterion: takes logits (B, C) and class distributions (B, C); made from
-            ``criterion_kwargs`` where None.
+            `criterion_kwargs` where None.
         criterion_kwargs: arguments of timm's `create_classification_loss`.
         smoothing: label smoothing, timm's and DeiT's; here it is part of the targets.
         device: device of the task's own tensors.
@@ -136,7 +136,7 @@ class AlignedClassificationTask(ClassificationTask):
             target: what `AlignedMixup` or `AlignedCollate` returned beside them.
 
         Returns:
-            ``loss``, a scalar, and ``output``, the logits (B, C).
+            `loss`, a scalar, and `output`, the logits (B, C).
 
         Raises:
             LabelError: targets that do not say where the sources are.

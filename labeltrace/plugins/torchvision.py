@@ -1,6 +1,6 @@
 """Aligned training with torchvision's reference loop: the collate function that mixes.
 
-It takes the place of the reference's own, ``lambda batch: mixup_cutmix(*default_collate(batch))``,
+It takes the place of the reference's own, `lambda batch: mixup_cutmix(*default_collate(batch))`,
 and works with every `DataLoader`.
 """
 
@@ -38,8 +38,8 @@ class MixedCollate:
             samples: pairs of an image (C, H, W) and its class index.
 
         Returns:
-            Images (B, C, H, W), and their targets: ``.to(device)`` moves them, ``.labels`` goes to
-            the aligned model, ``.soft_targets(...)`` makes class targets of what it returns.
+            Images (B, C, H, W), and their targets: `.to(device)` moves them, `.labels` goes to
+            the aligned model, `.soft_targets(...)` makes class targets of what it returns.
 
         Raises:
             LabelError: what the mixer refuses.

@@ -27,7 +27,7 @@ class AlignedTrainer(Trainer):
 
     Args:
         model: an image classifier of `transformers`, or anything that takes images under its
-            ``main_input_name`` (``pixel_values``) and returns ``logits``.
+            `main_input_name` (`pixel_values`) and returns `logits`.
         *args: the further arguments of `Trainer`.
         mixer: mixes a batch of images (B, C, H, W) and class indices (B,).
         **kwargs: likewise.
@@ -66,8 +66,8 @@ class AlignedTrainer(Trainer):
 
         Args:
             model: the aligned model, as the trainer wrapped it.
-            inputs: images under the model's ``main_input_name``, class indices (B,) under
-                ``labels``; whatever else the model takes.
+            inputs: images under the model's `main_input_name`, class indices (B,) under
+                `labels`; whatever else the model takes.
             return_outputs: return the model's outputs as well.
             num_items_in_batch: not used; the loss is a mean over the batch.
 

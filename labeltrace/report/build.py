@@ -9,11 +9,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 import labeltrace
-from labeltrace.demo import mix
+from labeltrace.demo import mix_photographs
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import Photograph, normalise
+from labeltrace.photographs import Photograph, normalize
 from labeltrace.report.descriptions import OPERATIONS
 from labeltrace.report.label_maps import label_maps, separable, within
 from labeltrace.report.layers import Stop, stops
@@ -54,8 +54,8 @@ def gather(
     Raises:
         LabelTraceError: the model cannot be captured or traced.
     """
-    batch = mix(photographs)
-    images = normalise(batch.images, loaded.mean, loaded.std)
+    batch = mix_photographs(photographs)
+    images = normalize(batch.images, loaded.mean, loaded.std)
     task = progress.add_task(f"tracing {name}", total=None)
     observer = Observer(loaded.model, images)
     trace = observer.trace
@@ -106,7 +106,7 @@ def _numbered(found: Mapping[Key, object]) -> dict[Key, int]:
 
 
 def _side(side: int, count: int) -> int:
-    """How many rows and columns each of ``count`` places may have on the page."""
+    """How many rows and columns each of `count` places may have on the page."""
     while count > MANY and side > SMALLEST_SIDE:
         side, count = side // 2, count // 4
     return side

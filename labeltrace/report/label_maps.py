@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from labeltrace.errors import LayoutError
 from labeltrace.inspection.observer import NodeLabels, Observer
-from labeltrace.inspection.places import Place, tokens
+from labeltrace.inspection.places import Place, token_layout
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.encoding import in_levels, packed
 from labeltrace.report.schema import LabelMap
@@ -27,7 +27,7 @@ def separable(places: tuple[Place, ...]) -> dict[str, Place]:
     found = {}
     for place in places:
         try:
-            tokens(place.layout)
+            token_layout(place.layout)
         except LayoutError:
             continue
         found[place.node] = place
@@ -55,7 +55,7 @@ def label_maps(
 
 
 def within(shape: tuple[int, int], side: int) -> tuple[int, int]:
-    """Rows and columns, at most ``side`` of them the longer way, in the same proportion."""
+    """Rows and columns, at most `side` of them the longer way, in the same proportion."""
     longest = max(shape)
     if longest <= side:
         return shape

@@ -124,7 +124,7 @@ def _in_words(layout: Layout | None) -> str:
 
 
 def _without_folders(line: str) -> str:
-    """``file:line: code`` with the last parts of the file's path only."""
+    """`file:line: code` with the last parts of the file's path only."""
     file, colon, rest = line.partition(":")
     return f"{_tail(file)}{colon}{rest}" if line else ""
 

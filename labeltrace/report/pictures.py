@@ -1,4 +1,4 @@
-"""Pictures as ``data:`` addresses, so that a page holds them itself."""
+"""Pictures as `data:` addresses, so that a page holds them itself."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from labeltrace.analysis.input_provenance import cell_of
-from labeltrace.analysis.source_chunks import chunks, joined, one_hot_image
+from labeltrace.analysis.input_provenance import pixel_cells
+from labeltrace.analysis.source_chunks import concatenate_sources, one_hot_image, source_chunks
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.places import Place, with_outputs_at
 from labeltrace.inspection.token_grid import TokenGrid
@@ -28,7 +28,7 @@ def origins(
 ) -> dict[str, Sources]:
     """The shares of the image's cells in tokens of each place.
 
-    As :func:`labeltrace.analysis.provenance`, of which a sample of tokens is kept.
+    As `labeltrace.analysis.provenance`, of which a sample of tokens is kept.
 
     Args:
         observer: the model.
@@ -42,8 +42,8 @@ def origins(
     program = observer.program(with_outputs_at(observer.trace, places.values()))
     samples: dict[str, Sample] = {}
     parts: dict[str, list[Tensor]] = {name: [] for name in places}
-    cell = cell_of(cells, images)
-    runs = chunks(len(images), cell.shape, cells[0] * cells[1])
+    cell = pixel_cells(cells, images)
+    runs = source_chunks(len(images), cell.shape, cells[0] * cells[1])
     for run in progress.track(runs, description="where tokens came from"):
         image = one_hot_image(cell, run, len(images))
         for name, found in zip(places, observer.run_program(program, images, image), strict=True):
@@ -52,6 +52,6 @@ def origins(
             kept = found[:1, samples[name].index.to(found.device)]
             parts[name].append(kept.to("cpu", torch.float32))
     return {
-        name: samples[name].sources(joined(iter(kept))[0].unflatten(-1, cells))
+        name: samples[name].sources(concatenate_sources(iter(kept))[0].unflatten(-1, cells))
         for name, kept in parts.items()
     }

@@ -9,11 +9,11 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from labeltrace.analysis.source_chunks import chunks, one_hot_image
+from labeltrace.analysis.source_chunks import one_hot_image, source_chunks
 from labeltrace.errors import LayoutError
 from labeltrace.flow import OneSourceStep
 from labeltrace.inspection.observer import Observer
-from labeltrace.inspection.places import Place, step_places, tokens
+from labeltrace.inspection.places import Place, step_places, token_layout
 from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.encoding import packed
@@ -43,7 +43,7 @@ def moving_steps(trace: Trace) -> dict[LabelField, Place]:
         try:
             source_sizes(trace, field)
             (place,) = step_places(trace, [field])
-            tokens(place.layout)
+            token_layout(place.layout)
         except LayoutError:
             continue
         found[field] = place
@@ -62,7 +62,7 @@ def reaches(
     Args:
         observer: the model.
         images: (1, C, H, W).
-        steps: of :func:`moving_steps`.
+        steps: of `moving_steps`.
         side: how many rows and columns of tokens are kept of a step.
         progress: shows how far it is.
     """
@@ -100,7 +100,7 @@ def _group(
     program = observer.program(isolate_steps(trace, fields))
     readings = [_Reading(after[field.node], side) for field in fields]
     codes = _codes(prod(cells))
-    for run in chunks(len(images), (*sizes, len(fields)), prod(cells)):
+    for run in source_chunks(len(images), (*sizes, len(fields)), prod(cells)):
         image = one_hot_image(cell, run, len(images))
         for reading, labels in zip(
             readings, observer.run_program(program, images, image), strict=True
@@ -175,7 +175,7 @@ class _Reading:
 
 
 def _cells(grid: TokenGrid, cells: tuple[int, int], count: int) -> Tensor:
-    """The cell of each of ``count`` tokens; those without a place are in none."""
+    """The cell of each of `count` tokens; those without a place are in none."""
     rows, columns = grid.shape
     row = torch.arange(rows) * cells[0] // rows
     column = torch.arange(columns) * cells[1] // columns

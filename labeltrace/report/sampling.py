@@ -35,7 +35,7 @@ class Sample:
 
     @classmethod
     def of(cls, grid: TokenGrid | None, count: int, side: int) -> Self:
-        """At most ``side`` rows and columns of a place with ``count`` tokens."""
+        """At most `side` rows and columns of a place with `count` tokens."""
         others = others_of(grid, count)
         if grid is None:
             return cls((0, 0), (), (), tuple(others), torch.tensor(others, dtype=torch.int64))
@@ -45,7 +45,7 @@ class Sample:
         return cls(grid.shape, rows, columns, tuple(others), index)
 
     def sources(self, shares: Tensor) -> Sources:
-        """What the tokens are made of: ``shares`` (T, h, w), which sum to at most one.
+        """What the tokens are made of: `shares` (T, h, w), which sum to at most one.
 
         Their roots are kept, so that a hundredth of the largest share still is 25 levels.
         """
@@ -64,7 +64,7 @@ class Sample:
 
 
 def _spread(size: int, most: int) -> tuple[int, ...]:
-    """Which of ``size`` indices are kept: the middles of ``most`` equal parts."""
+    """Which of `size` indices are kept: the middles of `most` equal parts."""
     if size <= most:
         return tuple(range(size))
     return tuple(int((part + 0.5) * size / most) for part in range(most))

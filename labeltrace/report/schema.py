@@ -73,7 +73,7 @@ class LabelMap:
     Attributes:
         tokens: how many positions there are.
         rows, columns: of the tokens that lie in the image; zero where they form no map.
-        shares: (rows, columns) in levels, at most ``MAP_SIDE`` a side: means of neighbours then.
+        shares: (rows, columns) in levels, at most `MAP_SIDE` a side: means of neighbours then.
         mean: over all positions, in [0, 1].
         others: the shares of tokens without a place in the image, the first few.
         why: why the tokens form no map; empty where they do.
@@ -97,7 +97,7 @@ class Sources:
         kept_rows, kept_columns: which of them have data here.
         others: tokens without a place in the image that have data here, by their index.
         cells: (T, h, w) in levels: the root of each cell's share in each token by the token's
-            ``peaks``; the tokens of the grid row by row, then the others.
+            `peaks`; the tokens of the grid row by row, then the others.
         peaks: the largest share of a cell in each token.
         elsewhere: the share in each token of what has no place in the image.
     """
@@ -121,7 +121,7 @@ class Reach:
         read: the smallest and the largest number of tokens that a token reads; None where cells
             stand for several tokens.
         entering: how many tokens enter the step.
-        groups: (rows, columns) over the cells of ``sources``: which window or tile each is in,
+        groups: (rows, columns) over the cells of `sources`: which window or tile each is in,
             modulo 256; None where there are none.
         windows: how many windows there are, such that every token reads the whole of its own one
             and no other; zero where it is not so.
@@ -155,7 +155,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture: its name, and the file as a ``data:`` address."""
+    """A picture: its name, and the file as a `data:` address."""
 
     name: str
     address: str

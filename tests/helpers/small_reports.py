@@ -13,9 +13,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from labeltrace.demo import mix
+from labeltrace.demo import mix_photographs
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import normalise, sample_photographs
+from labeltrace.photographs import normalize, sample_photographs
 from labeltrace.report import Report, gather
 from tests.helpers.small_models import SIZES, seeded
 
@@ -57,8 +57,8 @@ def document(make: Callable[[], nn.Module]) -> dict[str, Any]:
 @functools.cache
 def images_and_labels(make: Callable[[], nn.Module]) -> tuple[Tensor, Tensor]:
     model = loaded(make)
-    batch = mix(sample_photographs(model.input_size[1:]))
-    return normalise(batch.images, model.mean, model.std), batch.labels
+    batch = mix_photographs(sample_photographs(model.input_size[1:]))
+    return normalize(batch.images, model.mean, model.std), batch.labels
 
 
 def levels(packed: dict[str, Any]) -> Tensor:
