@@ -143,7 +143,7 @@ def run_demo(
 def mix_photographs(
     photographs: tuple[Photograph, Photograph], seed: int = MIXING_SEED
 ) -> MixedBatch:
-    """Paste a box of the second photograph into the first by CutMix: always the same batch of one."""
+    """Paste a box of the second photograph into the first by CutMix: always the same batch."""
     images = torch.stack([photograph.pixels for photograph in photographs])
     generator = torch.Generator().manual_seed(seed)
     partners = torch.tensor([0, 1])

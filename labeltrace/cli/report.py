@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from labeltrace.cli.errors import errors_told, import_from_here
 from labeltrace.model_loading import load_or_random
 from labeltrace.photographs import read_photograph, sample_photographs
-from labeltrace.report import gather, page, writable
+from labeltrace.report import atomic_text_file, build_report, render_page
 
 SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 
@@ -47,7 +47,7 @@ def report_command(
     disable_progress_bars()  # of downloads: they would write across our own
     console = Console(stderr=True)
     started = time.monotonic()
-    with errors_told(), writable(output) as write, contextlib.redirect_stdout(sys.stderr):
+    with errors_told(), atomic_text_file(output) as write, contextlib.redirect_stdout(sys.stderr):
         if images is not None:  # before the model is built, which takes longer
             for path in images:
                 read_photograph(path)
@@ -69,14 +69,14 @@ def report_command(
                 if images
                 else sample_photographs(fitting)
             )
-            report = gather(
+            report = build_report(
                 model,
                 loaded,
                 photographs,
                 weights=_weights(model, random=not pretrained or bool(missing)),
                 progress=progress,
             )
-        text = page(report)
+        text = render_page(report)
         write(text)
     seconds = time.monotonic() - started
     typer.echo(f"Report: {output} ({len(text.encode()) / 2**20:.1f} MB, {seconds:.0f} s)")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from labeltrace.demo import mix_photographs
 from labeltrace.model_loading import LoadedModel
 from labeltrace.photographs import normalize, sample_photographs
-from labeltrace.report import Report, gather
+from labeltrace.report import Report, build_report
 from tests.helpers.small_models import SIZES, seeded
 
 
@@ -47,7 +47,9 @@ def report_of(make: Callable[[], nn.Module]) -> Report:
     model = loaded(make)
     photographs = sample_photographs(model.input_size[1:])
     quiet = Progress(disable=True)
-    return gather(make.__name__, model, photographs, weights="Random weights.", progress=quiet)
+    return build_report(
+        make.__name__, model, photographs, weights="Random weights.", progress=quiet
+    )
 
 
 def document(make: Callable[[], nn.Module]) -> dict[str, Any]:
