@@ -1,4 +1,4 @@
-"""``python -m labeltrace``, which torchrun takes as ``-m labeltrace``."""
+"""`python -m labeltrace`; with torchrun, `torchrun ... -m labeltrace`."""
 
 from labeltrace.cli.app import main
 

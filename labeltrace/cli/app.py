@@ -17,7 +17,7 @@ from rich.table import Table
 
 import labeltrace
 from labeltrace.aligned import trace
-from labeltrace.cli.errors import errors_told, import_from_here
+from labeltrace.cli.errors import add_cwd_to_path, report_errors
 from labeltrace.cli.report import report_command
 from labeltrace.cli.train import train_command
 from labeltrace.cli.zoo import app as zoo
@@ -28,7 +28,7 @@ from labeltrace.tracing.summaries import node_table
 from labeltrace.tracing.traced_node import TracedNode
 from labeltrace.tracing.walk import Trace
 
-WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
+NON_TTY_WIDTH = 160  # columns if the output is no terminal
 FIGURE_NAME = "label_maps.png"
 FIGURE_DPI = 110
 
@@ -63,18 +63,18 @@ def explain(
         str, typer.Argument(metavar="MODEL", help="A timm name, or package.module:factory.")
     ],
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Height and width; else the model's own.")
+        int | None, typer.Option(min=1, help="Height and width; default: the model's.")
     ] = None,
     train: Annotated[bool, typer.Option("--train/--eval", help="The model's mode.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     approximate: Annotated[
-        bool, typer.Option("--approximate", help="List the approximate nodes alone.")
+        bool, typer.Option("--approximate", help="List only the approximate nodes.")
     ] = False,
 ) -> None:
     """Say what every node of a model does to labels, grouped by module."""
-    import_from_here()
-    # What a factory prints is no part of the answer.
-    with errors_told(), contextlib.redirect_stdout(sys.stderr):
+    add_cwd_to_path()
+    # What a factory prints must not mix with the output.
+    with report_errors(), contextlib.redirect_stdout(sys.stderr):
         loaded = load_model(model, image_size=image_size, device="meta")
         found = trace(loaded.model.train(train), loaded.example())
     mode = "train" if train else "eval"
@@ -83,7 +83,7 @@ def explain(
         document = {"model": model, "mode": mode, "input_size": loaded.input_size}
         typer.echo(json.dumps({**document, **trace_document(found, nodes)}, indent=2))
         return
-    console = _console()
+    console = _make_console()
     console.print(node_table(nodes, f"{model}, {mode} mode, input {loaded.input_size}"))
     console.print(counts_table(found), approximations_table(found))
     console.print(f"Batch: {batch_text(found)}", markup=False)
@@ -92,27 +92,27 @@ def explain(
 @app.command()
 def demo(
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Trained weights, fetched by timm.")
+        bool, typer.Option("--pretrained", help="Trained weights, downloaded by timm.")
     ] = False,
     output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="The figure's folder.")
+        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the figure.")
     ] = Path("demo"),
     images: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="FIRST SECOND", help="Two image files of your own."),
+        typer.Option(metavar="FIRST SECOND", help="Your own two image files."),
     ] = None,
 ) -> None:
-    """Follow the labels of two CutMix-ed photographs through DeiT, Swin, Mixer and ConvNeXt."""
-    disable_progress_bars()  # of downloads: they would write across the spinner
-    with errors_told():
+    """Follow the labels of two photographs mixed by CutMix in DeiT, Swin, Mixer and ConvNeXt."""
+    disable_progress_bars()  # progress bars of downloads would overwrite the spinner
+    with report_errors():
         photographs = (
             (read_photograph(images[0]), read_photograph(images[1]))
             if images
             else sample_photographs()
         )
-        _make_folder(output)
+        _create_folder(output)
         result = run_demo(photographs, pretrained=pretrained, console=Console(stderr=True))
-    console = _console()
+    console = _make_console()
     console.print(result.table())
     console.print(result.weights(), markup=False)
     path = output / FIGURE_NAME
@@ -120,11 +120,11 @@ def demo(
     console.print(f"Figure: {path}", markup=False, soft_wrap=True)
 
 
-# What explain says. -------------------------------------------------------------------------------
+# Output of explain. -------------------------------------------------------------------------------
 
 
 def trace_document(found: Trace, nodes: tuple[TracedNode, ...]) -> dict[str, Any]:
-    """A trace as plain data for JSON, with these of its nodes."""
+    """A trace and some of its nodes as plain data for JSON."""
     smallest, largest = found.capture.batch_range
     return {
         "batch": {
@@ -167,7 +167,7 @@ def counts_table(found: Trace) -> Table:
 
 
 def approximations_table(found: Trace) -> Table | str:
-    """The reasons why nodes are approximate, with their numbers."""
+    """The reasons why nodes are approximate, with the number of nodes for each."""
     approximations = _approximations(found)
     if not approximations:
         return "Approximations: none, every node is exact."
@@ -179,33 +179,35 @@ def approximations_table(found: Trace) -> Table | str:
 
 
 def batch_text(found: Trace) -> str:
-    """Which batch sizes the captured graph serves, and why."""
+    """The batch sizes that the captured graph supports, and the reason."""
     smallest, largest = found.capture.batch_range
     if not found.capture.dynamic_batch:
-        return f"fixed at {smallest}, since {found.capture.fixed_batch_reason}"
+        return f"fixed at {smallest}, because {found.capture.fixed_batch_reason}"
     if math.isinf(largest):
         return f"dynamic, {smallest} or more images"
     return f"dynamic, {smallest} to {int(largest)} images"
 
 
 def _approximations(found: Trace) -> dict[str, list[str]]:
-    """The names of the approximate nodes by their reason."""
+    """The names of the approximate nodes, by reason."""
     names: dict[str, list[str]] = {}
     for node in found.approximate:
         names.setdefault(node.approximation, []).append(node.name)
     return names
 
 
-# Around the commands. -----------------------------------------------------------------------------
+# Helpers of the commands. -------------------------------------------------------------------------
 
 
-def _console() -> Console:
+def _make_console() -> Console:
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else WIDTH_OF_FILES)
+    return Console(width=None if known else NON_TTY_WIDTH)
 
 
-def _make_folder(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise typer.BadParameter(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise typer.BadParameter(
+            f"cannot create the folder {folder}: {error.strerror}; give another one with --output"
+        ) from error

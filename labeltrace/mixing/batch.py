@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -62,3 +63,8 @@ class MixedBatch:
                 are out of range.
         """
         return self.targets.soft_targets(labels, num_classes, smoothing)
+
+
+BatchMixer = Callable[[Tensor, Tensor], MixedBatch]
+"""A mixer of images (B, C, H, W) and class indices (B,), such as `CutMix()`, `RandomChoice([...])`
+or `track_mixing(...)`."""

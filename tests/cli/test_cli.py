@@ -121,7 +121,7 @@ def test_fixed_batch_says_why() -> None:
     assert batch["dynamic"] is False
     assert batch["smallest"] == batch["largest"] == 2
     assert batch["fixed_because"]
-    assert "Batch: fixed at 2, since " in run("explain", *name).stdout
+    assert "Batch: fixed at 2, because " in run("explain", *name).stdout
 
 
 @pytest.mark.parametrize(

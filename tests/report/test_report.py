@@ -216,7 +216,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         (["vit_tiny_patch16_224", "--image-size", "0x3"], "no image size; write 224, or 192x320"),
         (
             ["tests.helpers.small_reports:maxima_of_tokens"],
-            "224 x 224 pixels, unless told --image-size",
+            "224 x 224 pixels. Set another size with --image-size",
         ),
     ],
 )
