@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labeltrace.capture.export import capture, checked_channel_dim, first_tensor
+from labeltrace.capture.capture import capture_model
+from labeltrace.capture.inputs import checked_channel_dim, first_tensor
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry, current
 from labeltrace.runtime.graph_cache import GraphCache
 from labeltrace.runtime.label_checks import check_label_image
-from labeltrace.runtime.torch_compile import traced_graph
 from labeltrace.tracing.ablation import Ablation
-from labeltrace.tracing.walk import Trace, trace_graph
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.trace_graph import trace_graph
 
 
 class AlignedModule(nn.Module):
@@ -83,6 +84,9 @@ class AlignedModule(nn.Module):
         _, image = first_tensor(args, kwargs)
         check_label_image(labels, image, checked_channel_dim(image, self._graphs.channel_dim))
         if torch.compiler.is_compiling():
+            # It needs torch._dynamo, which would more than double the time to import labeltrace.
+            from labeltrace.runtime.torch_compile import traced_graph
+
             graph = traced_graph(self._graphs, args, kwargs)
         else:
             graph = self._graphs.graph(args, kwargs)
@@ -185,7 +189,7 @@ def trace(
     _check_module(model)
     args = example if isinstance(example, tuple) else (example,)
     registry = current().with_overrides(rules)
-    found = capture(model, args, channel_dim=channel_dim, whole=registry.functions)
+    found = capture_model(model, args, channel_dim=channel_dim, whole=registry.functions)
     return trace_graph(found, registry)
 
 

@@ -17,11 +17,10 @@ from torch.nn import functional
 from labeltrace.aligned import align
 from labeltrace.errors import LayoutError
 from labeltrace.figures import LabelMaps, label_map_figure
-from labeltrace.mixing import CutMix, MixedBatch
+from labeltrace.mixing import MixedBatch
 from labeltrace.model_loading import LoadedModel, load_model, load_or_random
-from labeltrace.photographs import Photograph, normalize
+from labeltrace.photographs import Photograph, mix_photographs, normalize
 
-MIXING_SEED = 41  # with this box, both sample photographs remain visible
 DECIMALS = 3  # decimals of the ratios in the table: random weights change them little
 
 Loader = Callable[..., LoadedModel]
@@ -138,20 +137,6 @@ def run_demo(
             maps.append(label_maps(model.title, loaded, batch))
             random.append(not pretrained or bool(missing))
     return DemoResult(photographs, batch.images[0], tuple(maps), tuple(random))
-
-
-def mix_photographs(
-    photographs: tuple[Photograph, Photograph], seed: int = MIXING_SEED
-) -> MixedBatch:
-    """Paste a box of the second photograph into the first by CutMix: always the same batch."""
-    images = torch.stack([photograph.pixels for photograph in photographs])
-    generator = torch.Generator().manual_seed(seed)
-    partners = torch.tensor([0, 1])
-    while True:
-        batch = CutMix()(images, partners, generator=generator)
-        swapped = batch.classes[0].tolist() == [0, 1]
-        if swapped and 0 < batch.mixing_ratio[0, 0] < 1:  # half of the permutations swap nothing
-            return MixedBatch(batch.images[:1], batch.labels[:1], batch.classes[:1])
 
 
 def label_maps(title: str, loaded: LoadedModel, batch: MixedBatch) -> LabelMaps:

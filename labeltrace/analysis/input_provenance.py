@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.progress import tracked
 from labeltrace.analysis.source_chunks import concatenate_sources, one_hot_image, source_chunks
 from labeltrace.errors import LabelError
 from labeltrace.inspection.observer import Observer, as_observer
 from labeltrace.inspection.places import OUTPUT, Place, with_outputs_at
 from labeltrace.inspection.token_grid import TokenGrid
+from labeltrace.progress import tracked
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,16 +10,15 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.progress import tracked
 from labeltrace.analysis.source_chunks import one_hot_image, source_chunks
-from labeltrace.capture.node_info import lies_in_named
+from labeltrace.capture.module_paths import lies_in_named
 from labeltrace.errors import LabelError
-from labeltrace.flow import OneSourceStep, Operation
+from labeltrace.flow import LabelField, OneSourceStep, Operation
 from labeltrace.inspection.observer import Observer, as_observer
 from labeltrace.inspection.places import Place, step_places
 from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.tracing.walk import LabelField
+from labeltrace.progress import tracked
 
 
 @dataclass(frozen=True, eq=False, slots=True)

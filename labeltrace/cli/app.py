@@ -5,32 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from huggingface_hub.utils.tqdm import disable_progress_bars
-from rich.console import Console
 from rich.table import Table
 
-import labeltrace
 from labeltrace.aligned import trace
 from labeltrace.cli.errors import add_cwd_to_path, report_errors
-from labeltrace.cli.report import report_command
-from labeltrace.cli.train import train_command
-from labeltrace.cli.zoo import app as zoo
-from labeltrace.demo import run_demo
+from labeltrace.cli.optional import add_optional
+from labeltrace.cli.terminal import wide_console
 from labeltrace.model_loading import load_model
-from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.tracing.summaries import node_table
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Trace
-
-NON_TTY_WIDTH = 160  # columns if the output is no terminal
-FIGURE_NAME = "label_maps.png"
-FIGURE_DPI = 110
+from labeltrace.version import __version__
 
 app = typer.Typer(
     help="Follow labels through any vision model.",
@@ -38,14 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(zoo, name="zoo")
-app.command("report")(report_command)
-app.command("train")(train_command)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
 
 
 @app.callback(invoke_without_command=True)
@@ -54,7 +35,7 @@ def labeltrace_options(
 ) -> None:
     """Follow labels through any vision model."""
     if version:
-        typer.echo(f"labeltrace {labeltrace.__version__}")
+        typer.echo(f"labeltrace {__version__}")
 
 
 @app.command()
@@ -83,41 +64,16 @@ def explain(
         document = {"model": model, "mode": mode, "input_size": loaded.input_size}
         typer.echo(json.dumps({**document, **trace_document(found, nodes)}, indent=2))
         return
-    console = _make_console()
+    console = wide_console()
     console.print(node_table(nodes, f"{model}, {mode} mode, input {loaded.input_size}"))
     console.print(counts_table(found), approximations_table(found))
     console.print(f"Batch: {batch_text(found)}", markup=False)
 
 
-@app.command()
-def demo(
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Trained weights, downloaded by timm.")
-    ] = False,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the figure.")
-    ] = Path("demo"),
-    images: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(metavar="FIRST SECOND", help="Your own two image files."),
-    ] = None,
-) -> None:
-    """Follow the labels of two photographs mixed by CutMix in DeiT, Swin, Mixer and ConvNeXt."""
-    disable_progress_bars()  # progress bars of downloads would overwrite the spinner
-    with report_errors():
-        photographs = (
-            (read_photograph(images[0]), read_photograph(images[1]))
-            if images
-            else sample_photographs()
-        )
-        _create_folder(output)
-        result = run_demo(photographs, pretrained=pretrained, console=Console(stderr=True))
-    console = _make_console()
-    console.print(result.table())
-    console.print(result.weights(), markup=False)
-    path = output / FIGURE_NAME
-    result.figure().savefig(path, dpi=FIGURE_DPI)
-    console.print(f"Figure: {path}", markup=False, soft_wrap=True)
+add_optional(app, "demo")
+add_optional(app, "report")
+add_optional(app, "train")
+add_optional(app, "zoo")
 
 
 # Output of explain. -------------------------------------------------------------------------------
@@ -125,13 +81,13 @@ def demo(
 
 def trace_document(found: Trace, nodes: tuple[TracedNode, ...]) -> dict[str, Any]:
     """A trace and some of its nodes as plain data for JSON."""
-    smallest, largest = found.capture.batch_range
+    batch = found.capture.batch
     return {
         "batch": {
-            "dynamic": found.capture.dynamic_batch,
-            "smallest": smallest,
-            "largest": None if math.isinf(largest) else int(largest),
-            "fixed_because": found.capture.fixed_batch_reason or None,
+            "dynamic": batch.dynamic,
+            "smallest": batch.smallest,
+            "largest": None if math.isinf(batch.largest) else int(batch.largest),
+            "fixed_because": batch.fixed_reason or None,
         },
         "counts": found.counts(),
         "approximations": [
@@ -180,12 +136,12 @@ def approximations_table(found: Trace) -> Table | str:
 
 def batch_text(found: Trace) -> str:
     """The batch sizes that the captured graph supports, and the reason."""
-    smallest, largest = found.capture.batch_range
-    if not found.capture.dynamic_batch:
-        return f"fixed at {smallest}, because {found.capture.fixed_batch_reason}"
-    if math.isinf(largest):
-        return f"dynamic, {smallest} or more images"
-    return f"dynamic, {smallest} to {int(largest)} images"
+    batch = found.capture.batch
+    if not batch.dynamic:
+        return f"fixed at {batch.smallest}, because {batch.fixed_reason}"
+    if math.isinf(batch.largest):
+        return f"dynamic, {batch.smallest} or more images"
+    return f"dynamic, {batch.smallest} to {int(batch.largest)} images"
 
 
 def _approximations(found: Trace) -> dict[str, list[str]]:
@@ -194,20 +150,3 @@ def _approximations(found: Trace) -> dict[str, list[str]]:
     for node in found.approximate:
         names.setdefault(node.approximation, []).append(node.name)
     return names
-
-
-# Helpers of the commands. -------------------------------------------------------------------------
-
-
-def _make_console() -> Console:
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else NON_TTY_WIDTH)
-
-
-def _create_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(
-            f"cannot create the folder {folder}: {error.strerror}; give another one with --output"
-        ) from error

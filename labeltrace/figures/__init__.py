@@ -5,13 +5,16 @@ without a screen. Each function returns the Figure; `figure.savefig("name.pdf")`
 SVG or PNG.
 """
 
-from labeltrace.figures.label_maps import LabelMaps, label_map_figure
-from labeltrace.figures.layer_maps import layer_map_figure
-from labeltrace.figures.mixed_images import mixed_image_figure
-from labeltrace.figures.overlays import provenance_figure
-from labeltrace.figures.presence_maps import presence_figure
-from labeltrace.figures.ratio_lines import ratio_figure
-from labeltrace.figures.style import SOURCE_COLORS as COLORS
+from labeltrace.extras import extra
+
+with extra("figures"):
+    from labeltrace.figures.label_maps import LabelMaps, label_map_figure
+    from labeltrace.figures.layer_maps import layer_map_figure
+    from labeltrace.figures.mixed_images import mixed_image_figure
+    from labeltrace.figures.overlays import provenance_figure
+    from labeltrace.figures.presence_maps import presence_figure
+    from labeltrace.figures.ratio_lines import ratio_figure
+    from labeltrace.figures.style import SOURCE_COLORS as COLORS
 
 __all__ = [
     "COLORS",

@@ -5,6 +5,8 @@ A rule looks at one call and returns one `Flow` for each of its outputs.
 
 from labeltrace.flow.averaging_steps import AdaptivePool, Aggregate, Average, Fold, Pool
 from labeltrace.flow.flow import Carry, Constant, Flow, LabelStep, LabelView, OneSourceStep, Weights
+from labeltrace.flow.key_value_product import AxisRun, KeyValueProduct
+from labeltrace.flow.label_field import LabelField
 from labeltrace.flow.mixing_steps import (
     Attend,
     Convolve,
@@ -28,15 +30,22 @@ from labeltrace.flow.moving_steps import (
     Take,
     Unfold,
 )
-from labeltrace.flow.operand import Operand, ProductOperands, product_after_other_step
+from labeltrace.flow.named_operand import NamedOperand
+from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.flow.product_operands import ProductOperands
+from labeltrace.flow.tensor_source import ComputedTensor, TensorSource, ValueRef
+from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
 
 __all__ = [
+    "NOTHING_KNOWN",
     "AdaptivePool",
     "Aggregate",
     "Attend",
     "Average",
+    "AxisRun",
     "Carry",
+    "ComputedTensor",
     "Constant",
     "Convolve",
     "ConvolveTransposed",
@@ -46,10 +55,13 @@ __all__ = [
     "Flow",
     "Fold",
     "Join",
+    "KeyValueProduct",
+    "LabelField",
     "LabelStep",
     "LabelView",
     "LinearMix",
     "Mix",
+    "NamedOperand",
     "OneSourceStep",
     "Operand",
     "Operation",
@@ -64,7 +76,9 @@ __all__ = [
     "Select",
     "Slice",
     "Take",
+    "TensorSource",
     "Unfold",
+    "ValueFacts",
+    "ValueRef",
     "Weights",
-    "product_after_other_step",
 ]

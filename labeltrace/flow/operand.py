@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from labeltrace.flow.label_field import LabelField
+from labeltrace.flow.tensor_source import TensorSource
+from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
 from labeltrace.layout import Layout
+
+if TYPE_CHECKING:  # both hold operands
+    from labeltrace.flow.key_value_product import KeyValueProduct
+    from labeltrace.flow.product_operands import ProductOperands
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
     """One tensor argument of a call, as a rule sees it.
 
-    ``path`` locates it among the call's arguments: the schema's name, then indices into lists.
-    ``layout`` is None for constants.  ``field`` stands for the operand's label field: operands with
-    equal fields and layouts have equal labels; a traced operand without one is mixing weights.
-    ``tensor`` stands for its values, which rules never see.
-    ``is_gate`` says that its last non-linear step was a sigmoid, softmax, tanh or the like, which
-    makes it a gate in products; no value is below ``lower_bound``; ``holds_key_features`` says that some of its
-    positions are features of keys, gathered over the tokens for queries to choose from.
-    ``pending`` weights are keys times values, summed over positions: see
-    :mod:`labeltrace.rule_helpers.linear_attention`.  ``product``: of a product, see :class:`Factors`.
+    Attributes:
+        path: its place among the call's arguments: the schema's name, then indices into lists.
+        shape: its shape.
+        layout: the layout of its axes; None for constants.
+        field: its label field. Operands with equal fields and layouts have equal labels. A traced
+            operand without a field is mixing weights.
+        tensor: where the label graph reads its values; rules do not look inside.
+        facts: what is known of its values.
     """
 
     path: tuple[str | int, ...]
     shape: tuple[int, ...]
     layout: Layout | None = None
-    field: object = None
-    tensor: object = None
-    is_gate: bool = False
-    lower_bound: float = -inf
-    holds_key_features: bool = False
-    key_value_product: object = None
-    product: ProductOperands | None = None
+    field: LabelField | None = None
+    tensor: TensorSource | None = None
+    facts: ValueFacts = NOTHING_KNOWN
 
     @property
     def traced(self) -> bool:
@@ -48,9 +49,34 @@ class Operand:
         return self.traced and not self.labelled
 
     @property
+    def is_gate(self) -> bool:
+        """Whether it is a gate in products; see `labeltrace.flow.ValueFacts`."""
+        return self.facts.is_gate
+
+    @property
+    def lower_bound(self) -> float:
+        """A number below which no value lies."""
+        return self.facts.lower_bound
+
+    @property
     def nonnegative(self) -> bool:
         """Whether no value is known to be below zero."""
         return self.lower_bound >= 0
+
+    @property
+    def holds_key_features(self) -> bool:
+        """Whether some positions are features of keys; see `labeltrace.flow.ValueFacts`."""
+        return self.facts.holds_key_features
+
+    @property
+    def key_value_product(self) -> KeyValueProduct | None:
+        """What the operand was made of, if it is keys times values, summed over positions."""
+        return self.facts.key_value_product
+
+    @property
+    def product(self) -> ProductOperands | None:
+        """The operands of the product that it is, if it is one."""
+        return self.facts.product
 
     @property
     def traced_layout(self) -> Layout:
@@ -65,29 +91,6 @@ class Operand:
 
     @property
     def name(self) -> str:
-        """The argument as a person writes it, ``tensors[2]``."""
+        """The argument as a person writes it, `tensors[2]`."""
         first, *rest = self.path
         return str(first) + "".join(f"[{index}]" for index in rest)
-
-
-@dataclass(frozen=True, slots=True)
-class ProductOperands:
-    """The two operands of a product: streams, or one and its weights (:mod:`labeltrace.rule_helpers.weighted_sum`).
-
-    ``axes_unchanged`` says that the product's axes are theirs still, so that a sum over positions can mix.
-    """
-
-    first: Operand
-    second: Operand
-    axes_unchanged: bool = True
-
-    def after_other_step(self) -> ProductOperands:
-        """The factors after a step on their product."""
-        return replace(self, axes_unchanged=False)
-
-
-def product_after_other_step(operands: Iterable[Operand]) -> ProductOperands | None:
-    """The factors of the first product among operands, after a step on them; None without one."""
-    return next(
-        (one.product.after_other_step() for one in operands if one.product is not None), None
-    )

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from labeltrace.aligned import AlignedModule
-from labeltrace.capture.export import capture, live_state
+from labeltrace.capture.capture import capture_model
+from labeltrace.capture.captured import live_state
 from labeltrace.errors import LabelError
+from labeltrace.flow import LabelField
 from labeltrace.inspection.label_program import LabelProgram, eval_mode, no_gradient
 from labeltrace.inspection.places import Place, find_places, places, token_layout, with_outputs_at
 from labeltrace.inspection.token_grid import (
@@ -22,11 +24,12 @@ from labeltrace.inspection.token_grid import (
     find_grid,
     without_mixing_or_overlap,
 )
-from labeltrace.layout import BATCH, Layout
+from labeltrace.layout import Layout, infer_dynamic
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
-from labeltrace.tracing.walk import LabelField, Trace, trace_graph
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.trace_graph import trace_graph
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,7 +97,7 @@ class Observer:
         self.model = model.module if isinstance(model, AlignedModule) else model
         registry = current().with_overrides(rules)
         with eval_mode(self.model), torch.no_grad():
-            found = capture(self.model, (images,), whole=registry.functions)
+            found = capture_model(self.model, (images,), whole=registry.functions)
         self.trace: Trace = trace_graph(found, registry)
         self._sizes = tuple(images.shape[1:])
 
@@ -137,7 +140,7 @@ class Observer:
         program = self.program(
             without_mixing_or_overlap(with_outputs_at(self.trace, firsts.values()))
         )
-        smallest_batch = images[: max(1, self.trace.capture.batch_range[0])]
+        smallest_batch = images[: max(1, self.trace.capture.batch.smallest)]
         pixels = coordinate_image(images.shape[2], images.shape[3], images.device)
         with eval_mode(self.model):
             moments = program((smallest_batch,), pixels.expand(len(smallest_batch), -1, -1, -1))
@@ -180,13 +183,12 @@ class Observer:
                 f"images have shape {tuple(images.shape)}, the model was captured with "
                 f"(B, {', '.join(map(str, self._sizes))}); make another Observer for this size"
             )
-        captured = self.trace.capture
-        if not captured.holds_for(len(images)):
-            smallest, largest = captured.batch_range
+        batch = self.trace.capture.batch
+        if not batch.holds_for(len(images)):
             raise LabelError(
-                f"a batch of {len(images)}, but the model was captured for {smallest} to "
-                f"{largest:g} images; make another Observer with a batch of this size "
-                f"({captured.fixed_batch_reason})"
+                f"a batch of {len(images)}, but the model was captured for {batch.smallest} to "
+                f"{batch.largest:g} images; make another Observer with a batch of this size "
+                f"({batch.fixed_reason})"
             )
 
 
@@ -250,7 +252,7 @@ class _ValueReader(Interpreter):
 def _as_tokens(value: Tensor, layout: Layout) -> Tensor:
     """A tensor as (B, N, C): positions in the order of its label field, the rest as channels."""
     factors = [factor for axis in layout.axes for factor in axis]
-    split = value.reshape([-1 if factor.size == BATCH else factor.size for factor in factors])
+    split = value.reshape(infer_dynamic(factor.size for factor in factors))
     (batch,), others, _ = token_layout(layout).axes
     order = [factors.index(factor) for factor in (batch, *others)]  # field_dim makes them unique
     rest = [index for index in range(len(factors)) if index not in order]

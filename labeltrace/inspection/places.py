@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from labeltrace.capture.node_info import is_named, lies_in
+from labeltrace.capture.call_records import CallKind
+from labeltrace.capture.module_paths import is_named, lies_in
 from labeltrace.errors import LabelError, LayoutError
+from labeltrace.flow import LabelField, ValueRef
 from labeltrace.layout import Factor, Kind, Layout, channel, renumbered
-from labeltrace.tracing.walk import LabelField, Trace, Value
+from labeltrace.tracing.trace import Trace
+from labeltrace.tracing.values import Value
 
 OUTPUT = "output"
 """The name for the model's first output that carries labels."""
@@ -96,7 +99,7 @@ def with_outputs_at(trace: Trace, selected: Iterable[Place]) -> Trace:
 
     N is the number of positions of a place except the batch, in the order of `token_layout`.
     """
-    source = next(iter(trace.capture.graph.nodes))
+    source = ValueRef(trace.input_field.node)
     outputs = tuple(Value(token_layout(place.layout), place.field, source) for place in selected)
     return replace(trace, outputs=outputs)
 
@@ -146,10 +149,10 @@ def _place(trace: Trace, node: str) -> Place:
 
 
 def _output(trace: Trace) -> Place:
-    (returned,) = trace.capture.graph.find_nodes(op="output")
-    for node in returned.all_input_nodes:
-        if node.name in trace.labelled:
-            return _place(trace, node.name)
+    (returned,) = (call for call in trace.calls if call.kind is CallKind.OUTPUT)
+    for name in returned.inputs:
+        if name in trace.labelled:
+            return _place(trace, name)
     raise LabelError(
         "no output of the model comes from the image, so none carries labels; name a node instead"
     )

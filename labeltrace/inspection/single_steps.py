@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import LabelView, OneSourceStep
+from labeltrace.flow import LabelField, LabelView, OneSourceStep
 from labeltrace.inspection.places import Place, field_layout, step_places, with_outputs_at
-from labeltrace.tracing.walk import LabelField, Trace
+from labeltrace.tracing.trace import Trace
 
 
 def source_place(trace: Trace, field: LabelField) -> Place:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from labeltrace.flow import AdaptivePool, Convolve, LabelStep, Pool
 from labeltrace.tracing.ablation import without_mixing
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 MOMENTS = 5  # columns of a label image of coordinates
 MAX_VARIANCE = 1 / 24  # of a token with a position: half the variance of the whole image

@@ -7,7 +7,7 @@ Class targets are computed at the end, by `MixedBatch.soft_targets`.
 from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.blocks import BlockMix
 from labeltrace.mixing.cutmix import CutMix
-from labeltrace.mixing.mixer_wrapper import track_mixing
+from labeltrace.mixing.mixer_wrapper import TrackedMixer, track_mixing
 from labeltrace.mixing.mixup import MixUp
 from labeltrace.mixing.patches import PatchMix
 from labeltrace.mixing.random_choice import RandomChoice
@@ -21,5 +21,6 @@ __all__ = [
     "MixedTargets",
     "PatchMix",
     "RandomChoice",
+    "TrackedMixer",
     "track_mixing",
 ]

@@ -8,12 +8,10 @@ from typing import TypeVar
 from rich.progress import Progress
 from torch import Tensor
 
-import labeltrace
-from labeltrace.demo import mix_photographs
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import Photograph, normalize
+from labeltrace.photographs import Photograph, mix_photographs, normalize
 from labeltrace.report.descriptions import OPERATIONS
 from labeltrace.report.label_maps import fit_within, label_maps, places_with_images
 from labeltrace.report.layers import Stop, find_stops
@@ -23,6 +21,7 @@ from labeltrace.report.pictures import data_url, encode_photograph
 from labeltrace.report.provenance_samples import sample_provenance
 from labeltrace.report.receptive_fields import find_moving_steps, measure_receptive_fields
 from labeltrace.report.schema import Layer, Picture, Report, Sources
+from labeltrace.version import __version__
 
 Key = TypeVar("Key")
 
@@ -77,7 +76,7 @@ def build_report(
     operations = {node.operation for node in trace.nodes}
     return Report(
         model=name,
-        version=labeltrace.__version__,
+        version=__version__,
         weights=weights,
         height=images.shape[2],
         width=images.shape[3],

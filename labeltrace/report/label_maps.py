@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from labeltrace.errors import LayoutError
+from labeltrace.flow import LabelField
 from labeltrace.inspection.observer import NodeLabels, Observer
 from labeltrace.inspection.places import Place, token_layout
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.report.encoding import encode, to_levels
 from labeltrace.report.schema import LabelMap
-from labeltrace.tracing.walk import LabelField
 
 MAP_BYTES = 2 * 2**20
 """Memory limit for all maps together, before compression."""

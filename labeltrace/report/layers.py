@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from labeltrace.inspection.places import Place
 from labeltrace.report.module_tree import ModuleTree
 from labeltrace.tracing.ablation import moves_labels
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import Trace
 
 
 @dataclass(frozen=True, slots=True)

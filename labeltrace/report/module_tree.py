@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from labeltrace.capture.node_info import lies_in
+from labeltrace.capture.module_paths import lies_in
 from labeltrace.report.schema import Module
 from labeltrace.tracing.ablation import layers_of
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 

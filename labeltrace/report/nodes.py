@@ -8,8 +8,8 @@ from pathlib import PurePath
 
 import torch.fx
 
-from labeltrace.capture.node_info import operator_names
-from labeltrace.flow import Operation
+from labeltrace.capture.call_records import CallKind
+from labeltrace.flow import LabelField, Operation
 from labeltrace.inspection.places import Place
 from labeltrace.layout import Layout
 from labeltrace.report.descriptions import INPUT, SAME, step_in_words
@@ -18,8 +18,8 @@ from labeltrace.report.schema import Node
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.regions import find_regions
+from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-from labeltrace.tracing.walk import LabelField, Trace
 
 MAX_CALL_LENGTH = 160  # characters
 PATH_PARTS_SHOWN = (
@@ -99,11 +99,11 @@ def _rule_names(trace: Trace) -> dict[str, str]:
     """The rule of each node and its file, from the current registry."""
     registry = current()
     found = {}
-    for node in trace.capture.graph.nodes:
-        rule = registry.find(operator_names(node)) if node.op == "call_function" else None
-        found[node.name] = _rule_name(rule) if rule else ""
-    regions = find_regions(trace.capture, registry)
-    return found | {node.name: _rule_name(region.rule) for node, region in regions.items()}
+    for call in trace.calls:
+        rule = registry.find(call.operator_names) if call.kind is CallKind.OPERATOR else None
+        found[call.name] = _rule_name(rule) if rule else ""
+    regions = find_regions(trace.calls, registry)
+    return found | {name: _rule_name(region.rule) for name, region in regions.items()}
 
 
 def _rule_name(rule: Rule) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labeltrace.analysis.source_chunks import one_hot_image, source_chunks
 from labeltrace.errors import LayoutError
-from labeltrace.flow import OneSourceStep
+from labeltrace.flow import LabelField, OneSourceStep
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.places import Place, step_places, token_layout
 from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
@@ -21,7 +21,7 @@ from labeltrace.report.label_maps import fit_within
 from labeltrace.report.sampling import TokenSample
 from labeltrace.report.schema import ReceptiveField
 from labeltrace.tracing.ablation import moves_labels
-from labeltrace.tracing.walk import LabelField, Trace
+from labeltrace.tracing.trace import Trace
 
 CELL_SIDE = 56
 """The largest number of rows and columns of cells; larger grids of input tokens are pooled."""

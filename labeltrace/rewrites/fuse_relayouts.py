@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from labeltrace.flow import LabelStep, LabelView, Rearrange
+from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.steps import Steps, field_of, with_labels
-from labeltrace.tracing.walk import LabelField
 
 
 def fuse_relayouts(steps: Steps) -> Steps:

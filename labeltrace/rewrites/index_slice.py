@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from labeltrace.flow import LabelView, Operand, Select, Slice
+from labeltrace.flow import ComputedTensor, LabelView, Operand, Select, Slice, TensorSource
 from labeltrace.layout import is_dynamic
 
 
@@ -33,10 +33,10 @@ class IndexSlice:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(ComputedTensor):
     """Some indices of one dimension of a tensor of the forward half: a view."""
 
-    tensor: object
+    tensor: TensorSource
     cut: IndexSlice
 
 
@@ -44,6 +44,7 @@ def rows_of(operand: Operand, cut: IndexSlice) -> Operand:
     """The operand cut; itself where it is broadcast along the dimension."""
     if operand.shape[cut.dim] == 1:
         return operand
+    assert operand.tensor is not None  # weights are read from somewhere
     return replace(operand, tensor=Rows(operand.tensor, cut), shape=cut.of(operand.shape))
 
 

@@ -5,37 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-import torch
-from torch.fx import Graph, Node
-
-from labeltrace.capture.checkpoint_tags import checkpoint_tag
-from labeltrace.capture.node_info import schema_arguments
-from labeltrace.flow import Attend, LabelStep
+from labeltrace.capture.call_records import CallRecord, ModelCalls
+from labeltrace.flow import Attend
 from labeltrace.rewrites.steps import Steps
 
-_ATTENTION: Final = torch.ops.aten.scaled_dot_product_attention.default
+_ATTENTION: Final = "aten.scaled_dot_product_attention.default"
 
 
-def mark_joint_attention(steps: Steps, graph: Graph) -> Steps:
+def mark_joint_attention(steps: Steps, calls: ModelCalls) -> Steps:
     """Mark the attention steps that read all of what the model's call reads, and no more.
 
     Calls with masks or dropout are left alone, and those that are checkpointed, whose second run
     has no labels.
     """
-    calls = {node.name: node for node in graph.find_nodes(op="call_function", target=_ATTENTION)}
     return {
         field: replace(step, joint=True)
-        if isinstance(step, Attend) and _reads_all(step, calls.get(field.node))
+        if isinstance(step, Attend) and _reads_all(step, calls[field.node])
         else step
         for field, step in steps.items()
     }
 
 
-def _reads_all(step: LabelStep, call: Node | None) -> bool:
-    if call is None or checkpoint_tag(call) is not None:
+def _reads_all(step: Attend, call: CallRecord) -> bool:
+    if call.operator_names[0] != _ATTENTION or call.checkpoint is not None:
         return False
-    assert isinstance(step, Attend)
-    arguments = schema_arguments(call)
+    arguments = call.arguments
     plain = (
         arguments["attn_mask"] is None
         and not arguments["dropout_p"]
@@ -43,6 +37,6 @@ def _reads_all(step: LabelStep, call: Node | None) -> bool:
         and not arguments["enable_gqa"]
     )
     return plain and all(
-        operand.tensor is arguments[name]
+        operand.tensor == arguments[name]
         for name, operand in (("query", step.query), ("key", step.key), ("value", step.value))
     )

@@ -8,7 +8,7 @@ from labeltrace.rewrites.fuse_relayouts import fuse_relayouts
 from labeltrace.rewrites.joint_attention import mark_joint_attention
 from labeltrace.rewrites.skip_normalization import skip_normalization
 from labeltrace.rewrites.slice_pushdown import push_slices
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 
 def simplify_steps(trace: Trace) -> Trace:
@@ -16,5 +16,5 @@ def simplify_steps(trace: Trace) -> Trace:
     outputs = frozenset(value.field for value in trace.outputs if value and value.field)
     steps = fuse_relayouts(trace.steps)
     steps = fuse_relayouts(push_slices(steps, outputs))
-    steps = mark_joint_attention(skip_normalization(steps), trace.capture.graph)
+    steps = mark_joint_attention(skip_normalization(steps, trace.calls), trace.calls)
     return replace(trace, steps=steps)

@@ -3,57 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-import torch
-from torch.fx import Node
-
-from labeltrace.capture.node_info import overwritten_memory, schema_arguments, storage_of
-from labeltrace.flow import LabelStep, Mix
+from labeltrace.capture.call_records import CallRecord, ModelCalls
+from labeltrace.flow import LabelField, LabelStep, Mix, TensorSource, ValueRef
 from labeltrace.rewrites.index_slice import Rows
-from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
-from labeltrace.tracing.walk import LabelField, Recomputed
+from labeltrace.tracing.values import Recomputed
 
-_SOFTMAX: Final = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
+_SOFTMAX: Final = ("aten.softmax.int", "aten._softmax.default")
+_DROPOUT: Final = "aten.dropout.default"
 
 
-def skip_normalization(steps: Steps) -> Steps:
+def skip_normalization(steps: Steps, calls: ModelCalls) -> Steps:
     """Mark the mixing steps whose weights' rows are distributions already."""
-    overwritten: frozenset[int | None] | None = None
+    overwritten = calls.overwritten_storages()
     left: dict[LabelField, LabelStep] = {}
     for field, step in steps.items():
         left[field] = step
-        if not isinstance(step, Mix) or (node := _softmax(step.weights.tensor)) is None:
+        softmax = _softmax(step.weights.tensor, calls) if isinstance(step, Mix) else None
+        if not isinstance(step, Mix) or softmax is None or softmax.tensor is None:
             continue
-        if overwritten is None:
-            overwritten = overwritten_memory(node.graph)
-        if storage_of(node) not in overwritten and _mixes_what_sums_to_one(step, node):
+        kept = softmax.tensor.storage not in overwritten
+        if kept and _mixes_what_sums_to_one(step, softmax):
             left[field] = replace(step, rows_sum_to_one=True)
     return left
 
 
-def _softmax(source: object) -> Node | None:
+def _softmax(source: TensorSource | None, calls: ModelCalls) -> CallRecord | None:
     """The softmax whose outcome, or some of its rows, the weights are."""
     while isinstance(source, Rows):
         source = source.tensor
-    node = source.node if isinstance(source, Recomputed) else source
-    while isinstance(node, Node) and _drops_nothing(node):
-        node = node.args[0]
-    return node if isinstance(node, Node) and node.target in _SOFTMAX else None
+    if not isinstance(source, (ValueRef, Recomputed)):
+        return None
+    call = calls[source.call if isinstance(source, Recomputed) else source.name]
+    while _drops_nothing(call):
+        call = calls[call.arguments["input"].name]
+    return call if call.operator_names[0] in _SOFTMAX else None
 
 
-def _drops_nothing(node: Node) -> bool:
-    if node.target is not torch.ops.aten.dropout.default:
+def _drops_nothing(call: CallRecord) -> bool:
+    if call.operator_names[0] != _DROPOUT:
         return False
-    arguments = schema_arguments(node)
-    return not arguments["train"] or arguments["p"] == 0
+    return not call.arguments["train"] or call.arguments["p"] == 0
 
 
-def _mixes_what_sums_to_one(step: Mix, softmax: Node) -> bool:
-    weights, labels, result = read_mixing(step.notation)
-    dim: Any = schema_arguments(softmax)["dim"]
-    columns = {name for name in labels if name not in result}
-    inside = set(weights[dim % len(weights)])
-    mixed = {name for axis in weights for name in axis if name in columns}
-    return mixed == columns and columns <= inside and inside.isdisjoint(result)
+def _mixes_what_sums_to_one(step: Mix, softmax: CallRecord) -> bool:
+    dim = softmax.arguments["dim"]
+    equation = step.equation
+    mixed_away = {name for name in equation.labels if name not in equation.result}
+    inside = set(equation.weights[dim % len(equation.weights)])
+    columns = set(equation.columns)
+    return columns == mixed_away and columns <= inside and inside.isdisjoint(equation.result)

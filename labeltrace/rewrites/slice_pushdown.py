@@ -11,12 +11,11 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from labeltrace.flow import LabelStep, LabelView, Rearrange, Select, Slice
+from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange, Select, Slice
 from labeltrace.layout import Layout
 from labeltrace.rewrites.index_slice import IndexSlice, cut_arrangement, cut_of
 from labeltrace.rewrites.slice_step import sliced_step
 from labeltrace.rewrites.steps import Steps, as_stored, field_of, needed_fields
-from labeltrace.tracing.walk import LabelField
 
 MAX_SHARE_READ = 0.5
 """The largest part of a field's rows for which narrowing it is worth the further steps."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from labeltrace.flow import Average, Join, LabelStep, LabelView, OneSourceStep
+from labeltrace.flow import Average, Join, LabelField, LabelStep, LabelView, OneSourceStep
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import LabelField
 
 Steps = Mapping[LabelField, LabelStep]
 """Label steps by the field that each computes, producers first."""

@@ -25,7 +25,19 @@ from dataclasses import replace
 from math import prod
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Aggregate, Constant, Flow, LabelView, Mix, Operand, Operation, Weights
+from labeltrace.flow import (
+    Aggregate,
+    Constant,
+    Flow,
+    LabelView,
+    Mix,
+    NamedOperand,
+    Operand,
+    Operation,
+    Weights,
+)
+from labeltrace.index_notation.contraction_equation import ContractionEquation
+from labeltrace.index_notation.parsing import Names
 from labeltrace.layout import (
     Axis,
     Factor,
@@ -46,12 +58,10 @@ from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
 from labeltrace.rule_helpers.linear_attention import keys_times_values, linear_mixing
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
 from labeltrace.rule_helpers.named_operand import (
-    Letters,
-    NamedOperand,
     axis_sizes,
     name_axes,
-    parse,
 )
+from labeltrace.rule_helpers.output_facts import after_nonlinear, with_key_features
 
 TWO_STEP_ATTENTION = (
     "queries choose among features whose labels were gathered over the tokens and averaged over "
@@ -63,17 +73,34 @@ CROSS_SAMPLE = (
 )
 
 
-def contract(notation: str, first: Operand, second: Operand, output: Shape) -> Flow:
-    """The flow of ``einsum(notation, first, second)``.
+def contract(
+    equation: str | ContractionEquation, first: Operand, second: Operand, output: Shape
+) -> Flow:
+    """The flow of `einsum(equation, first, second)`.
 
-    ``...`` stands for leading axes that broadcast as in ``matmul``.
+    Example:
+        The rule of a linear layer:
+
+        >>> def linear(call: Call) -> Flow:
+        ...     return contract("... i, o i -> ... o", call["input"], call["weight"], call.output)
+
+    Args:
+        equation: the axes of both operands and of the result, by name; `...` is any number of
+            leading axes, which broadcast as in `torch.matmul`.
+        first: one operand of the product.
+        second: the other one.
+        output: the shape of the result.
 
     Raises:
         LayoutError: the contraction mixes positions in a way that has no meaning as a flow.
+        NotationError: the equation cannot be read, or it does not name the axes of the tensors.
     """
-    one, two, result = parse(notation, (len(first.shape), len(second.shape)), len(output))
-    sizes = axis_sizes((one, first.shape), (two, second.shape))
-    sides = (name_axes(first, one, sizes), name_axes(second, two, sizes))
+    if isinstance(equation, str):
+        equation = ContractionEquation.parse(equation)
+    named = equation.with_axes_named((len(first.shape), len(second.shape)), len(output))
+    result = named.result
+    sizes = axis_sizes((named.first, first.shape), (named.second, second.shape))
+    sides = (name_axes(first, named.first, sizes), name_axes(second, named.second, sizes))
     if first.labelled and second.labelled:
         return _two_streams(*sides, result, output, sizes)
     if first.labelled or second.labelled:
@@ -85,7 +112,7 @@ def contract(notation: str, first: Operand, second: Operand, output: Shape) -> F
 
 
 def _stream_and_matrix(
-    stream: NamedOperand, matrix: NamedOperand, result: Letters, sizes: Mapping[str, int]
+    stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Mapping[str, int]
 ) -> Flow:
     contracted = [letter for letter in stream.axes if letter not in result]
     moved = [letter for letter in contracted if stream.has_positions(letter)]
@@ -98,17 +125,16 @@ def _stream_and_matrix(
         plan = plan_mixing(stream, matrix, result, sizes)
         gathered = _gathers_features(stream, matrix, result)
         axes = _result_layout((stream, matrix), result, sizes).axes
-        return Mix(
-            holds_key_features=gathered,
+        mix = Mix(
             as_weights=keys_times_values(matrix, stream, result, axes) if gathered else None,
             approximation=_mixing_approximation(stream, matrix, moved),
             layout=plan.layout,
             field_shape=plan.field_shape,
             source=plan.labels,
             weights=matrix.operand,
-            notation=plan.notation,
-            sizes=plan.sizes,
+            equation=plan.equation,
         )
+        return with_key_features(mix, gathered)
     if matrix.operand.traced and any(letter in matrix.positions for letter in moved):
         raise LayoutError(
             "positions and channels of one axis are contracted with mixing weights: "
@@ -127,7 +153,7 @@ def _drop_repeated_axes(stream: NamedOperand, matrix: NamedOperand) -> NamedOper
     return replace(stream, axes=kept)
 
 
-def _gathers_features(stream: NamedOperand, matrix: NamedOperand, result: Letters) -> bool:
+def _gathers_features(stream: NamedOperand, matrix: NamedOperand, result: Names) -> bool:
     """Whether the rows are features of keys: a query of one row has none."""
     new = set(result) - set(stream.axes)
     rows = {letter for letter in new if axis_size(matrix.axes.get(letter, ())) > 1}
@@ -144,7 +170,7 @@ def _mixing_approximation(stream: NamedOperand, matrix: NamedOperand, moved: Seq
 def _two_streams(
     first: NamedOperand,
     second: NamedOperand,
-    result: Letters,
+    result: Names,
     output: Shape,
     sizes: Mapping[str, int],
 ) -> Flow:
@@ -174,11 +200,12 @@ def _two_streams(
             output,
             operation=Operation.CHANNEL_MIXING,
         )
-    return replace(flow, is_gate=True) if is_inner_product(first, second, result, sizes) else flow
+    is_score = is_inner_product(first, second, result, sizes)
+    return after_nonlinear(flow, is_gate=True) if is_score else flow
 
 
 def is_inner_product(
-    first: NamedOperand, second: NamedOperand, result: Letters, sizes: Mapping[str, int]
+    first: NamedOperand, second: NamedOperand, result: Names, sizes: Mapping[str, int]
 ) -> bool:
     """Whether a product of two streams is an inner one: of their channels it leaves heads alone.
 
@@ -221,8 +248,8 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
         whole = [second if first.is_gate else first]
     if len(whole) == 1 and whole[0].labelled:
         flow = relayout(whole[0], expand(whole[0].traced_layout, output), operation=operation)
-        return replace(flow, holds_key_features=False, as_weights=_as_weights(combined))
-    return replace(combined, holds_key_features=False)
+        return with_key_features(replace(flow, as_weights=_as_weights(combined)), False)
+    return with_key_features(combined, False)
 
 
 def _as_weights(combined: Flow) -> Weights | None:
@@ -231,7 +258,7 @@ def _as_weights(combined: Flow) -> Weights | None:
 
 
 def _weights(
-    first: NamedOperand, second: NamedOperand, result: Letters, sizes: Mapping[str, int]
+    first: NamedOperand, second: NamedOperand, result: Names, sizes: Mapping[str, int]
 ) -> Flow:
     """Weights times a constant or other weights are weights (talking heads, positions)."""
     if first.operand.key_value_product is not None or second.operand.key_value_product is not None:
@@ -247,7 +274,7 @@ def _weights(
 
 
 def _result_layout(
-    sides: Sequence[NamedOperand], result: Letters, sizes: Mapping[str, int]
+    sides: Sequence[NamedOperand], result: Names, sizes: Mapping[str, int]
 ) -> Layout:
     """The layout of weights: each letter's axis from the first side that has positions there."""
     axes: list[Axis] = []
@@ -258,12 +285,12 @@ def _result_layout(
     return renumbered(axes)
 
 
-def _surviving_layout(side: NamedOperand, result: Letters) -> Layout:
+def _surviving_layout(side: NamedOperand, result: Names) -> Layout:
     """A side's own layout on the letters of the result; contracted channels are gone."""
     return Layout(tuple(side.axes.get(letter, ()) for letter in result))
 
 
-def kind_of_new_axis(stream: NamedOperand, result: Letters) -> Kind:
+def kind_of_new_axis(stream: NamedOperand, result: Names) -> Kind:
     """What a new axis holds in place of contracted ones without positions: channels or copies.
 
     Where copies are contracted, or an axis of size one, the channels are elsewhere, and stay there.
@@ -274,7 +301,7 @@ def kind_of_new_axis(stream: NamedOperand, result: Letters) -> Kind:
 
 
 def _channel_mixing(
-    stream: NamedOperand, matrix: NamedOperand, result: Letters, sizes: Mapping[str, int]
+    stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Mapping[str, int]
 ) -> Flow:
     new = kind_of_new_axis(stream, result)
     axes: list[Axis] = []
@@ -288,7 +315,7 @@ def _channel_mixing(
     return relayout(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
 
 
-def _aggregation(stream: NamedOperand, result: Letters, sizes: Mapping[str, int]) -> Flow:
+def _aggregation(stream: NamedOperand, result: Names, sizes: Mapping[str, int]) -> Flow:
     """Positions inside contracted channel axes: their mean."""
     kept = [stream.axes.get(letter, ()) for letter in result]
     gone = [axis for letter, axis in stream.axes.items() if letter not in result]

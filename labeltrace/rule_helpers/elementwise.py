@@ -13,12 +13,13 @@ from labeltrace.flow import (
     LabelView,
     Operand,
     Operation,
+    ValueFacts,
     Weights,
-    product_after_other_step,
 )
 from labeltrace.layout import Layout, align_axes, expand, has_channels, has_positions, is_repeated
 from labeltrace.rule_api.call import Shape
-from labeltrace.rule_helpers.key_value_product import KeyValueProduct
+from labeltrace.rule_helpers.key_value_product import as_channel_weights
+from labeltrace.rule_helpers.output_facts import after_nonlinear, with_lower_bound
 
 
 def carry(
@@ -30,7 +31,10 @@ def carry(
     lower_bound: float | None = None,
     approximation: str = "",
 ) -> Flow:
-    """The operand's label as it is, also where a constant broadcasts the output to more axes."""
+    """The operand's label as it is, also where a constant broadcasts the output to more axes.
+
+    `is_gate` and `lower_bound`: see `relayout`.
+    """
     return relayout(
         source,
         expand(source.traced_layout, output),
@@ -50,29 +54,32 @@ def relayout(
     lower_bound: float | None = None,
     approximation: str = "",
 ) -> Flow:
-    """The operand's label through another layout of the same field; weights stay weights."""
+    """The operand's label through another layout of the same field; weights stay weights.
+
+    `is_gate` says of a non-linear step whether its output is a gate; None for linear steps. No
+    value of the output lies below `lower_bound`; None where the rule knows nothing better than what
+    the step leaves of the operand's lower bound.
+    """
+    flow: Flow
     if source.labelled:
-        return Carry(
-            operation=operation,
-            layout=layout,
-            source=source,
-            is_gate=is_gate,
-            lower_bound=lower_bound,
-            approximation=approximation,
-        )
-    pending = source.key_value_product
-    if isinstance(pending, KeyValueProduct) and is_gate is not None:  # a non-linear step
-        layout, pending = pending.as_channel_weights(layout), None
-    if lower_bound is None and operation is Operation.RELAYOUT:
-        lower_bound = source.lower_bound
-    factors = product_after_other_step([source]) if is_gate is None else None
-    return Weights(
-        layout=layout,
-        lower_bound=lower_bound,
-        key_value_product=pending,
-        approximation=approximation,
-        product=factors,
-    )
+        flow = Carry(operation=operation, layout=layout, source=source, approximation=approximation)
+        flow = flow if is_gate is None else after_nonlinear(flow, is_gate=is_gate)
+    else:
+        flow = _weights(source, layout, operation, is_linear=is_gate is None)
+        flow = replace(flow, approximation=approximation)
+    return flow if lower_bound is None else with_lower_bound(flow, lower_bound)
+
+
+def _weights(source: Operand, layout: Layout, operation: Operation, *, is_linear: bool) -> Weights:
+    """Weights after a step on each of them; a non-linear one makes weights of keys times values."""
+    moved = operation is Operation.RELAYOUT
+    facts = source.facts.moved() if moved else source.facts.after_linear()
+    if is_linear:
+        return Weights(layout=layout, facts=facts)
+    if source.key_value_product is not None:
+        layout = as_channel_weights(source.key_value_product, layout)
+    facts = facts.after_nonlinear(is_gate=False, lower_bound=facts.lower_bound)
+    return Weights(layout=layout, facts=facts)
 
 
 def combine(
@@ -84,17 +91,17 @@ def combine(
     is_gate: bool | None = None,
     approximation: str = "",
 ) -> Flow:
-    """``Norm(sum_i s_i Y_i)`` over broadcast traced operands; with weights among them, weights."""
+    """`Norm(sum_i s_i Y_i)` over broadcast traced operands; with weights among them, weights."""
     if any(operand.key_value_product is not None for operand in operands):
         raise LayoutError("keys times values, summed over positions, join another stream")
     alignment = align_axes([operand.traced_layout for operand in operands], output)
     if not all(operand.labelled for operand in operands):
-        factors = product_after_other_step(operand for operand in operands if operand.is_weights)
-        return Weights(layout=alignment.layout, approximation=approximation, product=factors)
+        facts = ValueFacts.combined_weights(op.facts for op in operands if op.is_weights)
+        return Weights(layout=alignment.layout, facts=facts, approximation=approximation)
     sources = tuple(
         LabelView(operand, alignment.arrangement(index)) for index, operand in enumerate(operands)
     )
-    if len({(labels.operand.field, labels.arrangement) for labels in sources}) == 1:
+    if len({labels.identity for labels in sources}) == 1:
         source = min(operands, key=lambda operand: operand.is_gate)  # a gate if all are
         return relayout(
             source,
@@ -103,14 +110,14 @@ def combine(
             is_gate=is_gate,
             approximation=approximation,
         )
-    return Average(
+    flow = Average(
         operation=operation,
         layout=alignment.layout,
         sources=sources,
         shares=tuple(shares or (1,) * len(operands)),
-        is_gate=is_gate,
         approximation=approximation,
     )
+    return flow if is_gate is None else after_nonlinear(flow, is_gate=is_gate)
 
 
 def _prefer_channels(layout: Layout, combined: Layout) -> Layout:

@@ -12,9 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, LabelView, LinearMix, Weights
+from labeltrace.flow import (
+    AxisRun,
+    Flow,
+    KeyValueProduct,
+    LabelView,
+    LinearMix,
+    NamedOperand,
+    ValueFacts,
+    Weights,
+)
+from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
+from labeltrace.index_notation.parsing import Axes, Names
+from labeltrace.index_notation.spare_names import SpareNames
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
@@ -24,17 +35,16 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
 )
-from labeltrace.rule_helpers.key_value_product import AxisRun, KeyValueProduct, position_runs
-from labeltrace.rule_helpers.matrix_mixing import Names
-from labeltrace.rule_helpers.named_operand import Letters, NamedOperand
+from labeltrace.rule_helpers.key_value_product import position_runs
 
 SIGNED = "queries or keys may be negative: their magnitudes are taken before they are multiplied"
 
 
 def keys_times_values(
-    first: NamedOperand, second: NamedOperand, result: Letters, axes: Sequence[Axis]
+    first: NamedOperand, second: NamedOperand, result: Names, axes: Sequence[Axis]
 ) -> Weights:
     """The first product; ``axes`` are those of its result."""
     parts: list[AxisRun] = []
@@ -46,11 +56,11 @@ def keys_times_values(
         inside.extend(run for _, run in whole)
         opaque.append(tuple(Factor(axis_size(run), Kind.BATCH) for _, run in whole))
     pending = KeyValueProduct((first, second), tuple(parts), tuple(inside))
-    return Weights(layout=renumbered(opaque), key_value_product=pending)
+    return Weights(layout=renumbered(opaque), facts=ValueFacts(key_value_product=pending))
 
 
 def linear_mixing(
-    queries: NamedOperand, context: NamedOperand, result: Letters, sizes: Mapping[str, int]
+    queries: NamedOperand, context: NamedOperand, result: Names, sizes: Mapping[str, int]
 ) -> Flow:
     """The second product: ``Norm(phi(q)·phi(k)^T)·Y``.
 
@@ -59,7 +69,7 @@ def linear_mixing(
             does not lead back to its letters.
     """
     pending = context.operand.key_value_product
-    assert isinstance(pending, KeyValueProduct)
+    assert pending is not None
     features = {
         _letter(pending, axis) for letter, axis in context.axes.items() if letter not in result
     }
@@ -81,8 +91,6 @@ def linear_mixing(
         if part[0] in keys.axes and part[0] not in features and names[part] not in rows
     ]
     averaged += _own_channels(queries, context)
-    texts = (_query_text(queries, context, pending, names), _key_text(keys, names))
-    notation = f"{', '.join(texts)}, {' '.join(label_names)} -> {' '.join(rows)}"
     exact = queries.operand.nonnegative and keys.operand.nonnegative
     return LinearMix(
         layout=layout,
@@ -90,9 +98,14 @@ def linear_mixing(
         source=labels,
         query=queries.operand,
         key=keys.operand,
-        notation=notation,
-        heads="".join(averaged),
-        sizes=_known_sizes(pending, names),
+        equation=LinearMixingEquation(
+            query=_query_axes(queries, context, pending, names),
+            key=_key_axes(keys, names),
+            labels=label_names,
+            result=tuple(rows),
+            heads=tuple(averaged),
+            sizes=_known_sizes(pending, names),
+        ),
         approximation="" if exact else SIGNED,
     )
 
@@ -125,7 +138,7 @@ def _part_names(
 
     What the second product has goes by its letters there; the rest gets letters of its own.
     """
-    spare = Names({*context.letters, *queries.letters})
+    spare = SpareNames({*context.letters, *queries.letters})
     names: dict[AxisRun, str] = {}
     for letter, axis in context.axes.items():
         for factor in axis:
@@ -139,9 +152,7 @@ def _part_names(
     return names
 
 
-def _values_field(
-    values: NamedOperand, names: Mapping[AxisRun, str]
-) -> tuple[LabelView, list[str]]:
+def _values_field(values: NamedOperand, names: Mapping[AxisRun, str]) -> tuple[LabelView, Names]:
     """The labels of the values with a dimension for each run of positions, and their names."""
     found = [
         (names[letter, index], run)
@@ -150,7 +161,7 @@ def _values_field(
         if has_positions(run)
     ]
     arrangement = arrange(values.operand.traced_layout, [run for _, run in found])
-    return LabelView(values.operand, arrangement), [name for name, _ in found]
+    return LabelView(values.operand, arrangement), tuple(name for name, _ in found)
 
 
 def _row_names(
@@ -169,31 +180,28 @@ def _own_channels(queries: NamedOperand, context: NamedOperand) -> list[str]:
     return [letter for letter in own if has_channels(queries.axes.get(letter, ()))]
 
 
-def _query_text(
+def _query_axes(
     queries: NamedOperand,
     context: NamedOperand,
     pending: KeyValueProduct,
     names: Mapping[AxisRun, str],
-) -> str:
-    texts = []
+) -> Axes:
+    axes: list[Names] = []
     for letter in queries.letters:
         parts = [names[pending.parts[factor.field_dim]] for factor in context.axes.get(letter, ())]
-        texts.append(f"({' '.join(parts)})" if len(parts) > 1 else letter)
-    return " ".join(texts)
+        axes.append(tuple(parts) if len(parts) > 1 else (letter,))
+    return tuple(axes)
 
 
-def _key_text(keys: NamedOperand, names: Mapping[AxisRun, str]) -> str:
-    texts = []
-    for letter in keys.letters:
-        parts = [
-            names[letter, index] for index, _ in enumerate(position_runs(keys.axes.get(letter, ())))
-        ]
-        texts.append(f"({' '.join(parts)})" if len(parts) > 1 else parts[0])
-    return " ".join(texts)
+def _key_axes(keys: NamedOperand, names: Mapping[AxisRun, str]) -> Axes:
+    runs = ((letter, position_runs(keys.axes.get(letter, ()))) for letter in keys.letters)
+    return tuple(
+        tuple(names[letter, index] for index, _ in enumerate(found)) for letter, found in runs
+    )
 
 
 def _stored(
-    layout: Layout, context: NamedOperand, pending: KeyValueProduct, result: Letters
+    layout: Layout, context: NamedOperand, pending: KeyValueProduct, result: Names
 ) -> tuple[int, ...]:
     """The sizes of the field's dimensions: one a row letter or part."""
     sizes: list[int] = []
@@ -213,4 +221,6 @@ def _known_sizes(
 ) -> tuple[tuple[str, int], ...]:
     """The sizes of the names, but for that of a dynamic batch."""
     sizes = [(names[part], axis_size(pending.axes[i])) for i, part in enumerate(pending.parts)]
-    return tuple((name, size) for name, size in sizes if size % BATCH and name in names.values())
+    return tuple(
+        (name, size) for name, size in sizes if not is_dynamic(size) and name in names.values()
+    )

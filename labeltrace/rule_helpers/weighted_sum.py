@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Operand, ProductOperands
+from labeltrace.flow import Flow, NamedOperand, Operand, ProductOperands
+from labeltrace.index_notation.contraction_equation import ContractionEquation
 from labeltrace.layout import Kind, has_channels, has_positions, pure_positions
 from labeltrace.rule_helpers.contraction import contract, is_inner_product, is_score_matrix
-from labeltrace.rule_helpers.named_operand import NamedOperand, axis_sizes, name_axes
+from labeltrace.rule_helpers.named_operand import axis_sizes, name_axes
 
 UNWEIGHTED = "it was multiplied by weights for its positions, which are not applied along all axes"
 
@@ -34,9 +35,14 @@ def factors_of(first: Operand, second: Operand) -> ProductOperands | None:
     for operand in (first, second):
         if operand.product is not None and find_weighted_streams(operand.product):
             return operand.product.after_other_step()
-    factors = ProductOperands(replace(first, product=None), replace(second, product=None))
+    factors = ProductOperands(_without_product(first), _without_product(second))
     streams = first.labelled and second.labelled
     return factors if streams or find_weighted_streams(factors) else None
+
+
+def _without_product(operand: Operand) -> Operand:
+    """The operand without the operands of a product that it is itself."""
+    return replace(operand, facts=operand.facts.with_product(None))
 
 
 def reason_mean_is_wrong(product: Operand, summed: Collection[int]) -> str:
@@ -90,10 +96,11 @@ def weighted_sum(product: Operand, summed: Collection[int]) -> Flow | None:
         return None
     kept = [dim for dim in range(len(letters)) if dim not in summed]
     stream, weights = found[0].stream, found[0].weights
-    texts = (" ".join(side.letters) for side in (stream, weights))
-    notation = f"{', '.join(texts)} -> {' '.join(letters[dim] for dim in kept)}"
+    equation = ContractionEquation(
+        stream.letters, weights.letters, tuple(letters[dim] for dim in kept)
+    )
     sizes = tuple(product.shape[dim] for dim in kept)
-    return contract(notation, stream.operand, weights.operand, sizes)
+    return contract(equation, stream.operand, weights.operand, sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from labeltrace.capture.node_info import lies_in, lies_in_named
+from labeltrace.capture.module_paths import lies_in, lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import (
     Attend,
     Average,
+    LabelField,
     LabelStep,
     LabelView,
     LinearMix,
@@ -17,8 +18,10 @@ from labeltrace.flow import (
     Operation,
     Rearrange,
 )
+from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
+from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import Arrangement
-from labeltrace.tracing.walk import LabelField, Trace
+from labeltrace.tracing.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,23 +232,22 @@ def _identity_step(step: LabelStep) -> LabelStep:
         return step
     (source,) = step.labels
     if isinstance(step, (Mix, Attend, LinearMix)):
-        source = _as_rows(source, step.notation)
+        source = _as_rows(source, step.equation)
     if source.arrangement.shape != step.field_sizes:
         return step
     return _carried(step, source)
 
 
-def _as_rows(source: LabelView, notation: str) -> LabelView:
+def _as_rows(source: LabelView, equation: MixingEquation | LinearMixingEquation) -> LabelView:
     """The labels with the columns of a mixing matrix in the places of its rows."""
-    inputs, result = notation.split("->")
-    names = inputs.rsplit(",", 1)[1].split()
-    rows = [name for name in result.split() if name not in names]
-    columns = [name for name in names if name not in result.split()]
+    names, result = equation.labels, equation.result
+    rows = [name for name in result if name not in names]
+    columns = [name for name in names if name not in result]
     groups = source.arrangement.groups
     if len(rows) != len(columns) or len(names) != len(groups):
         return source
     stands_for = dict(zip(rows, columns, strict=True))
-    order = (groups[names.index(stands_for.get(name, name))] for name in result.split())
+    order = (groups[names.index(stands_for.get(name, name))] for name in result)
     return LabelView(source.operand, Arrangement(source.arrangement.sizes, tuple(order)))
 
 
@@ -254,6 +256,6 @@ def _carried(step: LabelStep, source: LabelView) -> Rearrange:
         layout=step.layout,
         field_shape=step.field_shape,
         source=source,
-        is_gate=step.is_gate,
+        facts=step.facts,
         approximation=step.approximation,
     )

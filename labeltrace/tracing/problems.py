@@ -1,13 +1,11 @@
-"""What a walk could not follow, told in one error: where it is, what waits for it, what to do."""
+"""What the walk could not follow, in one error: where it is, what depends on it, what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch.fx import Graph, Node
-
-from labeltrace.capture.node_info import is_getitem, location, tensors_of, written_node
+from labeltrace.capture.call_records import CallKind, CallRecord, ModelCalls
 from labeltrace.errors import LabelTraceError, LayoutError, UnknownOperatorError
 from labeltrace.layout import shape_text
 from labeltrace.rule_api.call import Shape
@@ -19,56 +17,60 @@ MAX_CALLS_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A node that positions cannot be followed through."""
+    """A call through which positions cannot be followed."""
 
-    node: Node
+    call: CallRecord
     operator: str
     message: str
 
     def __str__(self) -> str:
-        where = location(self.node)
-        return f"{self.node.name} = {self.operator}: {self.message}\n    in {where}"
+        where = self.call.location
+        return f"{self.call.name} = {self.operator}: {self.message}\n    in {where}"
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A node whose operator has no rule; ``operands`` are the shapes of its tensors."""
+    """A call of an operator without a rule.
 
-    node: Node
+    Attributes:
+        call: the record of the call.
+        operands: the shapes of the tensors that it reads.
+        stub: what a rule for it is written from.
+    """
+
+    call: CallRecord
     operands: tuple[Shape, ...]
-    call: UnknownCall
+    stub: UnknownCall
 
 
 @dataclass(frozen=True, slots=True)
 class CallGraph:
-    """The operators of a graph that the labelled input reaches.
+    """Which operators read what others compute.
 
-    ``merged`` has, for each node of a module or function that is one step, the node that stands
-    for it.
+    `merged` has, for each call inside a module or function that is one step, the name of the call
+    that represents it.
     """
 
-    graph: Graph
-    entry: str
-    merged: Mapping[Node, Node]
+    calls: ModelCalls
+    merged: Mapping[str, str]
 
-    def all(self) -> set[Node]:
+    def all(self) -> set[str]:
         """Every operator that reads what comes from the image."""
-        return self.downstream_of(node for node in self.graph.nodes if node.name == self.entry)
+        return self.downstream_of([self.calls.traced_input])
 
-    def downstream_of(self, nodes: Iterable[Node]) -> set[Node]:
-        """The operators that read what ``nodes`` compute or write, directly or not."""
-        starts = set(nodes)
-        reached: set[Node] = set()
-        tensors: set[Node] = set()
-        for node in self.graph.nodes:
-            if node in starts or not tensors.isdisjoint(node.all_input_nodes):
-                reached.add(node)
-                tensors.add(node)
-                written = written_node(node)
-                if written is not None:
-                    tensors.add(written)
-        found = {self.merged.get(node, node) for node in reached - starts}
-        return {node for node in found if _is_step(node)} - starts
+    def downstream_of(self, names: Iterable[str]) -> set[str]:
+        """The operators that read, directly or not, what calls compute or write."""
+        starts = set(names)
+        reached: set[str] = set()
+        tensors: set[str] = set()
+        for call in self.calls:
+            if call.name in starts or not tensors.isdisjoint(call.inputs):
+                reached.add(call.name)
+                tensors.add(call.name)
+                if call.written is not None:
+                    tensors.add(call.written)
+        found = {self.merged.get(name, name) for name in reached - starts}
+        return {name for name in found if _is_step(self.calls[name])} - starts
 
 
 def problems_error(
@@ -79,12 +81,12 @@ def problems_error(
     Operators without a rule come first, one paragraph each; then the nodes that no rule can follow.
     """
     by_operator: dict[str, list[Unknown]] = {}
-    for call in unknown:
-        by_operator.setdefault(call.call.operator, []).append(call)
+    for found in unknown:
+        by_operator.setdefault(found.stub.operator, []).append(found)
     parts = [_summary(len(by_operator), len(problems))]
     total = len(steps.all()) if unknown else 0
     for operator, calls in by_operator.items():
-        waiting = len(steps.downstream_of(call.node for call in calls))
+        waiting = len(steps.downstream_of(found.call.name for found in calls))
         parts.append(_paragraph(operator, calls, waiting, total))
     if problems:
         parts.append("\n".join(f"  {problem}" for problem in problems))
@@ -95,7 +97,7 @@ def problems_error(
             "align(model, rules={...})."
         )
         return LayoutError("\n".join(parts))
-    stubs = rule_stubs([call.call for call in unknown])
+    stubs = rule_stubs([found.stub for found in unknown])
     parts.append(
         "What to do: say in a rule what each of these operators does to labels; docs/rules.md "
         "shows how.\nThis runs as it stands, and is where to start:"
@@ -127,19 +129,17 @@ def _paragraph(operator: str, calls: Sequence[Unknown], waiting: int, total: int
 
 def _call_line(found: Unknown) -> str:
     operands = ", ".join(shape_text(shape) for shape in found.operands)
-    outputs = ", ".join(shape_text(shape) for shape in found.call.outputs) or "nothing"
-    node = found.node
-    return f"    {node.name}, called with {operands} -> {outputs}\n      in {location(node)}"
+    outputs = ", ".join(shape_text(shape) for shape in found.stub.outputs) or "nothing"
+    call = found.call
+    return f"    {call.name}, called with {operands} -> {outputs}\n      in {call.location}"
 
 
 def pluralize(number: int, noun: str) -> str:
-    """``1 call``, ``2 calls``."""
+    """`1 call`, `2 calls`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _is_step(node: Node) -> bool:
-    """Whether a node is an operator on tensors, and not a size or one of several outputs."""
-    if node.op != "call_function" or is_getitem(node):
-        return False
-    computes = any(True for _ in tensors_of(node.meta.get("val")))
-    return computes or written_node(node) is not None
+def _is_step(call: CallRecord) -> bool:
+    """Whether a call is an operator on tensors, and not a size or one of several outputs."""
+    is_operator = call.kind is CallKind.OPERATOR
+    return is_operator and (bool(call.tensors) or call.written is not None)

@@ -1,86 +1,90 @@
-"""Regions: runs of nodes that a rule for a module class or function takes as one step."""
+"""Regions: runs of calls that a rule for a module class or function takes as one step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from torch.fx import Node
-
-from labeltrace.capture.export import Capture
-from labeltrace.capture.function_tags import FUNCTION_TAG
-from labeltrace.capture.node_info import clean_path
+from labeltrace.capture.call_records import CallKind, CallRecord, ModelCalls
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One call of a module or function.
+    """One call of a module or function that has a rule of its own.
 
-    ``inputs`` are the nodes that it reads from outside, in the order in which it does so;
-    ``outputs`` its own nodes that are read outside; ``module_path`` is empty for functions.
+    Attributes:
+        name: the name of the class or function.
+        rule: its rule.
+        module_path: the module's path; empty for functions.
+        calls: the calls inside it, in order.
+        inputs: the names of the records that it reads from outside, in the order of reading.
+        outputs: the names of its own records that are read outside.
     """
 
     name: str
     rule: Rule
     module_path: str
-    nodes: tuple[Node, ...]
-    inputs: tuple[Node, ...]
-    outputs: tuple[Node, ...]
+    calls: tuple[CallRecord, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     @property
-    def last(self) -> Node:
-        """The node after which the region's values are all there."""
-        return self.nodes[-1]
+    def last(self) -> CallRecord:
+        """The call after which all values of the region are known."""
+        return self.calls[-1]
 
 
-def find_regions(capture: Capture, registry: Registry) -> dict[Node, Region]:
-    """The region of each node that lies in one; the outermost module or function counts."""
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """The module or function whose rule serves a call; `key` is the same for all its calls."""
+
+    key: str
+    name: str
+    rule: Rule
+    module_path: str
+
+
+def find_regions(calls: ModelCalls, registry: Registry) -> dict[str, Region]:
+    """The region of each call that lies in one, by the call's name.
+
+    Of regions inside regions the outermost one counts, and modules come before functions.
+    """
     if not registry.modules and not registry.functions:
         return {}
-    members: dict[str, list[Node]] = {}
-    owners: dict[str, tuple[str, Rule, str]] = {}
-    for node in capture.graph.nodes:
-        found = _owner(node, capture, registry) if node.op == "call_function" else None
-        if found is not None:
-            key, owner = found
-            owners[key] = owner
-            members.setdefault(key, []).append(node)
-    regions: dict[Node, Region] = {}
-    for key, nodes in members.items():
-        region = _region(*owners[key], nodes)
-        regions.update(dict.fromkeys(nodes, region))
-    return regions
+    members: dict[str, list[CallRecord]] = {}
+    owners: dict[str, _Owner] = {}
+    for call in calls:
+        owner = _owner(call, registry)
+        if owner is not None:
+            owners[owner.key] = owner
+            members.setdefault(owner.key, []).append(call)
+    regions = (_region(owners[key], inside) for key, inside in members.items())
+    return {call.name: region for region in regions for call in region.calls}
 
 
-def _owner(
-    node: Node, capture: Capture, registry: Registry
-) -> tuple[str, tuple[str, Rule, str]] | None:
-    """The key, and name, rule and module path, of the outermost region around a node."""
-    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    for key, (path, _) in stack.items():
-        cleaned = clean_path(path)
-        kind = capture.module_types.get(cleaned)
-        rule = registry.for_module(kind) if kind is not None else None
-        if kind is not None and rule is not None:
-            return key, (kind.__qualname__, rule, cleaned)
-    tag = (node.meta.get("custom") or {}).get(FUNCTION_TAG)
-    if tag is not None:
-        function: Callable[..., Any] = capture.functions[tag]
-        return tag, (function.__qualname__, registry.functions[function], "")
-    return None
+def _owner(call: CallRecord, registry: Registry) -> _Owner | None:
+    """The outermost module or function around a call that has a rule."""
+    if call.kind not in (CallKind.OPERATOR, CallKind.ITEM):
+        return None
+    for module in call.modules:
+        rule = registry.for_module(module.kind) if module.kind is not None else None
+        if module.kind is not None and rule is not None:
+            return _Owner(module.key, module.kind.__qualname__, rule, module.path)
+    if call.function is None:
+        return None
+    function = call.function.function
+    return _Owner(call.function.key, function.__qualname__, registry.functions[function], "")
 
 
-def _region(name: str, rule: Rule, module_path: str, nodes: list[Node]) -> Region:
-    inside = set(nodes)
-    read = [other for node in nodes for other in node.all_input_nodes if other not in inside]
+def _region(owner: _Owner, calls: list[CallRecord]) -> Region:
+    inside = {call.name for call in calls}
+    read = (name for call in calls for name in call.inputs if name not in inside)
     return Region(
-        name=name,
-        rule=rule,
-        module_path=module_path,
-        nodes=tuple(nodes),
+        name=owner.name,
+        rule=owner.rule,
+        module_path=owner.module_path,
+        calls=tuple(calls),
         inputs=tuple(dict.fromkeys(read)),
-        outputs=tuple(node for node in nodes if any(user not in inside for user in node.users)),
+        outputs=tuple(call.name for call in calls if not inside.issuperset(call.users)),
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-import networkx
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from labeltrace.flow import Operation
 from labeltrace.tracing.traced_node import TracedNode
 
-COLOURS = {
+if TYPE_CHECKING:
+    import networkx
+    from rich.table import Table
+
+COLORS = {
     Operation.SPATIAL_MIXING: "magenta",
     Operation.CHANNEL_MIXING: "cyan",
     Operation.POINTWISE: "white",
@@ -24,9 +26,11 @@ COLOURS = {
 def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
     """The label flow: a node for each traced call, an edge where one reads another's output.
 
-    Nodes have the attributes ``operator``, ``operation``, ``module_path``, ``source_line``,
-    ``layout`` (in words), ``exact`` and ``approximation``.
+    Nodes have the attributes `operator`, `operation`, `module_path`, `source_line`, `layout` (as
+    text), `exact` and `approximation`.
     """
+    import networkx  # here, since importing it takes long
+
     graph = networkx.DiGraph()
     for node in nodes:
         if node.operation is Operation.CONSTANT:
@@ -47,6 +51,8 @@ def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
 
 def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
     """The nodes as a table, grouped by module; constants are left out."""
+    from rich.table import Table  # here, since importing it takes long
+
     table = Table(title=title or None, show_lines=False)
     for heading in ("module", "node", "operator", "operation", "layout", "exact"):
         table.add_column(heading, overflow="fold")
@@ -55,12 +61,12 @@ def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
         if node.operation is Operation.CONSTANT:
             continue
         path = node.module_path or "(model)"
-        colour = COLOURS.get(node.operation, "white")
+        color = COLORS.get(node.operation, "white")
         table.add_row(
             path if path != previous else "",
             node.name,
             node.operator,
-            f"[{colour}]{node.operation}[/]",
+            f"[{color}]{node.operation}[/]",
             str(node.layout),
             "yes" if node.exact else node.approximation,
         )

@@ -1,10 +1,10 @@
-"""What a trace says of one node of the captured graph."""
+"""What a trace says of one call of the model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labeltrace.capture.node_info import Location
+from labeltrace.capture.call_records import Location
 from labeltrace.flow import Operation
 from labeltrace.layout import Layout
 
@@ -13,10 +13,13 @@ from labeltrace.layout import Layout
 class TracedNode:
     """One operator's call and what it does to labels.
 
+        for node in labeltrace.trace(model, images).nodes:
+            print(node.name, node.operator, node.operation, node.location)
+
     Attributes:
-        name: the node's name in the captured graph.
-        operator: the operator's name, ``"aten.linear"``.
-        operation: what it does, by the factors that it contracts (Table 10).
+        name: the call's name: that of its node in the captured graph.
+        operator: the operator's name, `"aten.linear"`.
+        operation: what it does, by the factors that it contracts (the paper's Table 10).
         location: module path, module type and source line.
         layout: what the axes of its (first) output are made of; None for constants.
         labelled: whether the output carries labels (weights and constants do not).
@@ -45,5 +48,5 @@ class TracedNode:
 
     @property
     def source_line(self) -> str:
-        """``file:line: code`` of the innermost line outside torch."""
+        """`file:line: code` of the innermost line outside torch."""
         return self.location.source_line

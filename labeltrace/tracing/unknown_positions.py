@@ -1,10 +1,10 @@
-"""Unplaced values: the image's, with positions that no layout can follow.
+"""Values computed from the image whose positions no layout can express.
 
-Relative positions are looked up by tricks of this kind: scores for each distance are padded,
-flattened and cut so that every row moves by one.  What comes of it is added to scores of queries
-and keys, and there the places do not matter: mixing weights have no label, and the scores say which
-positions they mix (contract, point 9).  So a layout that cannot be followed is no error yet.  It
-becomes one as soon as anything else reads the value.
+Relative positions are looked up by such tricks: scores for each distance are padded, flattened and
+sliced so that every row moves by one. The result is added to scores of queries and keys, and there
+its positions do not matter: mixing weights have no label, and the scores say which positions they
+mix (contract, point 9). So a layout that cannot be followed is not an error yet. It becomes one as
+soon as anything else reads the value.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from labeltrace.flow import Operand
+from labeltrace.flow import Operand, TensorSource
 from labeltrace.rule_api.call import Call
 
 SUMS = frozenset({"aten.add", "aten.sub", "aten.rsub", "aten.__iadd__", "aten.__isub__"})
-"""Operators that add to scores.  In a product, weights would be a gate of the unplaced content."""
+"""Operators that add to scores. In a product, weights would be a gate of the unknown content."""
 
 
-def added_to_weights(call: Call, names: Collection[str], unplaced: Collection[object]) -> Call:
-    """A call that adds unplaced values to mixing weights of the same shape, without those values.
+def added_to_weights(call: Call, names: Collection[str], unknown: Collection[TensorSource]) -> Call:
+    """A call that adds values with unknown positions to mixing weights, without those values.
 
     Args:
         call: the operator's call.
         names: the names of the operator.
-        unplaced: the tensors (:attr:`Operand.tensor`) whose positions are not known.
+        unknown: the tensors (`labeltrace.flow.Operand.tensor`) whose positions are unknown.
 
     Returns:
-        The call with those operands as constants, or the very same call if they mean more to it.
+        The call with those operands as constants. The very same call if it does not add them to
+        mixing weights of the output's shape.
     """
-    placed = [operand for operand in call.operands if operand.tensor not in unplaced]
+    known = [operand for operand in call.operands if operand.tensor not in unknown]
     weights = [
-        operand for operand in placed if operand.is_weights and operand.key_value_product is None
+        operand for operand in known if operand.is_weights and operand.key_value_product is None
     ]
-    others = [operand for operand in placed if operand.traced and operand not in weights]
+    others = [operand for operand in known if operand.traced and operand not in weights]
     fits = any(operand.shape == call.output for operand in weights)
     if others or not fits or SUMS.isdisjoint(names):
         return call
-    arguments = {name: _constant(value, unplaced) for name, value in call.arguments.items()}
+    arguments = {name: _constant(value, unknown) for name, value in call.arguments.items()}
     return replace(call, arguments=arguments)
 
 
-def _constant(value: Any, unplaced: Collection[object]) -> Any:
-    if isinstance(value, Operand) and value.tensor in unplaced:
+def _constant(value: Any, unknown: Collection[TensorSource]) -> Any:
+    if isinstance(value, Operand) and value.tensor in unknown:
         return Operand(value.path, value.shape, tensor=value.tensor)
     return value

@@ -11,13 +11,13 @@ from typing import get_args
 
 from torch import Tensor
 
+from labeltrace.errors import TrainingError
 from labeltrace.training import checkpoints
 from labeltrace.training.atomic_files import write_file
 from labeltrace.training.callbacks import Callback
 from labeltrace.training.checkpoints import RunFolder
 from labeltrace.training.distributed import join_processes
 from labeltrace.training.evaluation import Score, evaluate
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.history import EpochResult, History
 from labeltrace.training.loading import training_batches, validation_batches
 from labeltrace.training.parallel import Engine

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from labeltrace.errors import TrainingError
 from labeltrace.model_loading import LoadedModel, load_model
 from labeltrace.training.distributed import Processes
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.images import Images, read_images
 from labeltrace.training.mixers import make_mixer
 from labeltrace.training.objective import Objective

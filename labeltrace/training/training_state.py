@@ -14,8 +14,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from labeltrace.aligned import AlignedModule
+from labeltrace.errors import TrainingError
 from labeltrace.training.distributed import Processes
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.objective import align_model
 from labeltrace.training.parallel import Engine, load_optimizer, synchronize, wrap_parallel
 from labeltrace.training.precision import gradient_scaler

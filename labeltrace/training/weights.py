@@ -8,8 +8,8 @@ from pathlib import Path
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
+from labeltrace.errors import TrainingError
 from labeltrace.training.atomic_files import read_tensors
-from labeltrace.training.failures import TrainingError
 
 MAX_KEYS_SHOWN = 3
 # The keys of a checkpoint where timm looks for weights.

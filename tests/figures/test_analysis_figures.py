@@ -25,10 +25,10 @@ from labeltrace.figures import (
     provenance_figure,
     ratio_figure,
 )
+from labeltrace.flow import LabelField
 from labeltrace.inspection.places import Place
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.layout import input_layout
-from labeltrace.tracing.walk import LabelField
 
 generator = torch.Generator().manual_seed(19)
 PIXELS = torch.rand(3, 21, 33, generator=generator)

@@ -13,9 +13,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from labeltrace.demo import mix_photographs
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import normalize, sample_photographs
+from labeltrace.photographs import mix_photographs, normalize, sample_photographs
 from labeltrace.report import Report, build_report
 from tests.helpers.small_models import SIZES, seeded
 

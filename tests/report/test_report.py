@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from labeltrace import labels_at
-from labeltrace.cli.app import app
+from labeltrace.cli import app
+from labeltrace.errors import ReportError
 from labeltrace.flow import Operation
 from labeltrace.inspection.observer import Observer
-from labeltrace.report import ReportError, atomic_text_file, render_page
+from labeltrace.report import atomic_text_file, render_page
 from labeltrace.report.build import MANY_PLACES, MIN_SIDE, _side_length
 from tests.helpers.small_models import (
     attention_maps,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labeltrace.flow import Operand
+from labeltrace.flow import LabelField, Operand
 from labeltrace.layout import channel, renumbered
 from labeltrace.rule_api.call import Call, listed
 
@@ -10,7 +10,7 @@ from labeltrace.rule_api.call import Call, listed
 def test_a_call_has_its_arguments_in_order() -> None:
     constant = Operand(("weight",), (3,))
     weights = Operand(("scores",), (2,), renumbered([channel(2)]))
-    stream = Operand(("items", 1), (5,), renumbered([channel(5)]), field="a field")
+    stream = Operand(("items", 1), (5,), renumbered([channel(5)]), field=LabelField("x"))
     call = Call(
         "aten.mine", {"n": None, "z": 0, "w": constant, "l": [weights, [stream]]}, ((2,), (7,))
     )

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
-from labeltrace.capture.export import export
 from labeltrace.codegen.instructions import instruction
-from labeltrace.flow import Flow, LabelStep, LabelView, Operand, Operation
+from labeltrace.errors import WeightsUnavailableError
+from labeltrace.flow import Flow, LabelField, LabelStep, LabelView, Operand, Operation
+from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import (
     Arrangement,
     Factor,
@@ -34,7 +35,7 @@ from labeltrace.layout import (
     channel,
     renumbered,
 )
-from labeltrace.model_loading import WeightsUnavailableError, load_model
+from labeltrace.model_loading import load_model
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_helpers import custom_step, even_mix
 from labeltrace.rule_helpers.contraction import contract
@@ -305,7 +306,7 @@ def flow_with(changes: Callable[[Call], dict[str, Any]], start: Rule) -> Rule:
 
 def elsewhere(call: Call) -> Operand:
     """The call's operand as if it had a label that the call does not have."""
-    return replace(call["input0"], field="elsewhere")
+    return replace(call["input0"], field=LabelField("elsewhere"))
 
 
 def whole_mean(call: Call) -> Flow:
@@ -337,10 +338,10 @@ NONSENSE: dict[str, Rule] = {
         lambda call: custom_step(lambda labels: labels, call["input0"], call.output, channels=(1,)),
     ),
     "names 3 axes in 'o i j, b i x -> b o x' for weights that have 2": flow_with(
-        lambda call: {"notation": "o i j, b i x -> b o x"}, across_rows
+        lambda call: {"equation": MixingEquation.parse("o i j, b i x -> b o x")}, across_rows
     ),
     "names 2 dimensions in 'o i, b i -> b o' for labels of": flow_with(
-        lambda call: {"notation": "o i, b i -> b o"}, across_rows
+        lambda call: {"equation": MixingEquation.parse("o i, b i -> b o")}, across_rows
     ),
     "by weights of (3, 3), which differ along": flow_with(
         lambda call: {"weights": replace(call.parameters["weight"], shape=(3, 3))}, across_rows
@@ -448,9 +449,10 @@ def test_a_capture_with_side_effects(
     """Exports that hand side effects in and out, as functional graphs do."""
 
     def functional(*args: Any, **kwargs: Any) -> Any:
-        return torch.export.export(*args, **kwargs).run_decompositions({})
+        return original(*args, **kwargs).run_decompositions({})
 
-    monkeypatch.setattr(export, "export", functional)
+    original = torch.export.export
+    monkeypatch.setattr(torch.export, "export", functional)
     with pytest.raises(CaptureError) as caught:
         align(model, IMAGES)
     assert words in str(caught.value)

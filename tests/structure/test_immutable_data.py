@@ -14,10 +14,10 @@ from labeltrace import flow
 # What caches what it has computed has a dictionary to keep it in.
 CACHING = {"Trace"}
 # What stands for one particular thing, and is not another one that says the same.
-IDENTITIES = {"Recomputed"}
+IDENTITIES = {"CallRecord", "Recomputed"}
 
 
-PACKAGES = "layout|flow|rule_api|rule_helpers|rules|label_ops|capture|tracing"
+PACKAGES = "index_notation|layout|flow|rule_api|rule_helpers|rules|label_ops|capture|tracing"
 
 
 def data_classes() -> dict[str, Any]:

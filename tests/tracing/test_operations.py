@@ -7,7 +7,7 @@ import torch
 
 import labeltrace
 from labeltrace.rule_helpers.contraction import TWO_STEP_ATTENTION
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 from tests.random_architectures.architectures import Code
 
 

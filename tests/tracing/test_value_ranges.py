@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace.tracing.walk import Value
+from labeltrace.tracing.values import Value
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
 
@@ -146,7 +146,8 @@ def test_least_values() -> None:
     found = traced(KNOWN)
     assert found.keys() == KNOWN.keys()
     off = {
-        name: (value.lower_bound, tensor.min().item()) for name, (value, tensor) in found.items()
+        name: (value.facts.lower_bound, tensor.min().item())
+        for name, (value, tensor) in found.items()
     }
     assert {name: pair for name, pair in off.items() if pair[0] > pair[1] + 1e-5} == {}
     assert {name: pair for name, pair in off.items() if pair[0] < pair[1] - 2e-3} == {}
@@ -154,21 +155,23 @@ def test_least_values() -> None:
 
 def test_numbers_below_all_values() -> None:
     found = traced(BELOW)
-    assert all(value.lower_bound <= tensor.min() for value, tensor in found.values())
-    assert [value.lower_bound for value, _ in found.values()] == [-1, 0]
+    assert all(value.facts.lower_bound <= tensor.min() for value, tensor in found.values())
+    assert [value.facts.lower_bound for value, _ in found.values()] == [-1, 0]
 
 
 def test_least_values_that_nobody_knows() -> None:
     found = traced(UNKNOWN)
     assert {
-        name: value.lower_bound for name, (value, _) in found.items() if value.lower_bound != -inf
+        name: value.facts.lower_bound
+        for name, (value, _) in found.items()
+        if value.facts.lower_bound != -inf
     } == {}
 
 
 @pytest.mark.parametrize("functions", [GATES, NO_GATES])
 def test_gates(functions: Functions) -> None:
     found = traced(functions)
-    bounded = {name for name, (value, _) in found.items() if value.is_gate}
+    bounded = {name for name, (value, _) in found.items() if value.facts.is_gate}
     assert bounded == (set(GATES) if functions is GATES else set())
     if functions is GATES:
         assert all(bool((tensor.abs() <= 1).all()) for _, tensor in found.values())

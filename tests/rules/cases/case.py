@@ -16,7 +16,7 @@ from torch import Tensor
 import labeltrace
 from labeltrace.capture.node_info import operator_names
 from labeltrace.rules import BUILT_IN
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 from tests.random_architectures.architectures import Code
 
 Truth = Callable[["RuleCase"], Sequence[Tensor | None]]
