@@ -1,4 +1,4 @@
-"""The page ``docs/coverage.md``, from the results of a sweep."""
+"""The page `docs/coverage.md`, from the results of a sweep."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FamilyCoverage:
 
     @property
     def is_exact_following_maxima(self) -> bool:
-        """As :attr:`is_exact`, with the rules of ``labeltrace.FOLLOW_MAXIMA``."""
+        """As `is_exact`, with the rules of `labeltrace.FOLLOW_MAXIMA`."""
         known = (outcome.findings.get(FOLLOWING_MAXIMA) for outcome in self.traced)
         exact = sum(reasons == {} for reasons in known)  # results of older sweeps do not say
         return exact == len(self.structural) > 0

@@ -256,7 +256,7 @@ def finished(
 
 def sweep(folder: Path, *options: str) -> Result:
     files = ["--results", str(folder / "results.jsonl"), "--page", str(folder / "page.md")]
-    return CliRunner().invoke(app.app, ["zoo", "sweep", *files, *options])
+    return CliRunner().invoke(app, ["zoo", "sweep", *files, *options])
 
 
 TWO = ("--family", "vgg", "--family", "volo", "--all", "--numeric", "--record")
@@ -331,7 +331,7 @@ def test_unknown_family_is_an_error(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_families_are_listed() -> None:
-    result = CliRunner().invoke(app.app, ["zoo", "families"])
+    result = CliRunner().invoke(app, ["zoo", "families"])
     assert result.exit_code == 0
     assert all(family.name[:9] in result.stdout for family in models_zoo.families())
 
