@@ -1,4 +1,4 @@
-"""Where weights are the outcome of a softmax over what they mix, Norm leaves them as they are."""
+"""Skip the normalization of weights that are the output of a softmax over what they mix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SOFTMAX: Final = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
 
 
 def skip_normalization(steps: Steps) -> Steps:
-    """Mark the mixing steps whose weights' rows are distributions already."""
+    """Mark the mixing steps whose weights have rows that sum to one already."""
     overwritten: frozenset[int | None] | None = None
     left: dict[LabelField, LabelStep] = {}
     for field, step in steps.items():
@@ -34,7 +34,7 @@ def skip_normalization(steps: Steps) -> Steps:
 
 
 def _softmax(source: TensorSource | None) -> Node | None:
-    """The softmax whose outcome, or some of its rows, the weights are."""
+    """The softmax whose output, or some rows of it, the weights are; None if there is none."""
     while isinstance(source, Rows):
         source = source.tensor
     node: Any = source.node if isinstance(source, Recomputed) else source
