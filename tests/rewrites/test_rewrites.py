@@ -1,4 +1,4 @@
-"""Lean label graphs: every rewrite leaves labels as they are, and the programs read well."""
+"""Rewrites: labels stay equal, and the label programs are short."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def labels_of(
 
 
 def check(trace: Trace, model: nn.Module, images: Tensor, given: Tensor) -> str:
-    """Labels are equal with the rewrites and without, run early or where they stand.
+    """Labels are equal with rewrites and early scheduling, and without both.
 
-    Returns the lean program.
+    Returns the simplified program.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labeltrace.codegen.generate.run_early", lambda *_: None)
         plain = generate(trace, as_traced)
-    lean = generate(trace)
+    simplified = generate(trace)
     expected, found = (
-        labels_of(trace, made, copy.deepcopy(model), images, given) for made in (plain, lean)
+        labels_of(trace, made, copy.deepcopy(model), images, given) for made in (plain, simplified)
     )
     for one, other in zip(expected, found, strict=True):
         if one is not None:
             torch.testing.assert_close(other, one, atol=1e-6, rtol=0)
-    return lean.label_code
+    return simplified.label_code
 
 
 @every_family
@@ -131,7 +131,7 @@ READS = {
         ),
         {"layer": nn.Linear(5, 7)},
     ),
-    "mixed beside": Reads(
+    "mixed along another axis": Reads(
         "self.layer(x)[:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
@@ -172,7 +172,7 @@ READS = {
             "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normalized=True)",
         ),
     ),
-    "probabilities behind a dropout that drops nothing": Reads(
+    "probabilities after a dropout that drops nothing": Reads(
         tokens("(F.dropout((t @ t.mT).softmax(-1), 0.0, True) @ t)[:, 7]"),
         (
             "rows = cut(dropout, 1, 7, 8)",
@@ -202,7 +202,7 @@ READS = {
             "y_3 = write_output(y_2, [-1, -1, -1], 1)",
         ),
     ),
-    "joined beside": Reads(
+    "joined along another axis": Reads(
         "torch.cat([x, x.flip(2)], 3)[:, :, 3]",
         (
             "y_2 = cut(y, 1, 3, 4)",
@@ -224,14 +224,14 @@ READS = {
             "y_2 = write_output(y_1, [-1, -1, -1], 1)",
         ),
     ),
-    "padded beside": Reads(
+    "padded along another axis": Reads(
         "F.pad(x, (1, 1))[:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
             "y_2 = pad(y_1, prior, [[0, 0], [0, 0], [1, 1]])",
         ),
     ),
-    "chosen beside": Reads(
+    "indexed along another axis": Reads(
         "x[..., self.index][:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
@@ -239,7 +239,7 @@ READS = {
         ),
         {"index": torch.tensor([4, 0, 0])},
     ),
-    "repeated beside": Reads(
+    "repeated along another axis": Reads(
         "x.repeat(1, 1, 1, 2)[:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
@@ -273,7 +273,7 @@ def lines_of(program: str) -> list[str]:
     return [line.split("  #")[0].strip() for line in program.splitlines()]
 
 
-def test_a_shared_kernel_is_normalised_once() -> None:
+def test_a_shared_kernel_is_normalized_once() -> None:
     code = "self.layer(self.layer(x).relu())"
     program = checked(Code(code, layer=nn.Conv2d(2, 2, 3, padding=1)), *tokens_of(6, 5))
     assert lines_of(program) == [
