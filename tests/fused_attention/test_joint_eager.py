@@ -21,7 +21,7 @@ import labeltrace
 from labeltrace import label_ops
 from labeltrace.fused_attention import bitwise_check, flash_with_labels, joint_eager
 from labeltrace.label_ops import attention
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import from_expression
 
 NOTATION = "b h q k, b k -> b q"
 ON_X86 = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL's products")
@@ -351,7 +351,7 @@ class Attention(nn.Module):
 
     def __init__(self, code: str, checkpointed: bool = False) -> None:
         super().__init__()
-        self.layer = Code(code)
+        self.layer = from_expression(code)
         self.checkpointed = checkpointed
 
     def forward(self, x: Tensor) -> Tensor:
