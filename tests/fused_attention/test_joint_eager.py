@@ -22,7 +22,7 @@ from labeltrace import label_ops
 from labeltrace.fused_attention import bitwise_check, flash_with_labels, joint_eager
 from labeltrace.label_ops import attention
 from tests.helpers.attention_calls import NOTATION, ON_X86, Inputs, compare, dense, inputs_of
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import from_expression
 
 
 @contextlib.contextmanager
@@ -312,7 +312,7 @@ class Attention(nn.Module):
 
     def __init__(self, code: str, checkpointed: bool = False) -> None:
         super().__init__()
-        self.layer = Code(code)
+        self.layer = from_expression(code)
         self.checkpointed = checkpointed
 
     def forward(self, x: Tensor) -> Tensor:

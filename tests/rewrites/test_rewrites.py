@@ -20,9 +20,12 @@ from labeltrace.codegen.generate import Generated, generate
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.fuse_relayouts import composed
 from labeltrace.tracing.trace import Trace
+from tests.helpers.code_module import from_expression
 from tests.helpers.families import Family, aligned_family, every_family, example
-from tests.random_architectures.architectures import Architecture, Code, architectures
-from tests.random_architectures.test_contract import examples, images_of, random_labels
+from tests.random_architectures.examples import examples
+from tests.random_architectures.inputs import images_of, random_labels
+from tests.random_architectures.state import Architecture
+from tests.random_architectures.strategy import architectures
 
 torch.set_num_threads(1)
 
@@ -87,7 +90,7 @@ class Reading(nn.Module):
         return outputs
 
 
-READINGS: dict[str, Callable[[int], Any]] = {
+INDEXINGS: dict[str, Callable[[int], Any]] = {
     "first": lambda size: 0,
     "last": lambda size: -1,
     "a few": lambda size: slice(size // 3, size // 3 + max(size // 3, 1)),
@@ -96,11 +99,11 @@ READINGS: dict[str, Callable[[int], Any]] = {
 
 
 @examples(8)
-@given(architectures(), st.sampled_from(sorted(READINGS)))
+@given(architectures(), st.sampled_from(sorted(INDEXINGS)))
 def test_random_architectures_keep_their_labels(architecture: Architecture, reading: str) -> None:
     images, given_ = images_of(architecture), random_labels(architecture, 3)
     model = architecture.model.eval()
-    reader = Reading(model, architecture.channel_dim, READINGS[reading]).eval()
+    reader = Reading(model, architecture.channel_dim, INDEXINGS[reading]).eval()
     check(labeltrace.trace(reader, images), reader, images, given_)
 
 
@@ -252,7 +255,7 @@ READS = {
 @pytest.mark.parametrize("name", READS)
 def test_what_is_not_read_is_not_computed(name: str) -> None:
     reads = READS[name]
-    model = Code(reads.text, **reads.parts).eval()
+    model = from_expression(reads.text, **reads.parts).eval()
     program = checked(model, *tokens_of(6, 5))
     assert set(reads.lines) <= set(lines_of(program)), program
 
@@ -275,7 +278,7 @@ def lines_of(program: str) -> list[str]:
 
 def test_a_shared_kernel_is_normalized_once() -> None:
     code = "self.layer(self.layer(x).relu())"
-    program = checked(Code(code, layer=nn.Conv2d(2, 2, 3, padding=1)), *tokens_of(6, 5))
+    program = checked(from_expression(code, layer=nn.Conv2d(2, 2, 3, padding=1)), *tokens_of(6, 5))
     assert lines_of(program) == [
         "def label_graph(labels, p_layer_weight):",
         "y = read_image(labels, [6, 5])",
@@ -315,7 +318,7 @@ def test_program_of_a_vision_transformer() -> None:
 
 def test_runs_of_relayouts_become_one() -> None:
     code = "F.avg_pool2d(x.permute(0, 1, 3, 2).reshape(3, 2, 3, 10), 1, 1)"
-    program = checked(Code(code), *tokens_of(6, 5))
+    program = checked(from_expression(code), *tokens_of(6, 5))
     assert lines_of(program)[2:4] == [
         "y_2 = relayout(y, order=[0, 2, 1], merge=[3, 3, 10])",
         "y_3 = pool(y_2, [1, 1], [1, 1], [0, 0], [1, 1])",
