@@ -35,7 +35,7 @@ from torch.export import Dim
 from turns import CLOCKS
 
 import labeltrace
-from labeltrace.capture.export import capture
+from labeltrace.capture.capture import capture_model
 from labeltrace.codegen.generate import generate
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.trace_graph import trace_graph
@@ -96,7 +96,7 @@ def measure(
     def align() -> object:
         return labeltrace.align(model, image)
 
-    found = capture(model, (image,))
+    found = capture_model(model, (image,))
 
     def own() -> object:
         return generate(trace_graph(found, current()))
@@ -105,7 +105,7 @@ def measure(
     turns = [_turn(jobs, turn, clock) for turn in range(repeats + 1)][1:]
     seconds = [tuple(turn[index] for turn in turns) for index in range(len(jobs))]
     nodes = len(trace_graph(found, current()).nodes)
-    return Result(name, nodes, seconds[0], seconds[1], seconds[2], found.fixed_batch_reason)
+    return Result(name, nodes, seconds[0], seconds[1], seconds[2], found.batch.fixed_reason)
 
 
 def _turn(

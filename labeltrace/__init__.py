@@ -1,14 +1,14 @@
 """labeltrace follows labels through any vision model.
 
-``align(model)`` gives a module that carries a label for every token beside the forward pass;
-``trace(model, example)`` says what the model does to tokens, node by node; ``labels_at`` and
-``provenance`` look inside, and ``labeltrace.analysis`` measures what the paper measures.
+`align(model)` returns a module whose forward pass also computes a label for every token.
+`trace(model, example)` tells what the model does to tokens, node by node. `labels_at` and
+`provenance` look inside a model, and `labeltrace.analysis` has the measurements of the paper.
 """
 
 from labeltrace import analysis
-from labeltrace import rules as _rules  # files the built-in rules
+from labeltrace import rules as _rules  # registers the built-in rules
 from labeltrace.aligned import AlignedModule, align, trace
-from labeltrace.analysis import provenance
+from labeltrace.analysis import Provenance, provenance
 from labeltrace.errors import (
     CaptureError,
     LabelError,
@@ -16,8 +16,10 @@ from labeltrace.errors import (
     LayoutError,
     UnknownOperatorError,
 )
-from labeltrace.inspection.observer import Observer, labels_at
-from labeltrace.inspection.places import places
+from labeltrace.flow import Operation
+from labeltrace.inspection.observer import NodeLabels, Observer, labels_at
+from labeltrace.inspection.places import Place, places
+from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import (
     BlockMix,
@@ -27,14 +29,15 @@ from labeltrace.mixing import (
     MixUp,
     PatchMix,
     RandomChoice,
+    TrackedMixer,
     track_mixing,
 )
 from labeltrace.rule_api.registry import register_rule, using_rules
 from labeltrace.rules.maxima import FOLLOW_MAXIMA
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.trace import Trace
-
-__version__ = "0.1.0"
+from labeltrace.tracing.traced_node import TracedNode
+from labeltrace.version import __version__ as __version__
 
 __all__ = [
     "FOLLOW_MAXIMA",
@@ -49,10 +52,17 @@ __all__ = [
     "MixUp",
     "MixedBatch",
     "MixedTargets",
+    "NodeLabels",
     "Observer",
+    "Operation",
     "PatchMix",
+    "Place",
+    "Provenance",
     "RandomChoice",
+    "TokenGrid",
     "Trace",
+    "TracedNode",
+    "TrackedMixer",
     "UnknownOperatorError",
     "align",
     "analysis",
@@ -67,3 +77,8 @@ __all__ = [
 ]
 
 del _rules
+
+
+def __dir__() -> list[str]:
+    """The public names, without the packages inside."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

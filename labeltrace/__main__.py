@@ -1,6 +1,20 @@
-"""``python -m labeltrace``, which torchrun takes as ``-m labeltrace``."""
+"""`python -m labeltrace`, which torchrun takes as `-m labeltrace`, and the command `labeltrace`."""
 
-from labeltrace.cli.app import main
+import sys
+
+from labeltrace.errors import MissingExtraError
+from labeltrace.extras import extra
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        with extra("cli"):
+            from labeltrace.cli.app import app
+    except MissingExtraError as error:
+        sys.exit(f"error: {error}")
+    app()
+
 
 if __name__ == "__main__":
     main()

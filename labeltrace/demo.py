@@ -17,11 +17,10 @@ from torch.nn import functional
 from labeltrace.aligned import align
 from labeltrace.errors import LayoutError
 from labeltrace.figures import LabelMaps, label_map_figure
-from labeltrace.mixing import CutMix, MixedBatch
+from labeltrace.mixing import MixedBatch
 from labeltrace.model_loading import LoadedModel, load_model, load_or_random
-from labeltrace.photographs import Photograph, normalise
+from labeltrace.photographs import Photograph, mix, normalise
 
-MIXING_SEED = 41  # a box that leaves something to see of both sample photographs
 DECIMALS = 3  # of the ratios in the table: random weights change them by little
 
 Loader = Callable[..., LoadedModel]
@@ -138,18 +137,6 @@ def run_demo(
             maps.append(label_maps(model.title, loaded, batch))
             random.append(not pretrained or bool(missing))
     return DemoResult(photographs, batch.images[0], tuple(maps), tuple(random))
-
-
-def mix(photographs: tuple[Photograph, Photograph], seed: int = MIXING_SEED) -> MixedBatch:
-    """CutMix a box of the second photograph into the first; a batch of one, always the same."""
-    images = torch.stack([photograph.pixels for photograph in photographs])
-    generator = torch.Generator().manual_seed(seed)
-    partners = torch.tensor([0, 1])
-    while True:
-        batch = CutMix()(images, partners, generator=generator)
-        swapped = batch.classes[0].tolist() == [0, 1]
-        if swapped and 0 < batch.mixing_ratio[0, 0] < 1:  # half of all permutations swap nothing
-            return MixedBatch(batch.images[:1], batch.labels[:1], batch.classes[:1])
 
 
 def label_maps(title: str, loaded: LoadedModel, batch: MixedBatch) -> LabelMaps:

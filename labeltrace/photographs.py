@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from labeltrace.errors import LabelTraceError
+from labeltrace.errors import PhotographError
+from labeltrace.extras import extra
+from labeltrace.mixing import CutMix, MixedBatch
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SAMPLE_NAMES = ("china", "flower")
-
-
-class PhotographError(LabelTraceError):
-    """A photograph is missing or cannot be read."""
+MIXING_SEED = 41  # a box that leaves something to see of both sample photographs
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,6 +44,7 @@ def sample_photographs(size: int | tuple[int, int] = 224) -> tuple[Photograph, P
         PhotographError: scikit-learn is not installed.
     """
     try:
+        from PIL import Image
         from sklearn.datasets import load_sample_image
     except ModuleNotFoundError as error:
         raise PhotographError(
@@ -67,6 +69,8 @@ def read_photograph(path: str | Path, size: int | tuple[int, int] = 224) -> Phot
     Raises:
         PhotographError: there is no such file, or it is not an image.
     """
+    with extra("demo"):
+        from PIL import Image, ImageOps, UnidentifiedImageError
     path = Path(path)
     try:
         with Image.open(path) as opened:
@@ -78,6 +82,18 @@ def read_photograph(path: str | Path, size: int | tuple[int, int] = 224) -> Phot
             f"{path} cannot be read: {error.strerror or error}; give the path of an image file"
         ) from error
     return Photograph(path.stem, _fitted(upright, size))
+
+
+def mix(photographs: tuple[Photograph, Photograph], seed: int = MIXING_SEED) -> MixedBatch:
+    """CutMix a box of the second photograph into the first; a batch of one, always the same."""
+    images = torch.stack([photograph.pixels for photograph in photographs])
+    generator = torch.Generator().manual_seed(seed)
+    partners = torch.tensor([0, 1])
+    while True:
+        batch = CutMix()(images, partners, generator=generator)
+        swapped = batch.classes[0].tolist() == [0, 1]
+        if swapped and 0 < batch.mixing_ratio[0, 0] < 1:  # half of all permutations swap nothing
+            return MixedBatch(batch.images[:1], batch.labels[:1], batch.classes[:1])
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -93,6 +109,9 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 def _fitted(image: Image.Image, size: int | tuple[int, int]) -> Tensor:
     """The middle of an image at the wanted size: (3, height, width) float32 in [0, 1]."""
+    with extra("demo"):
+        import numpy
+        from PIL import Image, ImageOps
     height, width = (size, size) if isinstance(size, int) else size
     fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     return torch.from_numpy(numpy.array(fitted)).permute(2, 0, 1).float().div(255)

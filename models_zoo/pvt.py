@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from labeltrace.model_loading import ModelLoadingError
+from labeltrace.errors import ModelLoadingError
 
 __all__ = ["pvt_large", "pvt_medium", "pvt_small", "pvt_tiny"]
 

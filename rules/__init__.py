@@ -1,7 +1,8 @@
-"""What each operator does to positions and channels: one file per kind of step.
+"""The built-in rules: what each operator does to positions and channels.
 
-A rule is a plain function from a :class:`labeltrace.rule_api.call.Call` to a flow.  Importing this package
-files all of them; ``BUILT_IN`` is the table that holds them.
+A rule is a plain function from a `labeltrace.rule_api.call.Call` to a flow, named after the ATen
+operator that it serves. Each file has one kind of operators. Importing this package registers all
+rules; `BUILT_IN` is the table of them.
 """
 
 from labeltrace.rule_api.registry import current
@@ -14,6 +15,7 @@ from labeltrace.rules import (
     maxima,
     metadata_only,
     multiplication,
+    padding,
     pointwise,
     pooling,
     recurrence,
@@ -37,6 +39,7 @@ __all__ = [
     "maxima",
     "metadata_only",
     "multiplication",
+    "padding",
     "pointwise",
     "pooling",
     "recurrence",

@@ -1,4 +1,4 @@
-"""Fused attention: ``softmax(q k^T) v`` in one operator."""
+"""Fused attention: `softmax(q k^T) v` in one operator."""
 
 from string import ascii_lowercase
 
@@ -14,17 +14,17 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import kind_of_new_axis
 from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
 from labeltrace.rule_helpers.named_operand import name_axes
+from labeltrace.rule_helpers.result_layouts import kind_of_new_axis
 
 _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]
 
 
 @register_rule("aten.scaled_dot_product_attention")
 def scaled_dot_product_attention(call: Call) -> Flow:
-    """Spatial mixing where the keys are positions, channel mixing where they are channels."""
+    """Spatial mixing if the keys are positions, channel mixing if they are channels."""
     query: Operand = call["query"]
     key: Operand = call["key"]
     value: Operand = call["value"]
@@ -58,13 +58,12 @@ def scaled_dot_product_attention(call: Call) -> Flow:
         is_causal=call["is_causal"],
         scale=call.get("scale"),
         grouped_heads=call["enable_gqa"],
-        notation=plan.notation,
-        sizes=plan.sizes,
+        equation=plan.equation,
     )
 
 
 def _batch_letters(count: int) -> tuple[str, ...]:
-    """Letters for the leading axes; the innermost of them is the heads."""
+    """Letters for the leading axes; the last of them is the heads."""
     return (*_BATCH_LETTERS[: count - 1], "h") if count else ()
 
 

@@ -1,4 +1,7 @@
-"""Selections: a part of an axis, or the axis in another order."""
+"""Indexing: slices, splits, single indices, constant indices; and axes rolled or reversed.
+
+Positions are selected or reordered and nothing is mixed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +11,6 @@ from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     Flip,
     Flow,
-    LabelView,
     Operand,
     Operation,
     Roll,
@@ -22,13 +24,11 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
-    arrange_positions,
     axis_size,
     axis_text,
     has_channels,
     has_positions,
     is_dynamic,
-    pure_positions,
     renumbered,
     replace_axis,
     size_text,
@@ -37,11 +37,17 @@ from labeltrace.layout import (
 from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
+from labeltrace.rule_helpers.moved_positions import (
+    is_mixed,
+    moved_labels,
+    position_axis,
+    resized_positions,
+)
 
 
 @register_rule("aten.slice", "aten.narrow")
 def slice_(call: Call) -> Flow:
-    """``start:end:step`` of one axis."""
+    """`start:end:step` of one axis."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
     size = source.shape[dim]
@@ -62,7 +68,7 @@ def select(call: Call) -> Flow:
 
 @register_rule("aten.unbind")
 def unbind(call: Call) -> tuple[Flow, ...]:
-    """Every index of an axis by itself."""
+    """Each index of an axis, as a tuple."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
     return tuple(_selected(source, dim, index) for index in range(source.shape[dim]))
@@ -70,7 +76,7 @@ def unbind(call: Call) -> tuple[Flow, ...]:
 
 @register_rule("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.tensor_split")
 def split(call: Call) -> tuple[Flow, ...]:
-    """An axis cut into runs."""
+    """Consecutive parts of an axis."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
     flows: list[Flow] = []
@@ -83,20 +89,20 @@ def split(call: Call) -> tuple[Flow, ...]:
 
 @register_rule("aten.roll")
 def roll(call: Call) -> Flow:
-    """Axes rolled around."""
+    """Axes rolled: indices that leave at one end come back at the other."""
     source: Operand = call["self"]
     if not call.get("dims"):
         raise LayoutError("a roll of the flattened activation moves channels into positions")
     shifts, dims = listed(call["shifts"]), [d % len(source.shape) for d in listed(call["dims"])]
-    moved = _moving(source, dims)
-    if not moved or source.is_weights:
+    varying = _axes_of_positions(source, dims)
+    if not varying or source.is_weights:
         return relayout(source, source.traced_layout, operation=Operation.RELAYOUT)
-    arrangement, index, layout = arrange_positions(source.traced_layout, moved)
+    moved = moved_labels(source, varying)
     return Roll(
-        layout=layout,
-        source=LabelView(source, arrangement),
-        shifts=tuple(shift for shift, dim in zip(shifts, dims, strict=True) if dim in moved),
-        dims=tuple(index[dim] for dim in dims if dim in moved),
+        layout=moved.layout,
+        source=moved.view,
+        shifts=tuple(shift for shift, dim in zip(shifts, dims, strict=True) if dim in varying),
+        dims=tuple(moved.dims[dim] for dim in dims if dim in varying),
     )
 
 
@@ -106,14 +112,14 @@ def flip(call: Call) -> Flow:
     source: Operand = call["self"]
     named = {"aten.fliplr": [1], "aten.flipud": [0]}
     dims = [d % len(source.shape) for d in named.get(call.operator) or call["dims"]]
-    moved = _moving(source, dims)
-    if not moved or source.is_weights:
+    varying = _axes_of_positions(source, dims)
+    if not varying or source.is_weights:
         return relayout(source, source.traced_layout, operation=Operation.RELAYOUT)
-    arrangement, index, layout = arrange_positions(source.traced_layout, moved)
+    moved = moved_labels(source, varying)
     return Flip(
-        layout=layout,
-        source=LabelView(source, arrangement),
-        dims=tuple(index[dim] for dim in moved),
+        layout=moved.layout,
+        source=moved.view,
+        dims=tuple(moved.dims[dim] for dim in varying),
     )
 
 
@@ -126,8 +132,8 @@ def index_select(call: Call) -> Flow:
 
 
 @register_rule("aten.index")
-def advanced_index(call: Call) -> Flow:
-    """``activation[:, index]`` with one constant index, or a mask over neighbouring axes."""
+def index(call: Call) -> Flow:
+    """`activation[:, index]` with one constant index, or a mask over neighboring axes."""
     source: Operand = call["self"]
     indices = call["indices"]
     chosen = [dim for dim, index in enumerate(indices) if index is not None]
@@ -137,17 +143,21 @@ def advanced_index(call: Call) -> Flow:
             f"{source.layout} with {len(chosen)} indices"
         )
     dim = chosen[0]
-    index: Operand = indices[dim]
+    chosen_by: Operand = indices[dim]
     added = len(call.output) - len(source.shape) + 1
-    if added != len(index.shape) and len(index.shape) > 1:  # a mask over several axes
-        merged = (prod(index.shape), *source.shape[dim + len(index.shape) :])
+    if added != len(chosen_by.shape) and len(chosen_by.shape) > 1:  # a mask over several axes
+        merged = (prod(chosen_by.shape), *source.shape[dim + len(chosen_by.shape) :])
         source = with_layout(source, view(source.traced_layout, (*source.shape[:dim], *merged)))
         added = 1
-    return _taken(source, dim, index, call.output[dim : dim + added])
+    return _taken(source, dim, chosen_by, call.output[dim : dim + added])
 
 
 def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) -> Flow:
-    """``size`` indices of axis ``dim`` from ``start`` on, every ``step``-th."""
+    """`size` indices of axis `dim`: `start`, `start + step` and so on.
+
+    (B, 6 position, 8 channel) with dim 1, start 1, size 2 and step 3 becomes (B, 2 position,
+    8 channel): the positions 1 and 4.
+    """
     dim %= len(source.shape)
     layout = source.traced_layout
     axis = layout.axes[dim]
@@ -158,15 +168,16 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
     if not has_positions(axis):
         kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
         return relayout(source, kept, operation=Operation.RELAYOUT)
-    if not pure_positions(axis):
+    if is_mixed(axis):
         return _narrowed_block(source, dim, start, size, step)
+    result = resized_positions(layout, {dim: size})
     if source.is_weights:
-        return Weights(layout=renumbered(replace_axis(layout, dim, _positions(size)).axes))
-    arrangement, index, fresh = arrange_positions(layout, [dim])
+        return Weights(layout=result)
+    moved = moved_labels(source, [dim])
     return Slice(
-        layout=renumbered(replace_axis(fresh, dim, _positions(size)).axes),
-        source=LabelView(source, arrangement),
-        dim=index[dim],
+        layout=result,
+        source=moved.view,
+        dim=moved.dims[dim],
         start=_from_nearer_end(start, axis_size(axis)),
         end=_from_nearer_end(start + (size - 1) * step + 1, axis_size(axis)) or None,
         step=step,
@@ -174,7 +185,11 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
 
 
 def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int) -> Flow:
-    """A slice of an axis of positions and channels: whole blocks of its outermost factor."""
+    """A slice of an axis of positions and channels: whole blocks of its outermost factor.
+
+    (4 channel * 9 position) from 18 on with size 9 is the third of four blocks of 9:
+    (1 channel * 9 position).
+    """
     axis = source.traced_layout.axes[dim]
     outer, inner = axis[0], axis[1:]
     block = axis_size(inner)
@@ -196,71 +211,70 @@ def _selected(source: Operand, dim: int, index: int) -> Flow:
         return relayout(source, without, operation=Operation.RELAYOUT)
     if source.is_weights:
         return Weights(layout=renumbered(without.axes))
-    if not pure_positions(axis):
+    if is_mixed(axis):
         raise LayoutError(
             f"one index of an axis of positions and channels is taken: {axis_text(axis)}"
         )
-    arrangement, dims, fresh = arrange_positions(layout, [dim])
-    kept = (*fresh.axes[:dim], *fresh.axes[dim + 1 :])
+    moved = moved_labels(source, [dim])
     return Select(
-        layout=renumbered(kept),
-        source=LabelView(source, arrangement),
-        dim=dims[dim],
+        layout=renumbered(without.axes),
+        source=moved.view,
+        dim=moved.dims[dim],
         index=_from_nearer_end(index, axis_size(axis)),
     )
 
 
 def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> Flow:
+    """The indices of axis `dim` that a constant holds, as axes of `sizes`."""
     layout = source.traced_layout
     axis = layout.axes[dim]
+    before, after = layout.axes[:dim], layout.axes[dim + 1 :]
     if index.traced:
         raise LayoutError("an index computed from the image selects positions")
     if not has_positions(axis):
-        new: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
-        kept = Layout((*layout.axes[:dim], *new, *layout.axes[dim + 1 :]))
+        resized: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
+        kept = Layout((*before, *resized, *after))
         return relayout(source, kept, operation=Operation.RELAYOUT)
-    if not pure_positions(axis):
+    if is_mixed(axis):
         raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
-    new = [_positions(size) for size in sizes]
+    result = renumbered((*before, *map(position_axis, sizes), *after))
     if source.is_weights:
-        return Weights(layout=renumbered((*layout.axes[:dim], *new, *layout.axes[dim + 1 :])))
-    arrangement, dims, fresh = arrange_positions(layout, [dim])
-    before, after = fresh.axes[:dim], fresh.axes[dim + 1 :]
+        return Weights(layout=result)
+    moved = moved_labels(source, [dim])
     return Take(
-        layout=renumbered((*before, *new, *after)),
-        field_shape=renumbered((*before, _positions(prod(sizes)), *after)).field_sizes,
-        source=LabelView(source, arrangement),
-        dim=dims[dim],
+        layout=result,
+        field_shape=resized_positions(layout, {dim: prod(sizes)}).field_sizes,
+        source=moved.view,
+        dim=moved.dims[dim],
         index=index,
     )
 
 
-def _moving(source: Operand, dims: Sequence[int]) -> list[int]:
-    """The axes among ``dims`` that have positions.
+def _axes_of_positions(source: Operand, dims: Sequence[int]) -> list[int]:
+    """The axes among `dims` that have positions.
 
     Raises:
         LayoutError: one of them has channels as well.
     """
     axes = source.traced_layout.axes
     for dim in dims:
-        if has_positions(axes[dim]) and not pure_positions(axes[dim]):
+        if is_mixed(axes[dim]):
             raise LayoutError(f"an axis of positions and channels moves: {axis_text(axes[dim])}")
     return [dim for dim in dims if has_positions(axes[dim])]
 
 
-def _positions(size: int) -> Axis:
-    return (Factor(size, Kind.POSITION),)
-
-
 def _resized(layout: Layout, dim: int, size: int) -> Factor:
-    """Some indices of an axis without positions; a lone one is of channels if no other axis is."""
+    """A factor for some indices of axis `dim`, which has no positions.
+
+    An axis of size one without a factor becomes channels if no other axis has channels.
+    """
     axis = layout.axes[dim]
     channels = has_channels(axis) or (not axis and not any(map(has_channels, layout.axes)))
     return Factor(size, Kind.CHANNEL if channels else Kind.REPEATED)
 
 
 def _from_nearer_end(index: int, size: int) -> int:
-    """An index of an axis; counted from the end where the axis is dynamic and the end is nearer."""
+    """An index of an axis, counted from the end if the axis is dynamic and the end is nearer."""
     return index - size if is_dynamic(size) and is_dynamic(index) else index
 
 

@@ -1,4 +1,7 @@
-"""Products of a stream with a matrix: what they are follows from the factors contracted."""
+"""Matrix products: linear, matmul and their variants, tensordot, einsum.
+
+Each is stated in index notation; its operation follows from the factors that are contracted.
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,12 +10,14 @@ from string import ascii_lowercase
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation
+from labeltrace.index_notation.contraction_equation import ContractionEquation
+from labeltrace.index_notation.parsing import Names
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import contract
 
 ONE = Operand((), ())
-"""Stands for the other factor where there is none."""
+"""The other operand of an einsum of one operand."""
 
 
 @register_rule("aten.linear")
@@ -23,21 +28,25 @@ def linear(call: Call) -> Flow:
 
 @register_rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
 def matmul(call: Call) -> Flow:
-    """A matrix product over batches."""
+    """A matrix product; leading axes broadcast."""
     first: Operand = call["self"]
     names = ("other", "mat2", "vec", "tensor")
     second: Operand = next(call[name] for name in names if name in call.arguments)
-    left = "k" if len(first.shape) == 1 else "... r k"
-    right = "k" if len(second.shape) == 1 else "... k c"
-    rows = "" if len(first.shape) == 1 else "r"
-    columns = "" if len(second.shape) == 1 else "c"
-    leading = "..." if max(len(first.shape), len(second.shape)) > 2 else ""
-    result = f"{leading} {rows} {columns}"
-    return contract(f"{left}, {right} -> {result}", first, second, call.output)
+    is_row, is_column = len(first.shape) == 1, len(second.shape) == 1
+    equation = ContractionEquation(
+        first=("k",) if is_row else ("...", "r", "k"),
+        second=("k",) if is_column else ("...", "k", "c"),
+        result=(
+            *(("...",) if max(len(first.shape), len(second.shape)) > 2 else ()),
+            *(() if is_row else ("r",)),
+            *(() if is_column else ("c",)),
+        ),
+    )
+    return contract(equation, first, second, call.output)
 
 
 @register_rule("aten.addmm", "aten.baddbmm", "aten.addbmm")
-def matmul_with_bias(call: Call) -> Flow:
+def addmm(call: Call) -> Flow:
     """A matrix product plus a constant."""
     names = ("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2")
     if call["self"].traced:
@@ -47,8 +56,8 @@ def matmul_with_bias(call: Call) -> Flow:
 
 
 @register_rule("aten.tensordot")
-def contracted_axes(call: Call) -> Flow:
-    """A product summed over axes that are given in pairs."""
+def tensordot(call: Call) -> Flow:
+    """A product summed over given pairs of axes."""
     first: Operand = call["self"]
     second: Operand = call["other"]
     letters = iter(ascii_lowercase)
@@ -57,13 +66,13 @@ def contracted_axes(call: Call) -> Flow:
     for dim, other in zip(call["dims_self"], call["dims_other"], strict=True):
         two[other] = one[dim]
     result = [letter for letter in one + two if (letter in one) != (letter in two)]
-    notation = f"{' '.join(one)}, {' '.join(two)} -> {' '.join(result)}"
-    return contract(notation, first, second, call.output)
+    equation = ContractionEquation(tuple(one), tuple(two), tuple(result))
+    return contract(equation, first, second, call.output)
 
 
 @register_rule("aten.einsum")
 def einsum(call: Call) -> Flow:
-    """``einsum`` of one or two operands."""
+    """`einsum` of one or two operands."""
     operands: tuple[Operand, ...] = tuple(call["tensors"])
     equation: str = call["equation"].replace(" ", "")
     if len(operands) > 2:
@@ -77,19 +86,19 @@ def einsum(call: Call) -> Flow:
         raise LayoutError(f"einsum({equation!r}) takes the diagonal of an operand")
     letters = _letters(result) if "->" in equation else _implied(texts)
     if len(operands) == 2:
-        notation = f"{', '.join(map(' '.join, texts))} -> {' '.join(letters)}"
-        return contract(notation, operands[0], operands[1], call.output)
-    flow = contract(f"{' '.join(texts[0])}, -> {' '.join(letters)}", operands[0], ONE, call.output)
+        product = ContractionEquation(texts[0], texts[1], letters)
+        return contract(product, operands[0], operands[1], call.output)
+    flow = contract(ContractionEquation(texts[0], (), letters), operands[0], ONE, call.output)
     moved = len(letters) == len(texts[0]) and flow.operation is Operation.CHANNEL_MIXING
     return replace(flow, operation=Operation.RELAYOUT) if moved else flow
 
 
-def _letters(text: str) -> list[str]:
-    return re.findall(r"\.\.\.|\w", text)
+def _letters(text: str) -> Names:
+    return tuple(re.findall(r"\.\.\.|\w", text))
 
 
-def _implied(texts: Sequence[Sequence[str]]) -> list[str]:
-    """The letters of a result that is left out: those that stand once, in alphabetical order."""
+def _implied(texts: Sequence[Names]) -> Names:
+    """The letters of an implicit result: those that occur once, in alphabetical order."""
     letters = [letter for text in texts for letter in text]
     once = [letter for letter in letters if letter != "..." and letters.count(letter) == 1]
-    return ["..."] * ("..." in letters) + sorted(once)
+    return ("...",) * ("..." in letters) + tuple(sorted(once))

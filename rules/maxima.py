@@ -1,9 +1,9 @@
-"""Largest and smallest values, followed to the positions that they come from.
+"""Maxima and minima whose labels are those of the positions that the values come from.
 
-These rules are not filed: by the contract a pooled maximum has the mean label of its window (point
-7), which is approximate.  ``align(model, rules=labeltrace.FOLLOW_MAXIMA)`` puts them in its place.
-They read the values and are exact: each channel's maximum is a mixing matrix with a one in each
-row, and the channels' matrices are averaged (point 4).
+These rules are not registered: by default a pooled maximum has the mean label of its window
+(contract, point 7), which is an approximation. `align(model, rules=labeltrace.FOLLOW_MAXIMA)` uses
+them instead. They read the values and are exact: each channel's maximum is a mixing matrix with a
+single one in each row, and the matrices are averaged over channels (point 4).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,57 +17,57 @@ from labeltrace.label_ops import follow_adaptive_pool, follow_extreme, follow_po
 from labeltrace.layout import has_channels, has_positions, pure_positions
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_helpers import custom_step
+from labeltrace.rule_helpers.moved_positions import is_mixed
+from labeltrace.rule_helpers.spatial import space_count, windows_of
 from labeltrace.rules.pooling import (
-    adaptive_maximum_pool,
-    maximum_pool,
-    maximum_pool_and_index,
-    per_dimension,
-    space_count,
+    adaptive_max_pool,
+    max_pool,
+    max_pool_with_indices,
     with_index,
 )
-from labeltrace.rules.reduction import dims_of, extreme, extreme_and_index
+from labeltrace.rules.reduction import amax, dims_of, max_dim
 
 
-def followed_pool(call: Call) -> Flow:
+def follow_max_pool(call: Call) -> Flow:
     """The maximum over windows."""
-    return _windows(call) or maximum_pool(call)
+    return _follow_windows(call) or max_pool(call)
 
 
-def followed_pool_and_index(call: Call) -> tuple[Flow, ...]:
-    """The maximum over windows, and where it was found."""
-    found = _windows(call)
-    return with_index(found) if found else maximum_pool_and_index(call)
+def follow_max_pool_with_indices(call: Call) -> tuple[Flow, ...]:
+    """The maximum over windows, and its index."""
+    flow = _follow_windows(call)
+    return with_index(flow) if flow else max_pool_with_indices(call)
 
 
-def followed_adaptive_pool(call: Call) -> tuple[Flow, ...]:
-    """The maximum over windows that tile the image, and where it was found."""
+def follow_adaptive_max_pool(call: Call) -> tuple[Flow, ...]:
+    """The maximum over windows that divide the image, and its index."""
     if not _slides_over_positions(call):
-        return adaptive_maximum_pool(call)
+        return adaptive_max_pool(call)
     size = tuple(call.output[-space_count(call) :])
     return with_index(_pooled(call, partial(follow_adaptive_pool, output_size=size)))
 
 
-def followed_extreme(call: Call) -> Flow:
+def follow_amax(call: Call) -> Flow:
     """The largest or smallest value over axes."""
-    return _extreme(call) or extreme(call)
+    return _follow_reduction(call) or amax(call)
 
 
-def followed_extreme_and_index(call: Call) -> tuple[Flow, ...]:
-    """The largest or smallest value over one axis, and where it was found."""
-    found = _extreme(call)
-    return with_index(found) if found else extreme_and_index(call)
+def follow_max_dim(call: Call) -> tuple[Flow, ...]:
+    """The largest or smallest value over one axis, and its index."""
+    flow = _follow_reduction(call)
+    return with_index(flow) if flow else max_dim(call)
 
 
-def _windows(call: Call) -> Flow | None:
-    """Max pooling over positions; None where labels do not vary along space, or channels do."""
+def _follow_windows(call: Call) -> Flow | None:
+    """Max pooling over positions; None if labels do not vary along space, or channels do."""
     if not _slides_over_positions(call):
         return None
-    kernel = per_dimension(call["kernel_size"], space_count(call))
+    windows = windows_of(call, space_count(call))
     settings = {
-        "kernel": kernel,
-        "stride": per_dimension(call.get("stride") or kernel, len(kernel)),
-        "padding": per_dimension(call["padding"], len(kernel)),
-        "dilation": per_dimension(call["dilation"], len(kernel)),
+        "kernel": tuple(window.kernel for window in windows),
+        "stride": tuple(window.stride for window in windows),
+        "padding": tuple(window.symmetric_padding for window in windows),
+        "dilation": tuple(window.dilation for window in windows),
         "ceil_mode": call["ceil_mode"],
     }
     return _pooled(call, partial(follow_pool, **settings))
@@ -83,6 +83,7 @@ def _slides_over_positions(call: Call) -> bool:
 
 
 def _pooled(call: Call, function: Callable[..., Tensor]) -> Flow:
+    """A step that calls `function` with the labels and values of a pooled activation."""
     source: Operand = call["self"]
     return custom_step(
         function,
@@ -94,15 +95,17 @@ def _pooled(call: Call, function: Callable[..., Tensor]) -> Flow:
     )
 
 
-def _extreme(call: Call) -> Flow | None:
-    """An extreme value over axes of positions; None where these are none, or not apart."""
+def _follow_reduction(call: Call) -> Flow | None:
+    """An extreme value over axes of positions.
+
+    None if no reduced axis has positions, if the batch is reduced, or if an axis is mixed.
+    """
     source: Operand = call["self"]
     if not source.labelled:
         return None
     axes = source.traced_layout.axes
     dims = sorted(dims_of(call.get("dim"), len(axes)))
-    mixed = any(has_positions(axis) and not pure_positions(axis) for axis in axes)
-    if mixed or 0 in dims or not any(has_positions(axes[dim]) for dim in dims):
+    if any(map(is_mixed, axes)) or 0 in dims or not any(has_positions(axes[dim]) for dim in dims):
         return None
     keep = call["keepdim"]
     channels = [dim for dim, axis in enumerate(axes) if has_channels(axis)]
@@ -126,20 +129,20 @@ def _extreme(call: Call) -> Flow | None:
 
 
 FOLLOW_MAXIMA: Mapping[str, Rule] = MappingProxyType(
-    dict.fromkeys(("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d"), followed_pool)
+    dict.fromkeys(("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d"), follow_max_pool)
     | dict.fromkeys(
         (
             "aten.max_pool1d_with_indices",
             "aten.max_pool2d_with_indices",
             "aten.max_pool3d_with_indices",
         ),
-        followed_pool_and_index,
+        follow_max_pool_with_indices,
     )
     | dict.fromkeys(
         ("aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d"),
-        followed_adaptive_pool,
+        follow_adaptive_max_pool,
     )
-    | dict.fromkeys(("aten.amax", "aten.amin"), followed_extreme)
-    | dict.fromkeys(("aten.max.dim", "aten.min.dim"), followed_extreme_and_index)
+    | dict.fromkeys(("aten.amax", "aten.amin"), follow_amax)
+    | dict.fromkeys(("aten.max.dim", "aten.min.dim"), follow_max_dim)
 )
-"""The rules by operator, for ``align(model, rules=...)`` and ``using_rules``."""
+"""The rules by operator, for `align(model, rules=...)` and `using_rules`."""

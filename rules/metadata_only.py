@@ -1,6 +1,6 @@
-"""Operators that read only the shape, type or device of the image's activations.
+"""Operators that read only the shape, type or device of their operand.
 
-What they return does not come from the image, whatever tensor they were given.
+Their result does not come from the image, whatever tensor they are given.
 """
 
 from labeltrace.flow import Constant, Flow
@@ -27,5 +27,5 @@ from labeltrace.rule_api.registry import register_rule
     "aten.sym_stride",
 )
 def from_metadata(call: Call) -> Flow | tuple[Flow, ...]:
-    """A fresh tensor, a size, or nothing."""
+    """A new tensor, a size, or nothing."""
     return Constant()

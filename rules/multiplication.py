@@ -1,12 +1,15 @@
-"""Products of traced streams: the gate is ignored, equals are averaged (contract, point 8)."""
+"""Products and quotients of streams, value by value.
+
+A factor that is a gate is ignored; streams of equal rank are averaged (contract, point 8).
+"""
 
 from math import inf
 
 from labeltrace.flow import Flow, Operand, Operation, ProductOperands
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import product
 from labeltrace.rule_helpers.elementwise import carry
+from labeltrace.rule_helpers.elementwise_product import product
 from labeltrace.rule_helpers.output_facts import with_lower_bound, with_product
 from labeltrace.rule_helpers.weighted_sum import factors_of
 from labeltrace.rules.indexing import narrowed
@@ -15,7 +18,7 @@ from labeltrace.rules.indexing import narrowed
 @register_rule(
     "aten.mul", "aten.div", "aten.true_divide", "aten.atan2", "aten.remainder", "aten.fmod"
 )
-def multiplication(call: Call) -> Flow:
+def mul(call: Call) -> Flow:
     """A product or quotient of two operands, one of which may be a constant or a number."""
     traced = call.traced
     if len(traced) == 2:
@@ -35,14 +38,14 @@ def _factors(call: Call) -> ProductOperands | None:
 
 
 def _is_scaling(call: Call) -> bool:
-    """Whether a stream is multiplied or divided by a number."""
+    """Whether a stream is multiplied or divided by a number, without rounding."""
     known = call.operator in ("aten.mul", "aten.div", "aten.true_divide")
     number = isinstance(call["other"], (int, float))
     return known and number and call.get("rounding_mode") is None
 
 
 def _scaled(call: Call) -> float:
-    """The least value of a stream times or over a number that is not negative."""
+    """A lower bound of a stream times or over a number; minus infinity unless that is positive."""
     source, other = call["self"], call["other"]
     if not _is_scaling(call) or not isinstance(source, Operand) or other <= 0:
         return -inf
@@ -50,8 +53,8 @@ def _scaled(call: Call) -> float:
 
 
 @register_rule("aten.glu")
-def gated_half(call: Call) -> Flow:
-    """One half of the channels times the sigmoid of the other."""
+def glu(call: Call) -> Flow:
+    """One half of the channels times the sigmoid of the other half."""
     source: Operand = call["self"]
     flow = narrowed(source, call["dim"], 0, call.output[call["dim"]])
     return with_lower_bound(flow, min(source.lower_bound, 0.0))

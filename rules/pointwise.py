@@ -1,6 +1,6 @@
-"""Point-wise transformations: ``Y <- Y`` (Table 10).
+"""Point-wise operators: activations, copies, dropout, normalization layers. `Y <- Y` (Table 10).
 
-Normalisation layers count among them, batch and group norm too (contract, point 5).
+Batch and group normalization count as point-wise too (contract, point 5).
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ LINEAR = (
     "aten.alpha_dropout",
     "aten.feature_alpha_dropout",
 )
-"""Scaled copies, perhaps with an offset: a gate stays a gate."""
+"""Copies that are scaled or shifted at most: a gate stays a gate."""
 
 SHIFTED = frozenset(
     {"aten.neg", "aten.bitwise_not", "aten.alpha_dropout", "aten.feature_alpha_dropout"}
 )
-"""Those that may take a value below the least of the operand."""
+"""Those of `LINEAR` whose values may be below the lower bound of the operand."""
 
 GATES = (
     "aten.hardsigmoid",
@@ -59,7 +59,7 @@ GATES = (
     "aten.eq",
     "aten.ne",
 )
-"""Steps after which a stream is a gate in products (contract, point 8)."""
+"""Operators after which a stream is a gate in products (contract, point 8)."""
 
 NOT_GATES = (
     "aten.abs",
@@ -114,8 +114,10 @@ LOWER_BOUNDS = {
     "aten.square": 0.0,
     "aten.tanh": -1.0,
 }
-"""Numbers that a function's values never lie below: features of linear attention that are not
-negative, perhaps after a shift (``elu(x) + 1``), make it exact."""
+"""A lower bound of a function's values.
+
+Linear attention is exact if no feature is negative, perhaps after a shift (`elu(x) + 1`).
+"""
 
 NORMALIZATION = (
     "aten.batch_norm",
@@ -127,8 +129,8 @@ NORMALIZATION = (
 
 
 @register_rule(*LINEAR)
-def scaled_copy(call: Call) -> Flow:
-    """A copy of the first operand, perhaps of another type or scale; others give the type."""
+def copy_of_first(call: Call) -> Flow:
+    """A copy of the first operand, perhaps scaled or of another type; others only give the type."""
     source: Operand = call.operands[0]
     if not source.traced:
         return Constant()
@@ -140,16 +142,16 @@ def scaled_copy(call: Call) -> Flow:
 
 
 @register_rule(*GATES)
-def gate_activation(call: Call) -> Flow:
+def bounded_activation(call: Call) -> Flow:
     """A non-linear function with a bounded range."""
     return _nonlinear(call, is_gate=True)
 
 
 @register_rule("aten.hardtanh", "aten.clamp", "aten.clamp_min", "aten.clamp_max")
-def clamped(call: Call) -> Flow:
-    """Values cut to a range: a gate if it lies within (-1, 1), as that of a hard sigmoid.
+def clamp(call: Call) -> Flow:
+    """Values clamped to a range: a gate if the range is inside [-1, 1], as for a hard sigmoid.
 
-    What was a gate stays one.
+    A gate stays a gate.
     """
     if len(call.traced) > 1:
         return _either(call.traced, call.output)
@@ -164,18 +166,18 @@ def clamped(call: Call) -> Flow:
 
 @register_rule("aten.reciprocal", "aten.rsqrt")
 def reciprocal(call: Call) -> Flow:
-    """What divides by a gate is one."""
+    """The reciprocal of a gate is a gate: a division by a gate is gating."""
     return _nonlinear(call, is_gate=call.operands[0].is_gate)
 
 
 @register_rule("aten.elu", "aten.celu")
-def exponential_linear(call: Call) -> Flow:
-    """Linear above zero; below, it approaches a negative constant."""
+def elu(call: Call) -> Flow:
+    """Linear above zero; below zero it approaches a negative constant."""
     return _nonlinear(call, is_gate=False, lower_bound=-abs(call["alpha"] * call.get("scale", 1)))
 
 
 @register_rule("aten.pow")
-def power(call: Call) -> Flow:
+def pow_(call: Call) -> Flow:
     """Even powers are never negative."""
     exponent = call.get("exponent")
     even = isinstance(exponent, (int, float)) and exponent % 2 == 0
@@ -183,20 +185,20 @@ def power(call: Call) -> Flow:
 
 
 @register_rule(*NOT_GATES)
-def other_nonlinearity(call: Call) -> Flow:
+def unbounded_activation(call: Call) -> Flow:
     """Any other non-linear function of each value."""
     return _nonlinear(call, is_gate=False)
 
 
 @register_rule(*NORMALIZATION)
 def normalization(call: Call) -> Flow:
-    """A normalisation layer; scale, shift and statistics are constants."""
+    """A normalization layer; scale, shift and statistics are constants."""
     return carry(_only(call), call.output)
 
 
 @register_rule("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
 def softmax(call: Call) -> Flow:
-    """Over channels a gate; over positions the values become mixing weights for them."""
+    """Over channels a gate; over positions the values become mixing weights of these positions."""
     source: Operand = call["self"]
     axis = source.traced_layout.axes[call["dim"]]
     lower_bound = -inf if "log" in call.operator else 0.0
@@ -207,22 +209,22 @@ def softmax(call: Call) -> Flow:
 
 
 @register_rule("aten.copy", "aten.fill.Tensor")
-def overwritten(call: Call) -> Flow:
-    """Values written over others: what was there before is gone."""
+def copy(call: Call) -> Flow:
+    """Values that are written over others, of which nothing is left."""
     source: Operand = call["src" if "src" in call.arguments else "value"]
     return carry(source, call.output) if source.traced else Constant()
 
 
 @register_rule("aten.fill", "aten.zero")
-def overwritten_by_number(call: Call) -> Flow:
-    """A number written over all values."""
+def fill(call: Call) -> Flow:
+    """A number that is written over all values."""
     return Constant()
 
 
 @register_rule("aten.dropout")
 def dropout(call: Call) -> Flow:
-    """Point-wise; mixing weights are used as they were before dropout (contract, point 4)."""
-    source: Operand = call.operands[0]  # `input`, or `self` of the in-place twin
+    """Point-wise; labels are mixed with the mixing weights before dropout (contract, point 4)."""
+    source: Operand = call.operands[0]  # `input`, or `self` of the in-place operator
     if source.is_weights and call["train"] and call["p"] > 0:
         return Weights(layout=source.traced_layout, facts=source.facts, before_dropout=source)
     facts = source.facts.with_lower_bound(0.0 if source.nonnegative else -inf)
@@ -233,7 +235,7 @@ def dropout(call: Call) -> Flow:
     "aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill"
 )
 def where(call: Call) -> Flow:
-    """One of two values at each place: point-wise, unless both come from the image."""
+    """One of two values at each index: point-wise, unless both come from the image."""
     candidates = [operand for operand in call.traced if operand.name not in ("condition", "mask")]
     if not candidates:
         return carry(call.traced[0], call.output, is_gate=True)
@@ -246,8 +248,9 @@ def where(call: Call) -> Flow:
 
 
 def _either(candidates: Sequence[Operand], output: Shape) -> Flow:
+    """Values selected from several streams: the average of their labels, an approximation."""
     flow = combine(candidates, output, operation=Operation.RESIDUAL)
-    if not isinstance(flow, Average):  # one label for both, or weights, whose values are read
+    if not isinstance(flow, Average):  # all have one label, or these are weights
         return flow
     reason = "which of two streams a value comes from depends on the values"
     return replace(flow, approximation=reason)
@@ -265,7 +268,7 @@ def _only(call: Call) -> Operand:
     """The one operand that comes from the image.
 
     Raises:
-        LayoutError: there are several, as where a scale is computed from the image.
+        LayoutError: there are several, for example a scale that is computed from the image.
     """
     traced = call.traced
     if len(traced) > 1:

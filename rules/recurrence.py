@@ -1,7 +1,7 @@
-"""Recurrent layers: spatial mixing along the axis of steps, as if every step counted alike.
+"""Recurrent layers: LSTM, GRU and RNN mix positions along the axis of steps.
 
-How far a step reaches is up to gates that the data opens and closes; the label takes it that a
-layer remembers all that it has read (contract, point 11).
+How far back a step reaches depends on gates, computed from the data. The label assumes that
+a layer remembers all steps that it has read equally (contract, point 11).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import aggregation
+from labeltrace.rule_helpers.aggregation import aggregation
 from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.output_facts import after_nonlinear
 
@@ -37,7 +37,7 @@ REMEMBERED = (
 
 @register_rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
 def recurrent(call: Call) -> tuple[Flow, ...]:
-    """The output of every step, and the last state of every layer and direction."""
+    """The output of every step, and the final state of every layer and direction."""
     source: Operand = call["input"]
     if len(call.traced) > 1 or source.is_weights:
         raise LayoutError(
@@ -61,11 +61,11 @@ def recurrent(call: Call) -> tuple[Flow, ...]:
 
 
 def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow:
-    """Every step mixes those before it; where their labels are the same nothing moves."""
+    """Every step mixes the steps before it; if all steps have one label, nothing is mixed."""
     steps, batch, features = axes
     first = [batch, steps] if call["batch_first"] else [steps, batch]
     if not has_positions(steps):
-        return _read(source, [*first, channel(call.output[2])], [features])
+        return _averaged(source, [*first, channel(call.output[2])], [features])
     if not pure_positions(steps):
         raise LayoutError(f"the steps of {call.operator} are not positions: {axis_text(steps)}")
     first[call["batch_first"]] = (Factor(axis_size(steps), Kind.POSITION),)
@@ -84,11 +84,11 @@ def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow
 def _final_states(
     call: Call, source: Operand, shape: Sequence[int], axes: tuple[Axis, Axis, Axis]
 ) -> Flow:
-    """(layers * directions, N, H): a layer has read all that the ones below it gave."""
+    """(layers * directions, N, H): a layer has read all outputs of the layer below it."""
     steps, batch, features = axes
     count, _, width = shape
     if call["num_layers"] == 1 or not has_positions(steps):
-        return _read(source, [channel(count), batch, channel(width)], [steps, features])
+        return _averaged(source, [channel(count), batch, channel(width)], [steps, features])
     labels, dim = _labels(call, source, axes)
     return FinalStates(
         layout=renumbered([(Factor(count, Kind.POSITION),), batch, channel(width)]),
@@ -101,17 +101,17 @@ def _final_states(
     )
 
 
-def _read(source: Operand, kept: list[Axis], gone: list[Axis]) -> Flow:
-    """The label on the axes ``kept``: the mean over the positions of those ``gone``."""
-    if not any(has_positions(axis) for axis in gone):
+def _averaged(source: Operand, kept: list[Axis], reduced: list[Axis]) -> Flow:
+    """The label on the axes `kept`: the mean over the positions of the axes `reduced`."""
+    if not any(has_positions(axis) for axis in reduced):
         layout = Layout(tuple(kept))
         return relayout(source, layout, operation=Operation.CHANNEL_MIXING)
-    flow = aggregation(source, renumbered(kept), kept, gone)
+    flow = aggregation(source, renumbered(kept), kept, reduced)
     return replace(flow, approximation=REMEMBERED)
 
 
 def _labels(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> tuple[LabelView, int]:
-    """The field with one dimension of steps, which one that is; positions among features last."""
+    """The field with one dimension of steps, and which one this is; features are the last ones."""
     steps, batch, features = axes
     groups: list[tuple[Factor, ...]] = [
         (factor,) for axis in (batch, features) for factor in positions(axis)

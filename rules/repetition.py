@@ -1,30 +1,31 @@
-"""Repetition: indices of an axis more than once."""
+"""Repetition: repeat, tile and repeat_interleave.
+
+Positions are copied to new positions. Along other axes no label changes.
+"""
 
 from collections.abc import Sequence
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, LabelView, Operand, Operation, Repeat, Weights
+from labeltrace.flow import Flow, Operand, Operation, Repeat, Weights
 from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
     Layout,
-    arrange_positions,
     axis_size,
     has_channels,
     has_positions,
     pure_positions,
-    renumbered,
-    replace_axis,
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
+from labeltrace.rule_helpers.moved_positions import moved_labels, resized_positions
 
 
 @register_rule("aten.repeat", "aten.tile")
 def repeat(call: Call) -> Flow:
-    """The whole activation several times along its axes."""
+    """The whole activation several times along its axes: `0 1 0 1`."""
     source: Operand = call["self"]
     counts: list[int] = call["repeats" if "repeats" in call.arguments else "dims"]
     rank = len(call.output)
@@ -35,7 +36,7 @@ def repeat(call: Call) -> Flow:
 
 @register_rule("aten.repeat_interleave.self_int")
 def repeat_interleave(call: Call) -> Flow:
-    """Every index of an axis several times, next to one another."""
+    """Every index of an axis several times: `0 0 1 1`."""
     source: Operand = call["self"]
     if call.get("dim") is None or not isinstance(call["repeats"], int):
         raise LayoutError(
@@ -48,36 +49,36 @@ def repeat_interleave(call: Call) -> Flow:
 
 
 def copied(source: Operand, counts: Sequence[int], *, interleave: bool) -> Flow:
-    """Positions in new places; anything else through another layout."""
+    """Each axis `counts` times: positions become new positions, other axes have another layout.
+
+    (B, 2 position, 8 channel) with the counts (1, 3, 2) becomes (B, 6 position, 2 channel *
+    8 channel), where the first axis is repeated by a label step and the second one by its layout.
+    """
     axes = list(source.traced_layout.axes)
-    moved: list[int] = []
+    sizes: dict[int, int] = {}
     for dim, count in enumerate(counts):
-        batch = any(factor.kind is Kind.BATCH for factor in axes[dim])  # stays where it is
-        if count != 1 and pure_positions(axes[dim]) and not batch:
-            moved.append(dim)
+        is_batch = any(factor.kind is Kind.BATCH for factor in axes[dim])  # no label step copies it
+        if count != 1 and pure_positions(axes[dim]) and not is_batch:
+            sizes[dim] = axis_size(axes[dim]) * count
         elif count != 1:
             copies = _copies(axes[dim], count)
             axes[dim] = (*axes[dim], *copies) if interleave else (*copies, *axes[dim])
     layout = Layout(tuple(axes))
-    if not moved:
+    if not sizes:
         return relayout(source, layout, operation=Operation.RELAYOUT)
-    arrangement, index, fresh = arrange_positions(layout, moved)
-    for dim in moved:
-        size = axis_size(axes[dim]) * counts[dim]
-        fresh = replace_axis(fresh, dim, (Factor(size, Kind.POSITION),))
-    fresh = renumbered(fresh.axes)
+    result = resized_positions(layout, sizes)
     if source.is_weights:
-        return Weights(layout=fresh)
-    by_place = {index[dim]: counts[dim] for dim in moved}
+        return Weights(layout=result)
+    moved = moved_labels(with_layout(source, layout), sizes)
     return Repeat(
-        layout=fresh,
-        source=LabelView(source, arrangement),
-        counts=tuple(by_place.get(place, 1) for place in range(len(arrangement.groups))),
+        layout=result,
+        source=moved.view,
+        counts=moved.by_dimension({dim: counts[dim] for dim in sizes}, 1),
         interleave=interleave,
     )
 
 
 def _copies(axis: Axis, count: int) -> Axis:
-    """A factor for ``count`` copies of an axis: of channels if the axis is."""
+    """A factor for `count` copies of an axis: of channels if the axis is made of channels."""
     channels = has_channels(axis) and not has_positions(axis)
     return (Factor(count, Kind.CHANNEL if channels else Kind.REPEATED),)

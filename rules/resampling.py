@@ -1,13 +1,14 @@
-"""Resampling: every position of the result mixes those of the input around it.
+"""Resampling: the upsample operators, which `torch.nn.functional.interpolate` calls.
 
-The weights are those of the interpolation, which is separable: one matrix an axis of space.
+Every position of the result mixes positions of the input by the weights of the interpolation. The
+interpolation is separable: there is one matrix for each axis of space.
 """
 
 from labeltrace.flow import Flow, Resample, Weights
 from labeltrace.layout import renumbered
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rules.pooling import spatial_field, without_positions
+from labeltrace.rule_helpers.spatial import spatial_field, without_positions
 
 MODES = {
     "upsample_nearest1d": "nearest",
@@ -26,13 +27,13 @@ MODES = {
 
 
 @register_rule(*(f"aten.{name}" for name in MODES))
-def interpolation(call: Call) -> Flow:
+def upsample(call: Call) -> Flow:
     """Interpolation to another size."""
     (source,) = call.operands
     name = call.operator.removeprefix("aten.")
     count = len(source.shape) - 2
     field = spatial_field(source, count, call.output)
-    if not field.varies:  # one position, or repeated ones: its label is that of the result
+    if not field.varies:  # all positions have one label
         return without_positions(source, count, call.output)
     layout = renumbered(field.axes)
     if source.is_weights:
@@ -50,9 +51,9 @@ def interpolation(call: Call) -> Flow:
 
 
 def _factors(call: Call, count: int) -> tuple[float | None, ...]:
-    """The factor that the model gave for each side, or None.
+    """The factor that the model gives for each axis of space, or None.
 
-    The operators' ``vec`` overloads, which ``F.interpolate`` calls, have them in a list.
+    The `vec` overloads, which `torch.nn.functional.interpolate` calls, have them in a list.
     """
     if "scale_factors" in call.arguments:
         return tuple(call["scale_factors"] or (None,) * count)

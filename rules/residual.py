@@ -1,7 +1,7 @@
-"""Residual connections: ``Y <- Norm(sum_i Y_i)`` (eq. 11, Table 10; contract, point 6).
+"""Sums and differences. Two or more streams are a residual connection.
 
-An addition of two or more traced streams; the addition of a constant is point-wise, and anything
-added to mixing weights gives mixing weights.
+`Y <- Norm(sum_i Y_i)` (eq. 11, Table 10; contract, point 6). To add a constant is point-wise.
+Whatever is added to mixing weights, the sum is mixing weights.
 """
 
 from math import inf
@@ -14,13 +14,13 @@ from labeltrace.rule_helpers.elementwise import carry, combine
 
 
 @register_rule("aten.add", "aten.sub", "aten.rsub", "aten.lerp", "aten.__iadd__", "aten.__isub__")
-def addition(call: Call) -> Flow:
-    """A sum or difference; a factor on one side changes no label."""
+def add(call: Call) -> Flow:
+    """A sum or difference; the factor `alpha` on one side changes no label."""
     return _sum(call, lower_bound=_shifted(call))
 
 
 def _shifted(call: Call) -> float:
-    """The least value of a stream plus or minus a number."""
+    """A lower bound of a stream plus or minus a number."""
     source, number = call.arguments.get("self"), call.arguments.get("other")
     if not isinstance(source, Operand) or not isinstance(number, (int, float)):
         return -inf
@@ -31,7 +31,7 @@ def _shifted(call: Call) -> float:
 
 
 def _sum(call: Call, lower_bound: float = -inf) -> Flow:
-    traced = [operand for operand in call.traced if operand.name != "weight"]  # lerp's share
+    traced = [operand for operand in call.traced if operand.name != "weight"]  # of lerp
     if not traced:
         return carry(call.traced[0], call.output)
     if len(traced) == 1:
@@ -40,8 +40,8 @@ def _sum(call: Call, lower_bound: float = -inf) -> Flow:
 
 
 @register_rule("aten.addcmul", "aten.addcdiv")
-def addition_of_product(call: Call) -> Flow:
-    """``self + value * tensor1 * tensor2``, where at most one factor comes from the image."""
+def addcmul(call: Call) -> Flow:
+    """`self + value * tensor1 * tensor2`, if at most one factor comes from the image."""
     factors = [operand for operand in (call["tensor1"], call["tensor2"]) if operand.traced]
     if len(factors) > 1:
         raise LayoutError(

@@ -1,22 +1,21 @@
-"""Windows: cut out of the image, where they may overlap, and laid back over one another.
+"""Windows of an activation: unfold and im2col cut them out, col2im adds them up on a map.
 
-Cutting out only moves positions: those inside a window stand where the operator puts them, in the
-channel axis or in one of their own.  Padding carries the prior (contract, point 3).
+To cut windows out moves positions and mixes nothing. The positions inside a window become part of
+the channel axis, or an axis of their own. Padding carries the prior (contract, point 3).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Fold, LabelView, Operand, Operation, Unfold, Weights
 from labeltrace.layout import (
     Axis,
-    Factor,
     Kind,
     Layout,
+    SlidingWindow,
     arrange,
-    arrange_positions,
     axis_size,
     axis_text,
     batch_slot,
@@ -25,191 +24,210 @@ from labeltrace.layout import (
     has_channels,
     has_positions,
     positions,
-    pure_positions,
     renumbered,
-    replace_axis,
     view,
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout
+from labeltrace.rule_helpers.moved_positions import is_mixed, moved_labels, resized_positions
 from labeltrace.rule_helpers.output_facts import with_key_features
-from labeltrace.rules.pooling import per_dimension, resized
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """How an axis is cut into windows; ``count`` is their number."""
-
-    count: int
-    size: int
-    stride: int
-    padding: int = 0
-    dilation: int = 1
-
-    @property
-    def tiles(self) -> bool:
-        """Whether windows stand side by side, none over another, and none over the edge."""
-        return self.size == self.stride and not self.padding and self.dilation == 1
-
-    def cover(self, size: int) -> bool:
-        """Whether some window has a tap on each position of an axis of that size."""
-        starts = range(-self.padding, self.count * self.stride - self.padding, self.stride)
-        taps = range(0, self.size * self.dilation, self.dilation)
-        return {start + tap for start in starts for tap in taps}.issuperset(range(size))
+from labeltrace.rule_helpers.spatial import map_axis, per_dimension, resized_axis, windows_of
 
 
 @register_rule("aten.unfold")
 def unfold(call: Call) -> Flow:
-    """Windows of one axis; the positions inside them become the last axis."""
+    """Windows of one axis; the positions inside a window become the last axis."""
     source: Operand = call["self"]
     dim = call["dimension"] % len(source.shape)
-    window = Window(call.output[dim], call["size"], call["step"])
-    return _finished(source, *_cut(source, {dim: window}))
+    windows = {dim: SlidingWindow(call["size"], call["step"])}
+    return _cut(source, windows, _cut_layout(source, windows))
 
 
 @register_rule("aten.im2col")
 def im2col(call: Call) -> Flow:
-    """Windows of rows and columns: (..., C, H, W) to (..., C * window, windows)."""
+    """Windows of rows and columns: (*, C, H, W) to (*, C * taps, windows)."""
     source: Operand = call["self"]
-    sliding = _sliding(call, source.shape[-2:])
-    layout, step = _cut(source, dict(enumerate(sliding, len(source.shape) - 2)))
-    *batch, channels, rows, columns, high, wide = layout.axes
-    joined = Layout((*batch, (*channels, *high, *wide), (*rows, *columns)))
-    return _finished(source, joined, step)
+    windows = dict(enumerate(windows_of(call, 2), len(source.shape) - 2))
+    cut = _cut_layout(source, windows)
+    *batch, channels, row_windows, column_windows, row_taps, column_taps = cut.axes
+    axes = (*batch, (*channels, *row_taps, *column_taps), (*row_windows, *column_windows))
+    return _cut(source, windows, Layout(axes))
+
+
+def _cut_layout(source: Operand, windows: Mapping[int, SlidingWindow]) -> Layout:
+    """The layout with each axis of `windows` cut in two.
+
+    The windows take the place of the axis. The positions inside a window, its taps, become a new
+    axis after all others. An axis of 6 positions with `SlidingWindow(3, stride=2)`:
+
+        (B, 6 position, 8 channel)  becomes  (B, 2 position, 8 channel, 3 position)
+
+        position    0  1  2  3  4  5
+        window 0    x  x  x
+        window 1          x  x  x
+
+    Raises:
+        LayoutError: an axis to be cut has both positions and channels, or it is the batch.
+    """
+    layout = source.traced_layout
+    varying = _varying(layout, windows)
+    if varying:
+        layout = resized_positions(layout, {dim: axis_size(layout.axes[dim]) for dim in varying})
+    cut = cut_windows(layout, {dim: windows[dim] for dim in varying})
+    axes = list(cut.axes[: len(layout.axes)])
+    taps = dict(zip(varying, cut.axes[len(layout.axes) :], strict=True))
+    for dim, window in windows.items():
+        if dim not in varying:
+            taps[dim] = resized_axis(axes[dim], window.kernel)
+            axes[dim] = resized_axis(axes[dim], window.count(axis_size(axes[dim])))
+    return Layout((*axes, *(taps[dim] for dim in windows)))
+
+
+def _varying(layout: Layout, windows: Mapping[int, SlidingWindow]) -> list[int]:
+    """The axes whose windows differ in their labels: by position, or because padding has the prior.
+
+    Raises:
+        LayoutError: one of them has both positions and channels, or it is the batch.
+    """
+    varying: list[int] = []
+    for dim, window in windows.items():
+        axis = layout.axes[dim]
+        if not has_positions(axis) and (has_channels(axis) or not window.is_padded):
+            continue
+        if is_mixed(axis) or any(factor.kind is Kind.BATCH for factor in axis):
+            raise LayoutError(f"windows of an axis that is not of space alone: {axis_text(axis)}")
+        varying.append(dim)
+    return varying
+
+
+def _cut(source: Operand, windows: Mapping[int, SlidingWindow], result: Layout) -> Flow:
+    """The flow of windows that are cut out, for the axes `result` of `_cut_layout`."""
+    layout = source.traced_layout
+    varying = _varying(layout, windows)
+    if not varying:
+        return relayout(source, result, operation=Operation.RELAYOUT)
+    moved = moved_labels(source, varying)
+    sizes = {dim: axis_size(layout.axes[dim]) for dim in varying}
+    copies = [1 if has_positions(layout.axes[dim]) else size for dim, size in sizes.items()]
+    cut = tuple(windows[dim] for dim in varying)
+    is_padded = any(window.is_padded for window in cut)
+    step = Unfold(
+        layout=result,
+        source=moved.view,
+        dims=tuple(moved.dims[dim] for dim in varying),
+        windows=cut,
+        batch_dim=batch_slot(resized_positions(layout, sizes)) if is_padded else 0,
+        copies=tuple(copies) if any(count > 1 for count in copies) else (),
+    )
+    return Weights(layout=result) if source.is_weights else step
 
 
 @register_rule("aten.col2im")
-def fold(call: Call) -> Flow:
-    """Windows laid over one another and added up: (..., C * window, windows) to (..., C, H, W)."""
+def col2im(call: Call) -> Flow:
+    """Windows added up on a map: (*, C * taps, windows) to (*, C, H, W)."""
     source: Operand = call["self"]
     sizes = per_dimension(call["output_size"], 2)
-    sliding = _sliding(call, sizes)
-    kernel = [window.size for window in sliding]
-    *batch, channels, count = source.shape
-    shape = (*batch, channels // prod(kernel))
-    split = view(source.traced_layout, (*shape, prod(kernel), count))
-    *rest, taps, places = split.axes
-    rest[-1] = rest[-1] or channel(1)  # one channel, of which a view may keep no factor
-    if not has_positions(taps) and not has_positions(places):
-        alike = Layout((*rest, *(resized(places, size) for size in sizes)))
-        return relayout(source, alike, operation=Operation.CHANNEL_MIXING)
-    maps: list[Axis] = [(Factor(size, Kind.POSITION),) if size > 1 else () for size in sizes]
-    if _is_mixed(taps) or _is_mixed(places):
-        split = view(source.traced_layout, (*shape, *kernel, *(window.count for window in sliding)))
-        high, wide, rows, columns = split.axes[-4:]
-        taps, places = (), ()
-        for dim, (inside, across) in enumerate([(high, rows), (wide, columns)]):
-            if has_positions(inside + across) or not sliding[dim].cover(sizes[dim]):
-                taps, places = taps + inside, places + across
-            else:  # labels are the same all along it
-                maps[dim] = resized(across, sizes[dim])
-                sliding[dim] = Window(1, 1, 1)
-    for axis in (taps, places):
-        if _is_mixed(axis):
+    columns = _columns(source, windows_of(call, 2), sizes)
+    if not has_positions(columns.taps) and not has_positions(columns.places):
+        axes = (*columns.rest, *(resized_axis(columns.places, size) for size in sizes))
+        return relayout(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
+    if is_mixed(columns.taps) or is_mixed(columns.places):
+        columns = _without_equal_sides(source, columns, sizes)
+    for axis in (columns.taps, columns.places):
+        if is_mixed(axis):
             raise LayoutError(f"windows of positions and channels are folded: {axis_text(axis)}")
-    layout = renumbered([*rest, *maps])
+    layout = renumbered([*columns.rest, *columns.map])
     if source.is_weights:
         return Weights(layout=layout)
-    other = tuple(factor for axis in split.axes[: len(rest)] for factor in positions(axis))
-    arrangement = arrange(split, (other, positions(taps), positions(places)))
-    elsewhere = any(factor.kind is not Kind.BATCH for factor in other)
-    flow = _laid_back(LabelView(source, arrangement), layout, sliding)
-    # What lands on a map is no feature of keys.
-    return flow if elsewhere else with_key_features(flow, False)
-
-
-def _sliding(call: Call, sizes: Sequence[int]) -> list[Window]:
-    """How windows slide over the rows and the columns of a map of such sizes."""
-    names = ("kernel_size", "stride", "padding", "dilation")
-    sliding: list[Window] = []
-    for room, *own in zip(sizes, *(per_dimension(call[name], 2) for name in names), strict=True):
-        size, stride, padding, dilation = own
-        count = (room + 2 * padding - dilation * (size - 1) - 1) // stride + 1
-        sliding.append(Window(count, size, stride, padding, dilation))
-    return sliding
-
-
-def _is_mixed(axis: Axis) -> bool:
-    """Whether an axis has positions and others."""
-    return has_positions(axis) and not pure_positions(axis)
-
-
-def _laid_back(source: LabelView, layout: Layout, sliding: Sequence[Window]) -> Fold:
-    """The step for labels of a batch, of the positions in a window and of the windows."""
-    sizes = tuple(prod(factor.size for factor in positions(axis)) for axis in layout.axes[-2:])
-    return Fold(
-        operation=(
-            Operation.RELAYOUT
-            if all(window.tiles for window in sliding)
-            else Operation.SPATIAL_AGGREGATION
-        ),
+    other = columns.other_positions
+    groups = (other, positions(columns.taps), positions(columns.places))
+    arrangement = arrange(columns.layout, groups)
+    map_sizes = tuple(prod(factor.size for factor in positions(axis)) for axis in columns.map)
+    has_other_positions = any(factor.kind is not Kind.BATCH for factor in other)
+    tiled = all(window.is_tiling for window in columns.windows)
+    flow = Fold(
+        operation=Operation.RELAYOUT if tiled else Operation.SPATIAL_AGGREGATION,
         layout=layout,
-        field_shape=(source.arrangement.shape[0], *sizes),
-        source=source,
-        sizes=sizes,
-        kernel=tuple(window.size for window in sliding),
-        stride=tuple(window.stride for window in sliding),
-        padding=tuple(window.padding for window in sliding),
-        dilation=tuple(window.dilation for window in sliding),
-    )
-
-
-def _cut(source: Operand, cuts: Mapping[int, Window]) -> tuple[Layout, Unfold | None]:
-    """The layout with an axis more for each cut, and the step if positions are cut.
-
-    Raises:
-        LayoutError: an axis to be cut has positions and channels, or it is the batch.
-    """
-    layout = source.traced_layout
-    varying = [dim for dim, window in cuts.items() if _varies(layout.axes[dim], window.padding)]
-    for dim in varying:
-        axis = layout.axes[dim]
-        if _is_mixed(axis) or any(factor.kind is Kind.BATCH for factor in axis):
-            raise LayoutError(f"windows of an axis that is not of space alone: {axis_text(axis)}")
-    if not varying:
-        axes = [
-            resized(axis, cuts[dim].count) if dim in cuts else axis
-            for dim, axis in enumerate(layout.axes)
-        ]
-        inside = [resized(layout.axes[dim], window.size) for dim, window in cuts.items()]
-        return Layout((*axes, *inside)), None
-    arrangement, dims, fresh = arrange_positions(layout, varying)
-    copies: list[int] = []
-    for dim in varying:
-        size = axis_size(layout.axes[dim])
-        copies.append(1 if has_positions(layout.axes[dim]) else size)
-        fresh = replace_axis(fresh, dim, (Factor(size, Kind.POSITION),))
-    fresh = renumbered(fresh.axes)
-    cut = cut_windows(fresh, {dim: (cuts[dim].count, cuts[dim].size) for dim in varying})
-    axes, behind = list(cut.axes[: len(layout.axes)]), list(cut.axes[len(layout.axes) :])
-    for index, (dim, window) in enumerate(cuts.items()):
-        if dim not in varying:
-            behind.insert(index, resized(axes[dim], window.size))
-            axes[dim] = resized(axes[dim], window.count)
-    result = Layout((*axes, *behind))
-    chosen = [cuts[dim] for dim in varying]
-    padding = tuple(window.padding for window in chosen)
-    return result, Unfold(
-        layout=result,
+        field_shape=(arrangement.shape[0], *map_sizes),
         source=LabelView(source, arrangement),
-        dims=tuple(dims[dim] for dim in varying),
-        kernel=tuple(window.size for window in chosen),
-        stride=tuple(window.stride for window in chosen),
-        padding=padding,
-        dilation=tuple(window.dilation for window in chosen),
-        batch_dim=batch_slot(fresh) if any(padding) else 0,
-        copies=tuple(copies) if any(count > 1 for count in copies) else (),
+        sizes=map_sizes,
+        windows=columns.windows,
     )
+    # The values of a map are no features of keys.
+    return flow if has_other_positions else with_key_features(flow, False)
 
 
-def _varies(axis: Axis, padding: int) -> bool:
-    """Whether what stands in the windows of an axis differs: by position, or by the prior."""
-    return has_positions(axis) or (padding > 0 and not has_channels(axis))
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The operand of `col2im`, its channel axis split, and the map that it becomes.
+
+    Attributes:
+        layout: the operand's layout with the channel axis split into channels and taps.
+        rest: the leading axes and the channels.
+        taps: the positions inside a window.
+        places: the windows.
+        windows: how windows slide over the map's rows and columns.
+        map: the rows and columns of the result.
+    """
+
+    layout: Layout
+    rest: tuple[Axis, ...]
+    taps: Axis
+    places: Axis
+    windows: tuple[SlidingWindow, ...]
+    map: tuple[Axis, ...]
+
+    @property
+    def other_positions(self) -> Axis:
+        """The positions of the leading axes and the channels, as dimensions of the field."""
+        axes = self.layout.axes[: len(self.rest)]
+        return tuple(factor for axis in axes for factor in positions(axis))
 
 
-def _finished(source: Operand, layout: Layout, step: Unfold | None) -> Flow:
-    """The flow of windows once their axes stand where the operator puts them."""
-    if step is None:
-        return relayout(source, layout, operation=Operation.RELAYOUT)
-    return Weights(layout=layout) if source.is_weights else replace(step, layout=layout)
+def _columns(source: Operand, windows: tuple[SlidingWindow, ...], sizes: Sequence[int]) -> _Columns:
+    """The columns (*, C * taps, windows) as (*, C, taps, windows), for a map of `sizes`."""
+    *leading, channels, count = source.shape
+    kernel = prod(window.kernel for window in windows)
+    layout = view(source.traced_layout, (*leading, channels // kernel, kernel, count))
+    *rest, taps, places = layout.axes
+    rest[-1] = rest[-1] or channel(1)  # a view may keep no factor of a single channel
+    return _Columns(layout, tuple(rest), taps, places, windows, tuple(map(map_axis, sizes)))
+
+
+def _without_equal_sides(source: Operand, columns: _Columns, sizes: Sequence[int]) -> _Columns:
+    """The columns, with taps and windows reduced to the sides of the map along which labels differ.
+
+    Each side (rows, columns) has its own taps and windows. A side along which all labels are equal
+    stays out of the step; on the map it is resized. Labels that differ by row only, with a window
+    of 2 rows by 3 columns on a map of 6 by 9:
+
+        taps     2 position * 3 repeated   ->  2 position
+        windows  5 position * 7 repeated   ->  5 position
+        map      6 position, 9 position    ->  6 position, 9 repeated
+    """
+    *leading, channels, _ = source.shape
+    kernel = tuple(window.kernel for window in columns.windows)
+    counts = (window.count(size) for window, size in zip(columns.windows, sizes, strict=True))
+    shape = (*leading, channels // prod(kernel), *kernel, *counts)
+    layout = view(source.traced_layout, shape)
+    row_taps, column_taps, row_windows, column_windows = layout.axes[-4:]
+    taps: Axis = ()
+    places: Axis = ()
+    windows, sides = list(columns.windows), list(columns.map)
+    for dim, inside, across in ((0, row_taps, row_windows), (1, column_taps, column_windows)):
+        if _has_equal_labels(inside, across, windows[dim], sizes[dim]):
+            sides[dim] = resized_axis(across, sizes[dim])
+            windows[dim] = SlidingWindow(1)
+        else:
+            taps, places = (*taps, *inside), (*places, *across)
+    return _Columns(layout, columns.rest, taps, places, tuple(windows), tuple(sides))
+
+
+def _has_equal_labels(inside: Axis, across: Axis, window: SlidingWindow, size: int) -> bool:
+    """Whether all labels along one side of a map are equal.
+
+    They are if neither the taps `inside` a window nor the windows `across` the side have positions,
+    and every index of the side is in a window. An index in no window takes the mean of all labels.
+    """
+    return not has_positions(inside + across) and window.covers(size)

@@ -1,4 +1,7 @@
-"""Views: axes are split, merged, reordered or repeated, and labels stay where they are."""
+"""Views: axes are split, merged, reordered or repeated.
+
+Labels stay where they are in their field; only the layout of the axes changes.
+"""
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, LabelView, Operand, Operation, Rearrange
@@ -35,13 +38,17 @@ from labeltrace.rules.repetition import copied
 def reshape(call: Call) -> Flow:
     """The same values in the same order, in another shape."""
     source: Operand = call["self"]
-    if not source.traced:  # view_as and its kin read only the other's shape
+    if not source.traced:  # view_as and reshape_as read only the shape of the other operand
         return Constant()
     return reshaped(source, call.output)
 
 
 def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
-    """``source.reshape(shape)``; positions are first put in their order where need be."""
+    """`source.reshape(shape)`.
+
+    If the order of the positions in the field does not allow the view, they are first put in the
+    order of the axes, in a new field.
+    """
     layout = source.traced_layout
     try:
         return _relayout(source, view(layout, shape))
@@ -66,7 +73,7 @@ def permute_axes(call: Call) -> Flow:
 
 
 @register_rule("aten.numpy_T")
-def reversed_axes(call: Call) -> Flow:
+def numpy_t(call: Call) -> Flow:
     """All axes in the opposite order."""
     source: Operand = call["self"]
     return _relayout(source, permute(source.traced_layout, range(len(source.shape))[::-1]))
@@ -74,7 +81,7 @@ def reversed_axes(call: Call) -> Flow:
 
 @register_rule("aten.transpose", "aten.t", "aten.swapaxes", "aten.swapdims", "aten.mT")
 def transpose_axes(call: Call) -> Flow:
-    """Two axes exchanged; without arguments the last two."""
+    """Two axes swapped; without arguments the last two."""
     source: Operand = call["self"]
     rank = len(source.shape)
     first = call.get("dim0", call.get("axis0", -2)) % rank
@@ -86,7 +93,7 @@ def transpose_axes(call: Call) -> Flow:
 
 @register_rule("aten.movedim", "aten.moveaxis")
 def movedim(call: Call) -> Flow:
-    """Axes moved to other places."""
+    """Some axes moved to other places; the others keep their order."""
     source: Operand = call["self"]
     rank = len(source.shape)
     origins, targets = ([d % rank for d in listed(call[n])] for n in ("source", "destination"))
@@ -97,7 +104,7 @@ def movedim(call: Call) -> Flow:
 
 
 @register_rule("aten.unsqueeze")
-def insert_axis(call: Call) -> Flow:
+def unsqueeze_axis(call: Call) -> Flow:
     """A new axis of size one."""
     source: Operand = call["self"]
     return _relayout(source, unsqueeze(source.traced_layout, call["dim"] % (len(source.shape) + 1)))
@@ -107,14 +114,14 @@ def insert_axis(call: Call) -> Flow:
 def expand_axes(call: Call) -> Flow:
     """Axes of size one repeated."""
     source: Operand = call["self"]
-    if not source.traced:  # expand_as: only the other's shape is read
+    if not source.traced:  # expand_as reads only the shape of the other operand
         return Constant()
     return _relayout(source, expand(source.traced_layout, call.output))
 
 
 @register_rule("aten.pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> Flow:
-    """(*, C, H r, W r) to (*, C r r, H, W): positions within a block stand in the channel axis."""
+    """(*, C, H r, W r) to (*, C r r, H, W): positions in a block join the channel axis."""
     source: Operand = call["self"]
     factor: int = call["downscale_factor"]
     *rest, channels, rows, columns = source.shape
@@ -125,9 +132,10 @@ def pixel_unshuffle(call: Call) -> Flow:
 
 @register_rule("aten.pixel_shuffle")
 def pixel_shuffle(call: Call) -> Flow:
-    """(*, C r r, H, W) to (*, C, H r, W r): channels become copies, the positions of a block.
+    """(*, C r r, H, W) to (*, C, H r, W r): each position becomes a block of r by r positions.
 
-    Where they are positions already, these find their places again.
+    The positions of a block are copies of one label, or, if the channel axis has positions (after
+    `pixel_unshuffle`), those positions.
     """
     source: Operand = call["self"]
     factor: int = call["upscale_factor"]

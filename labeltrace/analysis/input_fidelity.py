@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from labeltrace.analysis.input_provenance import cell_of, provenance
-from labeltrace.analysis.progress import tracked
 from labeltrace.errors import LabelError
 from labeltrace.inspection.label_program import evaluating
+from labeltrace.progress import tracked
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.progress import tracked
 from labeltrace.analysis.source_chunks import chunks, joined, one_hot_image
 from labeltrace.errors import LabelError
 from labeltrace.inspection.observer import Observer, observer_of
 from labeltrace.inspection.places import OUTPUT, Place, with_outputs_at
 from labeltrace.inspection.token_grid import TokenGrid
+from labeltrace.progress import tracked
 
 
 @dataclass(frozen=True, eq=False, slots=True)

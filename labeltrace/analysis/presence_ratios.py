@@ -10,7 +10,6 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.progress import tracked
 from labeltrace.analysis.source_chunks import chunks, one_hot_image
 from labeltrace.capture.module_paths import lies_in_named
 from labeltrace.errors import LabelError
@@ -19,6 +18,7 @@ from labeltrace.inspection.observer import Observer, observer_of
 from labeltrace.inspection.places import Place, step_places
 from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
 from labeltrace.inspection.token_grid import TokenGrid
+from labeltrace.progress import tracked
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from labeltrace.aligned import AlignedModule, align
-from labeltrace.analysis.progress import tracked
 from labeltrace.errors import LabelError
 from labeltrace.inspection.label_program import evaluating
 from labeltrace.mixing import MixedBatch
+from labeltrace.progress import tracked
 
 
 def target_rmse(models: Mapping[str, nn.Module], batches: Iterable[MixedBatch]) -> dict[str, float]:

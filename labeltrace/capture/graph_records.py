@@ -18,8 +18,8 @@ from labeltrace.capture.call_records import (
     ModuleCall,
     TensorRecord,
 )
+from labeltrace.capture.captured import Capture
 from labeltrace.capture.checkpoint_tags import checkpoint_tag
-from labeltrace.capture.export import Capture
 from labeltrace.capture.function_tags import FUNCTION_TAG
 from labeltrace.capture.node_info import (
     clean_path,

@@ -5,32 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from huggingface_hub.utils.tqdm import disable_progress_bars
-from rich.console import Console
 from rich.table import Table
 
-import labeltrace
 from labeltrace.aligned import trace
 from labeltrace.cli.errors import errors_told, import_from_here
-from labeltrace.cli.report import report_command
-from labeltrace.cli.train import train_command
-from labeltrace.cli.zoo import app as zoo
-from labeltrace.demo import run_demo
+from labeltrace.cli.optional import add_optional
+from labeltrace.cli.terminal import wide_console
 from labeltrace.model_loading import load_model
-from labeltrace.photographs import read_photograph, sample_photographs
 from labeltrace.tracing.summaries import node_table
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
-
-WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
-FIGURE_NAME = "label_maps.png"
-FIGURE_DPI = 110
+from labeltrace.version import __version__
 
 app = typer.Typer(
     help="Follow labels through any vision model.",
@@ -38,14 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(zoo, name="zoo")
-app.command("report")(report_command)
-app.command("train")(train_command)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
 
 
 @app.callback(invoke_without_command=True)
@@ -54,7 +35,7 @@ def labeltrace_options(
 ) -> None:
     """Follow labels through any vision model."""
     if version:
-        typer.echo(f"labeltrace {labeltrace.__version__}")
+        typer.echo(f"labeltrace {__version__}")
 
 
 @app.command()
@@ -83,41 +64,16 @@ def explain(
         document = {"model": model, "mode": mode, "input_size": loaded.input_size}
         typer.echo(json.dumps({**document, **trace_document(found, nodes)}, indent=2))
         return
-    console = _console()
+    console = wide_console()
     console.print(node_table(nodes, f"{model}, {mode} mode, input {loaded.input_size}"))
     console.print(counts_table(found), approximations_table(found))
     console.print(f"Batch: {batch_text(found)}", markup=False)
 
 
-@app.command()
-def demo(
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Trained weights, fetched by timm.")
-    ] = False,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="The figure's folder.")
-    ] = Path("demo"),
-    images: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(metavar="FIRST SECOND", help="Two image files of your own."),
-    ] = None,
-) -> None:
-    """Follow the labels of two CutMix-ed photographs through DeiT, Swin, Mixer and ConvNeXt."""
-    disable_progress_bars()  # of downloads: they would write across the spinner
-    with errors_told():
-        photographs = (
-            (read_photograph(images[0]), read_photograph(images[1]))
-            if images
-            else sample_photographs()
-        )
-        _make_folder(output)
-        result = run_demo(photographs, pretrained=pretrained, console=Console(stderr=True))
-    console = _console()
-    console.print(result.table())
-    console.print(result.weights(), markup=False)
-    path = output / FIGURE_NAME
-    result.figure().savefig(path, dpi=FIGURE_DPI)
-    console.print(f"Figure: {path}", markup=False, soft_wrap=True)
+add_optional(app, "demo")
+add_optional(app, "report")
+add_optional(app, "train")
+add_optional(app, "zoo")
 
 
 # What explain says. -------------------------------------------------------------------------------
@@ -125,13 +81,13 @@ def demo(
 
 def trace_document(found: Trace, nodes: tuple[TracedNode, ...]) -> dict[str, Any]:
     """A trace as plain data for JSON, with these of its nodes."""
-    smallest, largest = found.capture.batch_range
+    batch = found.capture.batch
     return {
         "batch": {
-            "dynamic": found.capture.dynamic_batch,
-            "smallest": smallest,
-            "largest": None if math.isinf(largest) else int(largest),
-            "fixed_because": found.capture.fixed_batch_reason or None,
+            "dynamic": batch.dynamic,
+            "smallest": batch.smallest,
+            "largest": None if math.isinf(batch.largest) else int(batch.largest),
+            "fixed_because": batch.fixed_reason or None,
         },
         "counts": found.counts(),
         "approximations": [
@@ -180,12 +136,12 @@ def approximations_table(found: Trace) -> Table | str:
 
 def batch_text(found: Trace) -> str:
     """Which batch sizes the captured graph serves, and why."""
-    smallest, largest = found.capture.batch_range
-    if not found.capture.dynamic_batch:
-        return f"fixed at {smallest}, since {found.capture.fixed_batch_reason}"
-    if math.isinf(largest):
-        return f"dynamic, {smallest} or more images"
-    return f"dynamic, {smallest} to {int(largest)} images"
+    batch = found.capture.batch
+    if not batch.dynamic:
+        return f"fixed at {batch.smallest}, since {batch.fixed_reason}"
+    if math.isinf(batch.largest):
+        return f"dynamic, {batch.smallest} or more images"
+    return f"dynamic, {batch.smallest} to {int(batch.largest)} images"
 
 
 def _approximations(found: Trace) -> dict[str, list[str]]:
@@ -194,18 +150,3 @@ def _approximations(found: Trace) -> dict[str, list[str]]:
     for node in found.approximate:
         names.setdefault(node.approximation, []).append(node.name)
     return names
-
-
-# Around the commands. -----------------------------------------------------------------------------
-
-
-def _console() -> Console:
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else WIDTH_OF_FILES)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(f"cannot make the folder {folder}: {error.strerror}") from error

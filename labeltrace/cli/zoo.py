@@ -16,7 +16,7 @@ from rich.table import Table
 from labeltrace import models_zoo
 from labeltrace.cli.errors import errors_told
 from labeltrace.models_zoo.family import MEASURED_FILE
-from labeltrace.progress_bars import counting_bar
+from labeltrace.progress import counting_bar
 from labeltrace.zoo_sweep import coverage, expected, records, workers
 from labeltrace.zoo_sweep.records import Outcome, Task
 

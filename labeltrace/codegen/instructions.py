@@ -1,8 +1,8 @@
-"""Instructions: each flow as one call of a function of the label algebra."""
+"""Instructions: each label step as one call of a function of `labeltrace.label_ops`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,25 +37,30 @@ from labeltrace.flow import (
     Take,
     Unfold,
 )
+from labeltrace.layout import SlidingWindow
 
 
 class Prior:
-    """Stands for the prior, (B, K), among the arguments of an instruction."""
+    """The prior (B, K) as an argument of an instruction."""
 
 
 PRIOR: Final = Prior()
+"""The only instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
     """A label function and its arguments.
 
-    ``label_ops.attention_with_labels`` returns the model's own output before the labels; all others return
-    labels alone.
+    Arguments, also those inside lists, can be literals, a `labeltrace.flow.LabelView` (a label
+    field), a `labeltrace.flow.Operand` (a tensor of the forward half), `PRIOR`, or another
+    instruction (what it computes; equal ones are computed once).
 
-    Among them, lists included, :class:`~labeltrace.flow.Labels` stand for label fields,
-    :class:`~labeltrace.flow.Operand` for tensors of the forward half, ``PRIOR`` for the prior and
-    instructions for what they compute: equal ones are computed once.
+    Attributes:
+        function: returns labels; `label_ops.attention_with_labels` alone returns the model's own
+            output first.
+        arguments: its positional arguments.
+        settings: its keyword arguments.
     """
 
     function: Callable[..., Any]
@@ -64,45 +69,36 @@ class Instruction:
 
 
 def instruction(flow: LabelStep) -> Instruction | LabelView:
-    """What the label graph runs for a flow; bare labels where only their order changes."""
+    """What the label graph runs for a step; bare labels if only their order changes.
+
+    Raises:
+        TypeError: the step is of an unknown class; add a case for it here.
+    """
     match flow:
         case Rearrange():
             return flow.source
         case Mix():
-            settings = _non_default(normalized=flow.rows_sum_to_one) | dict(flow.sizes)
-            return Instruction(label_ops.mix, (flow.source, flow.weights, flow.notation), settings)
+            equation = flow.equation
+            settings = _non_default(normalized=flow.rows_sum_to_one) | dict(equation.sizes)
+            return Instruction(label_ops.mix, (flow.source, flow.weights, str(equation)), settings)
         case Attend():
             return _attend(flow)
         case LinearMix():
             return Instruction(
                 label_ops.mix_linear,
-                (flow.source, flow.query, flow.key, flow.notation),
-                _non_default(heads=flow.heads) | dict(flow.sizes),
+                (flow.source, flow.query, flow.key, str(flow.equation)),
+                _non_default(heads="".join(flow.equation.heads)) | dict(flow.equation.sizes),
             )
         case Convolve():
-            padding = [list(pair) for pair in flow.padding]
-            sliding = (list(flow.stride), padding, list(flow.dilation))
-            blocks = [list(factor) for factor in flow.channel_blocks]
-            kernel = Instruction(
-                label_ops.kernel,
-                (flow.weights,),
-                _non_default(channel_blocks=blocks, channels_per_sample=flow.channels_per_sample),
-            )
-            return Instruction(label_ops.convolve, (flow.source, kernel, *sliding))
+            return _convolve(flow)
         case ConvolveTransposed():
-            window = (flow.stride, flow.padding, flow.output_padding, flow.dilation)
-            arguments = (flow.source, flow.weights, *map(list, window))
-            groups = flow.groups if flow.groups != 1 else None
-            return Instruction(
-                label_ops.convolve_transposed, arguments, _non_default(groups=groups)
-            )
+            return _convolve_transposed(flow)
         case Resample():
             return _resample(flow)
         case Pool():
-            window = (flow.kernel, flow.stride, flow.padding, flow.dilation)
             return Instruction(
                 label_ops.pool,
-                (flow.source, *map(list, window)),
+                (flow.source, *_settings_by_axis(flow.windows)),
                 _non_default(ceil_mode=flow.ceil_mode),
             )
         case AdaptivePool():
@@ -133,14 +129,14 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
         case Unfold():
             return _unfold(flow)
         case Fold():
-            window = (flow.kernel, flow.stride, flow.padding, flow.dilation)
-            return Instruction(label_ops.fold, (flow.source, list(flow.sizes), *map(list, window)))
+            arguments = (flow.source, list(flow.sizes), *_settings_by_axis(flow.windows))
+            return Instruction(label_ops.fold, arguments)
         case Recur():
             return _recur(flow, label_ops.recur)
         case FinalStates():
             return _recur(flow, label_ops.final_states)
         case Custom():
-            function = label_ops.checked(flow.function, len(flow.field_sizes))
+            function = label_ops.checked_user_function(flow.function, len(flow.field_sizes))
             return Instruction(function, (flow.source, *flow.tensors))
         case Join():
             pieces = [PRIOR if piece is None else piece for piece in flow.pieces]
@@ -149,35 +145,74 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
                 (pieces, list(flow.sizes), flow.dim),
                 _non_default(batch_dim=flow.batch_dim),
             )
-    raise TypeError(f"no label function serves {type(flow).__name__}")
+    raise TypeError(
+        f"no label function serves {type(flow).__name__}; add a case to "
+        "labeltrace.codegen.instructions.instruction"
+    )
 
 
 def reads_prior(flow: LabelStep) -> bool:
-    """Whether a flow brings in positions that carry the prior."""
+    """Whether a step adds positions that have the prior as their label."""
     if isinstance(flow, Join):
         return None in flow.pieces
     if isinstance(flow, Unfold):
-        return any(flow.padding)
+        return any(window.is_padded for window in flow.windows)
     return isinstance(flow, Pad) and flow.mode == "prior"
 
 
 def _attend(flow: Attend) -> Instruction:
     if flow.joint:
         operands = (flow.query, flow.key, flow.value)
-        settings = _non_default(scale=flow.scale) | dict(flow.sizes)
+        settings = _non_default(scale=flow.scale) | dict(flow.equation.sizes)
         return Instruction(
-            label_ops.attention_with_labels, (flow.source, *operands, flow.notation), settings
+            label_ops.attention_with_labels, (flow.source, *operands, str(flow.equation)), settings
         )
     return Instruction(
         label_ops.attend,
-        (flow.source, flow.query, flow.key, flow.notation),
+        (flow.source, flow.query, flow.key, str(flow.equation)),
         _non_default(
             mask=flow.mask,
             is_causal=flow.is_causal,
             scale=flow.scale,
             grouped_heads=flow.grouped_heads,
         )
-        | dict(flow.sizes),
+        | dict(flow.equation.sizes),
+    )
+
+
+def _convolve(flow: Convolve) -> Instruction:
+    blocks = [list(factor) for factor in flow.channel_blocks]
+    kernel = Instruction(
+        label_ops.kernel,
+        (flow.weights,),
+        _non_default(channel_blocks=blocks, channels_per_sample=flow.channels_per_sample),
+    )
+    stride = [window.stride for window in flow.windows]
+    padding = [list(window.padding) for window in flow.windows]
+    dilation = [window.dilation for window in flow.windows]
+    return Instruction(label_ops.convolve, (flow.source, kernel, stride, padding, dilation))
+
+
+def _convolve_transposed(flow: ConvolveTransposed) -> Instruction:
+    _, stride, padding, dilation = _settings_by_axis(flow.windows)
+    settings = (stride, padding, list(flow.output_padding), dilation)
+    groups = flow.groups if flow.groups != 1 else None
+    return Instruction(
+        label_ops.convolve_transposed,
+        (flow.source, flow.weights, *settings),
+        _non_default(groups=groups),
+    )
+
+
+def _settings_by_axis(
+    windows: Sequence[SlidingWindow],
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, stride, padding and dilation of windows with symmetric padding, as torch has them."""
+    return (
+        [window.kernel for window in windows],
+        [window.stride for window in windows],
+        [window.symmetric_padding for window in windows],
+        [window.dilation for window in windows],
     )
 
 
@@ -198,11 +233,11 @@ def _pad(flow: Pad) -> Instruction:
 
 
 def _unfold(flow: Unfold) -> Instruction:
-    window = (flow.dims, flow.kernel, flow.stride, flow.padding, flow.dilation)
-    if not any(flow.padding):
-        return Instruction(label_ops.unfold, (flow.source, None, *map(list, window)))
+    arguments = (list(flow.dims), *_settings_by_axis(flow.windows))
+    if not reads_prior(flow):
+        return Instruction(label_ops.unfold, (flow.source, None, *arguments))
     settings = _non_default(batch_dim=flow.batch_dim, copies=list(flow.copies))
-    return Instruction(label_ops.unfold, (flow.source, PRIOR, *map(list, window)), settings)
+    return Instruction(label_ops.unfold, (flow.source, PRIOR, *arguments), settings)
 
 
 def _recur(flow: Recur | FinalStates, function: Callable[..., Tensor]) -> Instruction:
@@ -211,5 +246,5 @@ def _recur(flow: Recur | FinalStates, function: Callable[..., Tensor]) -> Instru
 
 
 def _non_default(**settings: Any) -> dict[str, Any]:
-    """The settings that differ from their defaults, which are None, False or zero."""
+    """The settings that differ from their defaults, which are None, False, zero or empty."""
     return {name: value for name, value in settings.items() if value}

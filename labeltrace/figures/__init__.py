@@ -4,13 +4,16 @@ Figures are made without pyplot: no window, no global state, the same on a machi
 Each function returns the Figure; ``figure.savefig("name.pdf")`` saves it, as SVG or PNG too.
 """
 
-from labeltrace.figures.label_maps import LabelMaps, label_map_figure
-from labeltrace.figures.layer_maps import layer_map_figure
-from labeltrace.figures.mixed_images import mixed_image_figure
-from labeltrace.figures.overlays import provenance_figure
-from labeltrace.figures.presence_maps import presence_figure
-from labeltrace.figures.ratio_lines import ratio_figure
-from labeltrace.figures.style import SOURCE_COLOURS as COLOURS
+from labeltrace.extras import extra
+
+with extra("figures"):
+    from labeltrace.figures.label_maps import LabelMaps, label_map_figure
+    from labeltrace.figures.layer_maps import layer_map_figure
+    from labeltrace.figures.mixed_images import mixed_image_figure
+    from labeltrace.figures.overlays import provenance_figure
+    from labeltrace.figures.presence_maps import presence_figure
+    from labeltrace.figures.ratio_lines import ratio_figure
+    from labeltrace.figures.style import SOURCE_COLOURS as COLOURS
 
 __all__ = [
     "COLOURS",

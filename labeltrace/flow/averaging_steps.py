@@ -6,23 +6,25 @@ from dataclasses import dataclass
 
 from labeltrace.flow.flow import LabelStep, LabelView, OneSourceStep
 from labeltrace.flow.operation import Operation
+from labeltrace.layout import SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool(OneSourceStep):
-    """Equal weights over the positions of a window that lie inside the image."""
+    """The mean over the positions of each window that are inside the image.
 
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
+    The labels have one batch dimension, then one dimension for each of `windows`, whose padding is
+    symmetric. With `ceil_mode` the last window may end outside the image.
+    """
+
+    windows: tuple[SlidingWindow, ...]
     ceil_mode: bool = False
     operation: Operation = Operation.SPATIAL_AGGREGATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptivePool(OneSourceStep):
-    """Equal weights over windows that tile the image into ``output_size`` positions."""
+    """The mean over windows that divide the image into `output_size` positions."""
 
     output_size: tuple[int, ...]
     operation: Operation = Operation.SPATIAL_AGGREGATION
@@ -30,7 +32,7 @@ class AdaptivePool(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregate(OneSourceStep):
-    """The mean over the last ``count`` dimensions of the arranged field."""
+    """The mean over the last `count` dimensions of the arranged field."""
 
     count: int
     operation: Operation = Operation.SPATIAL_AGGREGATION
@@ -38,7 +40,7 @@ class Aggregate(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Average(LabelStep):
-    """``Norm(sum_i s_i Y_i)`` over broadcast label fields with the given shares."""
+    """`Norm(sum_i s_i Y_i)` over broadcast label fields with the given shares."""
 
     sources: tuple[LabelView, ...]
     shares: tuple[int, ...]
@@ -50,14 +52,12 @@ class Average(LabelStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold(OneSourceStep):
-    """Windows laid over one another: the mean of what lands on each position of ``sizes``.
+    """Overlapping windows put back on a map: the mean of all window positions that meet at a place.
 
-    The labels have one batch dimension, one of the positions in a window and one of the windows.
+    The labels have three dimensions: the batch, the positions in a window, and the windows. The
+    map has `sizes`, one for each of `windows`, whose padding is symmetric.
     """
 
     sizes: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
+    windows: tuple[SlidingWindow, ...]
     operation: Operation = Operation.SPATIAL_AGGREGATION

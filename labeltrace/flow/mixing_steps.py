@@ -1,4 +1,4 @@
-"""Steps that mix positions with weights: matrices, attention, kernels, interpolation, recurrence."""
+"""Steps that mix positions: by matrices, attention, kernels, interpolation or recurrence."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from torch import Tensor
 from labeltrace.flow.flow import OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
+from labeltrace.index_notation.mixing_equation import MixingEquation
+from labeltrace.layout import SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix(OneSourceStep):
-    """``Y <- Norm(W)·Y`` with the matrix in ``weights``, eq. 7 and 9.
+    """`Y <- Norm(W)·Y` with the matrices in `weights`, eq. 7 and 9.
 
-    ``notation`` names the axes of the weights and of the labels, as in
-    ``"b h q k, b k -> b q"``; ``sizes`` those of names inside parentheses.  ``rows_sum_to_one`` says that
-    each row of the weights is a distribution already, the outcome of a softmax.
+    `equation` names the axes of weights, labels and result.  `rows_sum_to_one` says that each row
+    of the weights is a distribution already, the outcome of a softmax.
     """
 
     weights: Operand
-    notation: str
-    sizes: tuple[tuple[str, int], ...] = ()
+    equation: MixingEquation
     rows_sum_to_one: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attend(OneSourceStep):
-    """:class:`Mix` with the probabilities of fused attention, from queries and keys.
+    """A `Mix` by the probabilities of fused attention, which are computed from queries and keys.
 
-    ``joint`` says that the model's own call may compute the labels beside its output.
+    The weights of `equation` are the probabilities.  `joint` says that one call of the model's
+    kernel may compute its output and the labels.
     """
 
     query: Operand
@@ -42,41 +44,37 @@ class Attend(OneSourceStep):
     is_causal: bool
     scale: float | None
     grouped_heads: bool
-    notation: str
-    sizes: tuple[tuple[str, int], ...] = ()
+    equation: MixingEquation
     joint: bool = False
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearMix(OneSourceStep):
-    """``Norm(|q|·|k|^T)·Y`` in linear time; the notation names the axes of q, k, Y and result.
-
-    ``heads`` are the names whose matrices are averaged.
-    """
+    """`Norm(|q|·|k|^T)·Y` in linear time; `equation` names the axes of q, k, Y and result."""
 
     query: Operand
     key: Operand
-    notation: str
-    heads: str = ""
-    sizes: tuple[tuple[str, int], ...] = ()
+    equation: LinearMixingEquation
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolve(OneSourceStep):
-    """Mixing by a convolution's kernel; the labels have one batch dimension, then space.
+    """Mixing by the kernel of a convolution; the labels have one batch dimension, then space.
 
-    Where the input's channel axis has positions (those of a space-to-depth stem), they are the
-    first dimension of space, and ``channel_blocks`` says of which factors that axis is made: the size of
-    each, and whether it is a position.  ``channels_per_sample`` is not zero where each sample has a kernel of its
-    own, which stand one after the other: how many output channels each of them has.
+    Attributes:
+        weights: the weight of the convolution, (out, in / groups, *kernel).
+        windows: how the kernel slides, one entry for each dimension of space.
+        channel_blocks: the factors of the input's channel axis if it has positions (a
+            space-to-depth stem): (size, whether it is a position).  These positions are the first
+            dimension of space.  Empty otherwise.
+        channels_per_sample: the output channels per sample if every sample has its own kernel
+            (CondConv), stacked along the output axis; 0 for a shared kernel.
     """
 
     weights: Operand
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
+    windows: tuple[SlidingWindow, ...]
     channel_blocks: tuple[tuple[int, bool], ...] = ()
     channels_per_sample: int = 0
     operation: Operation = Operation.SPATIAL_MIXING
@@ -84,23 +82,29 @@ class Convolve(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvolveTransposed(OneSourceStep):
-    """Mixing by the kernel of a transposed convolution; ``sizes`` are those of the result."""
+    """Mixing by the kernel of a transposed convolution, as torch's `conv_transpose` applies it.
+
+    Attributes:
+        weights: the weight of the convolution, (in, out / groups, *kernel).
+        windows: how the kernel slides over the result, one entry for each dimension of space; the
+            padding is symmetric.
+        output_padding: how many positions are added at the end of each dimension of the result.
+        groups: the groups of the convolution.
+    """
 
     weights: Operand
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
+    windows: tuple[SlidingWindow, ...]
     output_padding: tuple[int, ...]
-    dilation: tuple[int, ...]
     groups: int = 1
     operation: Operation = Operation.SPATIAL_MIXING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resample(OneSourceStep):
-    """Mixing by the weights of an interpolation to ``sizes``, axis by axis of space.
+    """Mixing by the weights of an interpolation to `sizes`, one axis of space after the other.
 
-    ``scales`` are the factors that the model gave, or None; ``mode`` is ``"nearest"``,
-    ``"nearest-exact"``, ``"linear"`` or ``"cubic"``.
+    `scales` are the factors that the model gives, or None; `mode` is `"nearest"`,
+    `"nearest-exact"`, `"linear"` or `"cubic"`.
     """
 
     sizes: tuple[int, ...]
@@ -113,9 +117,9 @@ class Resample(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recur(OneSourceStep):
-    """Each step of dimension ``dim`` mixes those up to it, ``layers`` times over.
+    """Each step of dimension `dim` is the mean of the steps up to it, `layers` times.
 
-    ``bidirectional`` averages that with the mixing of those from it on.  The last ``feature_dims``
+    `bidirectional` averages that with the mean of the steps from it on.  The last `feature_dims`
     dimensions of the arranged field, positions among the features, are averaged first.
     """
 
@@ -128,9 +132,9 @@ class Recur(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalStates(OneSourceStep):
-    """What the last step of every layer and direction of a :class:`Recur` mixes.
+    """The final state of every layer and direction of the layers that `Recur` describes.
 
-    Dimension ``dim`` goes; layers by directions come first.
+    Dimension `dim` is removed; a dimension of layers * directions comes first.
     """
 
     dim: int
@@ -142,7 +146,7 @@ class FinalStates(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Custom(OneSourceStep):
-    """A label function of the user's own, called with the labels and then ``tensors``."""
+    """A label function of the user, called with the labels and then `tensors`."""
 
     function: Callable[..., Tensor]
     tensors: tuple[Operand, ...] = ()

@@ -1,4 +1,4 @@
-"""Steps that move positions and mix nothing: reorder, slice, repeat, pad, join, cut windows."""
+"""Steps that move positions and mix nothing: reorder, slice, repeat, pad, concatenate, unfold."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from labeltrace.flow.flow import LabelStep, LabelView, OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.layout import SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rearrange(OneSourceStep):
-    """The field in another order of dimensions, as a fresh field."""
+    """The field in another order of dimensions, as a new field."""
 
     operation: Operation = Operation.RELAYOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice(OneSourceStep):
-    """``start:end:step`` of dimension ``dim``: below zero from its end, None is the end."""
+    """`start:end:step` of dimension `dim`; negative indices count from the end, None is the end."""
 
     dim: int
     start: int
@@ -29,7 +30,7 @@ class Slice(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Select(OneSourceStep):
-    """Index ``index`` of dimension ``dim``, which goes."""
+    """Index `index` of dimension `dim`, which is removed."""
 
     dim: int
     index: int
@@ -38,7 +39,7 @@ class Select(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat(OneSourceStep):
-    """Dimensions several times: the whole one after the other, or each index by itself."""
+    """Each dimension repeated `counts` times: `0 1 0 1`, or `0 0 1 1` with `interleave`."""
 
     counts: tuple[int, ...]
     interleave: bool
@@ -47,7 +48,7 @@ class Repeat(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roll(OneSourceStep):
-    """Dimensions rolled by ``shifts``."""
+    """Dimensions `dims` rolled by `shifts`, as `torch.roll` does."""
 
     shifts: tuple[int, ...]
     dims: tuple[int, ...]
@@ -56,7 +57,7 @@ class Roll(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip(OneSourceStep):
-    """Dimensions reversed."""
+    """Dimensions `dims` reversed."""
 
     dims: tuple[int, ...]
     operation: Operation = Operation.RELAYOUT
@@ -64,7 +65,7 @@ class Flip(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take(OneSourceStep):
-    """Indices of dimension ``dim`` chosen by an integer or boolean tensor that is a constant."""
+    """Indices of dimension `dim`, selected by a constant tensor of integers or a boolean mask."""
 
     dim: int
     index: Operand
@@ -73,10 +74,13 @@ class Take(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pad(OneSourceStep):
-    """New positions before and after: ``widths`` a dimension; ``batch_dim`` is the batch's.
+    """New positions around a field.
 
-    With ``mode`` ``"prior"`` they carry the prior; ``"reflect"``, ``"replicate"`` and
-    ``"circular"`` copy labels as the operator copies values.
+    Attributes:
+        widths: how many positions are added (before, after) each dimension; negative widths crop.
+        mode: what new positions carry: `"prior"`, or copies of other labels as the operator copies
+            values: `"reflect"`, `"replicate"` or `"circular"`.
+        batch_dim: the dimension of the batch, which the prior has too.
     """
 
     widths: tuple[tuple[int, int], ...]
@@ -87,17 +91,16 @@ class Pad(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfold(OneSourceStep):
-    """Dimensions cut into windows, which may overlap: each becomes windows by positions in them.
+    """Dimensions cut into windows, which may overlap.
 
-    ``padding`` is as wide before as after and carries the prior; ``batch_dim`` is the batch's.
-    ``copies``, where given, says how often each of ``dims``, of size one, is repeated before.
+    Each of `dims` becomes two dimensions: the windows, and the positions in a window. `windows`
+    has one entry for each of `dims`. Their padding is symmetric and carries the prior; `batch_dim`
+    is the dimension of the batch. `copies`, if not empty, says for each of `dims` how often this
+    dimension, of size one, is repeated before it is cut.
     """
 
     dims: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
+    windows: tuple[SlidingWindow, ...]
     batch_dim: int
     copies: tuple[int, ...] = ()
     operation: Operation = Operation.RELAYOUT
@@ -105,10 +108,13 @@ class Unfold(OneSourceStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join(LabelStep):
-    """Pieces one after the other along dimension ``dim``; a piece None carries the prior.
+    """Fields concatenated along dimension `dim`.
 
-    ``sizes`` are the pieces' sizes along ``dim``, -1 for a dynamic one; ``batch_dim`` is the
-    batch's dimension.
+    Attributes:
+        pieces: the fields in order; None for a piece that carries the prior.
+        sizes: the size of each piece along `dim`, -1 for a dynamic one.
+        dim: the dimension along which they are concatenated.
+        batch_dim: the dimension of the batch, which the prior has too.
     """
 
     pieces: tuple[LabelView | None, ...]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from labeltrace.capture.export import Capture, live_state
+from labeltrace.capture.captured import Capture, live_state
 from labeltrace.codegen.generate import generate
 from labeltrace.codegen.restore_modes import modes_kept
 from labeltrace.tracing.trace import Trace

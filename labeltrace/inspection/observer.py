@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from labeltrace.aligned import AlignedModule
-from labeltrace.capture.export import capture, live_state
+from labeltrace.capture.capture import capture_model
+from labeltrace.capture.captured import live_state
 from labeltrace.errors import LabelError
 from labeltrace.flow import LabelField
 from labeltrace.inspection.label_program import LabelProgram, evaluating, without_gradient
@@ -23,7 +24,7 @@ from labeltrace.inspection.token_grid import (
     grid_from,
     without_mixing_or_overlap,
 )
-from labeltrace.layout import BATCH, Layout
+from labeltrace.layout import Layout, infer_dynamic
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
@@ -86,7 +87,7 @@ class Observer:
         self.model = model.module if isinstance(model, AlignedModule) else model
         registry = current().with_overrides(rules)
         with evaluating(self.model), torch.no_grad():
-            found = capture(self.model, (images,), whole=registry.functions)
+            found = capture_model(self.model, (images,), whole=registry.functions)
         self.trace: Trace = trace_graph(found, registry)
         self._sizes = tuple(images.shape[1:])
 
@@ -129,7 +130,7 @@ class Observer:
         program = self.program(
             without_mixing_or_overlap(with_outputs_at(self.trace, firsts.values()))
         )
-        few = images[: max(1, self.trace.capture.batch_range[0])]
+        few = images[: max(1, self.trace.capture.batch.smallest)]
         pixels = coordinates(images.shape[2], images.shape[3], images.device)
         with evaluating(self.model):
             moments = program((few,), pixels.expand(len(few), -1, -1, -1))
@@ -172,13 +173,12 @@ class Observer:
                 f"images have shape {tuple(images.shape)}, the model was captured with "
                 f"(B, {', '.join(map(str, self._sizes))}); make another Observer for this size"
             )
-        captured = self.trace.capture
-        if not captured.holds_for(len(images)):
-            smallest, largest = captured.batch_range
+        batch = self.trace.capture.batch
+        if not batch.holds_for(len(images)):
             raise LabelError(
-                f"a batch of {len(images)}, but the model was captured for {smallest} to "
-                f"{largest:g} images; make another Observer with such a batch "
-                f"({captured.fixed_batch_reason})"
+                f"a batch of {len(images)}, but the model was captured for {batch.smallest} to "
+                f"{batch.largest:g} images; make another Observer with such a batch "
+                f"({batch.fixed_reason})"
             )
 
 
@@ -200,6 +200,15 @@ def labels_at(
     Raises:
         LabelError: there is no such node or module, or images and labels do not fit.
         LabelTraceError: the model cannot be captured or traced.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import labels_at
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
+        >>> labels = torch.full((2, 5, 8, 8), 1 / 5)
+        >>> found = labels_at(model, torch.rand(2, 3, 8, 8), labels, ["0"])["0"]
+        >>> found.labels.shape, found.map().shape  # tokens (B, N, K), map (B, K, rows, columns)
+        (torch.Size([2, 4, 5]), torch.Size([2, 5, 2, 2]))
     """
     observer = observer_of(model, images)
     return observer.labels(images, labels, observer.named(names))
@@ -233,7 +242,7 @@ class _Reader(Interpreter):
 def _as_tokens(value: Tensor, layout: Layout) -> Tensor:
     """A tensor as (B, N, C): positions in the order of its label field, all else as channels."""
     factors = [factor for axis in layout.axes for factor in axis]
-    split = value.reshape([-1 if factor.size == BATCH else factor.size for factor in factors])
+    split = value.reshape(infer_dynamic(factor.size for factor in factors))
     (batch,), others, _ = tokens(layout).axes
     order = [factors.index(factor) for factor in (batch, *others)]  # slots tell positions apart
     rest = [index for index in range(len(factors)) if index not in order]

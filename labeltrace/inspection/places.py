@@ -36,7 +36,15 @@ class Place:
 
 
 def places(trace: Trace) -> tuple[Place, ...]:
-    """Every node that carries labels, in the order of the graph, the input included."""
+    """Every node that carries labels, in the order of the graph, the input included.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import places, trace
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
+        >>> [place.node for place in places(trace(model, torch.rand(2, 3, 8, 8)))]
+        ['input', 'conv2d', 'relu']
+    """
     return tuple(_place(trace, node) for node in trace.labelled)
 
 

@@ -8,6 +8,7 @@ gradient and computes in float32 also where autocast is on.
 from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.attention import attend, attention_with_labels
 from labeltrace.label_ops.averaging import adaptive_pool, aggregate, average, fold, pool
+from labeltrace.label_ops.convolution import convolve, convolve_transposed, kernel
 from labeltrace.label_ops.inputs_outputs import prior_of, read_image, write_output
 from labeltrace.label_ops.maxima import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.label_ops.positions import (
@@ -25,8 +26,7 @@ from labeltrace.label_ops.positions import (
 from labeltrace.label_ops.recurrence import final_states, recur
 from labeltrace.label_ops.resampling import resample
 from labeltrace.label_ops.spatial_mixing import mix, mix_linear
-from labeltrace.label_ops.user_functions import checked
-from labeltrace.label_ops.windows import convolve, convolve_transposed, kernel
+from labeltrace.label_ops.user_functions import checked_user_function
 
 __all__ = [
     "adaptive_pool",
@@ -34,7 +34,7 @@ __all__ = [
     "attend",
     "attention_with_labels",
     "average",
-    "checked",
+    "checked_user_function",
     "convolve",
     "convolve_transposed",
     "cut",

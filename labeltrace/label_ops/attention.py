@@ -1,20 +1,20 @@
-"""Fused attention: axes by name, brought into the form of the operator ``labeltrace::attend``."""
+"""Fused attention: named axes, brought into the order that the operator `attend` takes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from labeltrace import fused_attention
+from labeltrace.index_notation.attention_equation import AttentionEquation
+from labeltrace.index_notation.parsing import Axes, flattened
 from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.notation import Axes, cache_unless_compiling, parse_axes, split_shape
+from labeltrace.label_ops.equations import attention_equation, split_shape
 
-Names = tuple[str, ...]
 Extents = dict[str, int]
 
 
@@ -30,38 +30,44 @@ def attend(
     grouped_heads: bool = False,
     **sizes: int,
 ) -> Tensor:
-    """:func:`mix` with the probabilities of scaled dot-product attention, before dropout.
+    """`mix` with the probabilities of scaled dot-product attention, before dropout.
 
     Args:
         labels: a field (positions..., K), float32.
         query: (..., L, E), any floating dtype.
         key: (..., S, E); the leading dimensions broadcast.
-        notation: as for :func:`mix`, where the weights are the probabilities (..., L, S).  What is
-            mixed away are names of their last axis, no others.
-        mask: a boolean or additive one that broadcasts to (..., L, S).  It, ``is_causal``,
-            ``scale`` and ``grouped_heads`` (``enable_gqa``) mean what they mean to
-            :func:`torch.nn.functional.scaled_dot_product_attention`.
+        notation: as for `mix`, where the weights are the probabilities (..., L, S).  Only names of
+            their last axis can be mixed away.
+        mask: a boolean or additive mask that broadcasts to (..., L, S).  The arguments `mask`,
+            `is_causal`, `scale` and `grouped_heads` (`enable_gqa`) have the meaning that they have
+            in `torch.nn.functional.scaled_dot_product_attention`.
         is_causal: query i sees keys 0 to i only.
-        scale: of the scores; ``1 / sqrt(E)`` if None.
+        scale: the factor of the scores; `1 / sqrt(E)` if None.
         grouped_heads: keys have fewer heads, at the third axis from the end.
         sizes: the sizes of all but one of the names in each pair of parentheses.
 
     Rows that are masked whole, or not finite, mix equally.
+
+    Raises:
+        NotationError: the notation cannot be read, or it mixes along other axes than the last.
     """
-    plan = _plan(notation)
+    equation = attention_equation(notation)
     query, key = query.detach(), key.detach()
-    if grouped_heads and plan.axes[-3] != plan.heads[-1:]:  # heads that are not just averaged
+    if (
+        grouped_heads and equation.maps[-3] != equation.heads[-1:]
+    ):  # heads that are not just averaged
         key, grouped_heads = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3), False
-    extents = _extents(query, key, mask, plan, grouped_heads, sizes)
+    extents = _extents(query, key, mask, equation, grouped_heads, sizes)
+    key_extents = extents | {equation.heads[-1]: key.shape[-3]} if grouped_heads else extents
     mixed = fused_attention.attend(
-        _queries(query, plan, extents),
-        _keys(key, plan, extents | {plan.heads[-1]: key.shape[-3]} if grouped_heads else extents),
-        _labels_of_keys(labels, plan, extents),
-        None if mask is None else _masks(mask.detach(), plan, extents),
+        _queries(query, equation, extents),
+        _keys(key, equation, key_extents),
+        _labels_of_keys(labels, equation, extents),
+        None if mask is None else _masks(mask.detach(), equation, extents),
         is_causal,
         1 / math.sqrt(query.shape[-1]) if scale is None else scale,
     )
-    return _by_name(mixed, labels, plan, extents)
+    return _by_name(mixed, labels, equation, extents)
 
 
 def attention_with_labels(
@@ -73,13 +79,13 @@ def attention_with_labels(
     scale: float | None = None,
     **sizes: int,
 ) -> tuple[Tensor, Tensor]:
-    """The model's own attention without a mask, and :func:`attend` for its labels.
+    """The model's own attention without a mask, and `attend` for its labels.
 
-    Where one call of the model's kernel can compute both, and the output stays what it is bit for
-    bit, the scores are computed once: see :mod:`labeltrace.fused_attention.joint_eager`.
+    If one call of the model's kernel can compute both, and the output keeps every bit, the scores
+    are computed once: see `labeltrace.fused_attention.joint_eager`.
 
     Args:
-        value: (..., S, E); the other arguments are those of :func:`attend`.
+        value: (..., S, E); the other arguments are those of `attend`.
 
     Returns:
         (..., L, E), with its gradient, and the labels.
@@ -101,28 +107,28 @@ def _jointly(
     scale: float | None,
     sizes: Extents,
 ) -> tuple[Tensor, Tensor] | None:
-    """Output and labels from one call of the kernel, if it can be."""
-    plan = _plan(notation)
-    run = _of_both(query, key, value) if plan.averages_heads_alone else None
+    """Output and labels from one call of the kernel; None where that is not possible."""
+    equation = attention_equation(notation)
+    run = _of_both(query, key, value) if equation.averages_heads_alone else None
     if run is None:
         return None
-    if plan.is_in_order and labels.shape[:-1] == (query.shape[0], key.shape[2]):
+    if equation.is_in_order and labels.shape[:-1] == (query.shape[0], key.shape[2]):
         return run(query, key, value, labels, scale)
-    extents = _extents(query, key, None, plan, False, sizes)
-    batch = [extents[name] for name in plan.batch]
-    columns = _labels_of_keys(labels, plan, extents)
+    extents = _extents(query, key, None, equation, False, sizes)
+    batch = [extents[name] for name in equation.batch]
+    columns = _labels_of_keys(labels, equation, extents)
     columns = columns.expand(*batch, *columns.shape[-2:]).reshape(-1, *columns.shape[-2:])
     found = run(query, key, value, columns, scale)
     if found is None:
         return None
     output, mixed = found
-    return output, _by_name(mixed.unflatten(0, batch), labels, plan, extents)
+    return output, _by_name(mixed.unflatten(0, batch), labels, equation, extents)
 
 
 def _of_both(
     query: Tensor, key: Tensor, value: Tensor
 ) -> Callable[..., tuple[Tensor, Tensor] | None] | None:
-    """What computes outputs and labels of such tensors, if anything does."""
+    """The function that computes outputs and labels of such tensors jointly; None without one."""
     if torch.compiler.is_compiling():
         on_processor = query.device.type == "cpu" and query.dim() == 4
         return fused_attention.compiled_attention_with_labels if on_processor else None
@@ -130,78 +136,14 @@ def _of_both(
     return fused_attention.attention_with_labels if may else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A parsed notation: what the names of an attention map are to the operator."""
-
-    axes: Axes  # of the map
-    batch: Names  # names of leading axes that the result has as well
-    heads: Names  # names of leading axes that are averaged
-    heads_in_rows: Names  # names of the axis of queries that are averaged
-    rows: Names
-    keys: Names  # some of them may count keys of equal labels, which lack them
-    labels: Names
-    free: Names  # names that only labels and result have
-    result: Names
-
-    @property
-    def averages_heads_alone(self) -> bool:
-        """Whether a map is (batch, heads, queries, keys), and its heads are what is averaged."""
-        by_axis = (self.batch, self.heads, self.rows, self.keys)
-        return self.axes == by_axis and bool(self.heads)
-
-    @property
-    def is_in_order(self) -> bool:
-        """Whether labels and result are those of a map (batch, heads, queries, keys) already."""
-        return (
-            (len(self.batch), len(self.rows), len(self.keys)) == (1, 1, 1)
-            and self.labels == self.batch + self.keys
-            and self.result == self.batch + self.rows
-        )
-
-    @property
-    def batch_groups(self) -> Axes:
-        return tuple((name,) for name in self.batch)
-
-
-@cache_unless_compiling
-def _plan(notation: str) -> _Plan:
-    inputs, result_text = notation.split("->")
-    map_text, label_text = inputs.split(",")
-    axes = parse_axes(map_text)
-    labels, result = tuple(label_text.split()), tuple(result_text.split())
-    leading = [name for axis in axes[:-2] for name in axis]
-    plan = _Plan(
-        axes=axes,
-        batch=tuple(name for name in leading if name in result),
-        heads=tuple(name for name in leading if name not in result),
-        heads_in_rows=tuple(name for name in axes[-2] if name not in result),
-        rows=tuple(name for name in axes[-2] if name in result),
-        keys=axes[-1],
-        labels=labels,
-        free=tuple(name for name in labels if name in result and name not in leading),
-        result=result,
-    )
-    misplaced = [
-        *(name for name in (*plan.heads, *axes[-2]) if name in labels),
-        *(name for name in plan.keys if name in result),
-    ]
-    if misplaced:
-        raise ValueError(
-            f"attention mixes along the last axis of its map, each query by itself: {misplaced} "
-            f"of {notation!r} stand elsewhere"
-        )
-    return plan
-
-
-_FEATURES = ("features",)  # of queries and keys: a word, where notations have letters
+_FEATURES = ("features",)  # the last axis of queries and keys: a word, since equations have letters
 
 
 def _extents(
     query: Tensor,
     key: Tensor,
     mask: Tensor | None,
-    plan: _Plan,
+    equation: AttentionEquation,
     grouped_heads: bool,
     sizes: dict[str, int],
 ) -> Extents:
@@ -211,32 +153,33 @@ def _extents(
     if mask is not None or leading_of_key != query.shape[:-2]:
         shapes = [shape, (*leading_of_key, 1, 1), *(() if mask is None else (mask.shape,))]
         shape = torch.broadcast_shapes(*shapes)
-    axes = (*plan.axes, _FEATURES)
-    names = [name for axis in axes for name in axis]
+    axes = (*equation.maps, _FEATURES)
     found = split_shape((*shape, query.shape[-1]), axes, sizes)
-    return dict(zip(names, found, strict=True))
+    return dict(zip(flattened(axes), found, strict=True))
 
 
-def _queries(query: Tensor, plan: _Plan, extents: Extents) -> Tensor:
+def _queries(query: Tensor, equation: AttentionEquation, extents: Extents) -> Tensor:
     """(batch..., H, L, E)."""
-    axes = (*plan.axes[:-1], _FEATURES)
-    groups = (*plan.batch_groups, plan.heads + plan.heads_in_rows, plan.rows, _FEATURES)
+    axes = (*equation.maps[:-1], _FEATURES)
+    heads = equation.heads + equation.heads_in_rows
+    groups = (*equation.batch_groups, heads, equation.rows, _FEATURES)
     query = _arranged(query, axes, groups, extents)
     whole = [math.prod([extents[name] for name in group]) for group in groups[-3:-1]]
     return query.expand(*query.shape[:-3], *whole, query.shape[-1])
 
 
-def _keys(key: Tensor, plan: _Plan, extents: Extents) -> Tensor:
+def _keys(key: Tensor, equation: AttentionEquation, extents: Extents) -> Tensor:
     """(batch..., G, S, E); a single head is there for all heads of the queries."""
-    axes = (*plan.axes[:-2], plan.axes[-1], _FEATURES)
-    groups = (*plan.batch_groups, plan.heads, plan.keys, _FEATURES)
+    axes = (*equation.maps[:-2], equation.maps[-1], _FEATURES)
+    groups = (*equation.batch_groups, equation.heads, equation.keys, _FEATURES)
     return _arranged(key, axes, groups, extents)
 
 
-def _masks(mask: Tensor, plan: _Plan, extents: Extents) -> Tensor:
+def _masks(mask: Tensor, equation: AttentionEquation, extents: Extents) -> Tensor:
     """(batch..., H, L, S), each of size one where the mask broadcasts."""
-    groups = (*plan.batch_groups, plan.heads + plan.heads_in_rows, plan.rows, plan.keys)
-    return _arranged(mask, plan.axes, groups, extents)
+    heads = equation.heads + equation.heads_in_rows
+    groups = (*equation.batch_groups, heads, equation.rows, equation.keys)
+    return _arranged(mask, equation.maps, groups, extents)
 
 
 def _arranged(tensor: Tensor, axes: Axes, groups: Axes, extents: Extents) -> Tensor:
@@ -246,7 +189,7 @@ def _arranged(tensor: Tensor, axes: Axes, groups: Axes, extents: Extents) -> Ten
     """
     while tensor.dim() < len(axes):
         tensor = tensor.unsqueeze(0)
-    names = [name for axis in axes for name in axis]
+    names = flattened(axes)
     sizes = [
         1 if size == 1 else extents[name]
         for axis, size in zip(axes, tensor.shape, strict=True)
@@ -265,22 +208,24 @@ def _arranged(tensor: Tensor, axes: Axes, groups: Axes, extents: Extents) -> Ten
     return tensor.expand(whole).reshape(merged)
 
 
-def _labels_of_keys(labels: Tensor, plan: _Plan, extents: Extents) -> Tensor:
+def _labels_of_keys(labels: Tensor, equation: AttentionEquation, extents: Extents) -> Tensor:
     """(batch..., S, free * K), batch dimensions of size one where the labels lack the name."""
-    names = plan.labels
-    wanted = (*plan.batch, *plan.keys)
-    order = [name for name in (*wanted, *plan.free) if name in names]
+    names = equation.labels
+    wanted = (*equation.batch, *equation.keys)
+    order = [name for name in (*wanted, *equation.free) if name in names]
     labels = labels.permute(*(names.index(name) for name in order), len(names))
     labels = labels[tuple(slice(None) if name in names else None for name in wanted)]
-    batch, last = labels.shape[: len(plan.batch)], labels.shape[len(wanted) :]
-    keys = [extents[name] for name in plan.keys]
+    batch, last = labels.shape[: len(equation.batch)], labels.shape[len(wanted) :]
+    keys = [extents[name] for name in equation.keys]
     return labels.expand(*batch, *keys, *last).reshape(*batch, math.prod(keys), math.prod(last))
 
 
-def _by_name(mixed: Tensor, labels: Tensor, plan: _Plan, extents: Extents) -> Tensor:
+def _by_name(
+    mixed: Tensor, labels: Tensor, equation: AttentionEquation, extents: Extents
+) -> Tensor:
     """From (batch..., L, free * K) to the order of the result."""
-    free = [labels.shape[plan.labels.index(name)] for name in plan.free]
-    rows = [extents[name] for name in plan.rows]
+    free = [labels.shape[equation.labels.index(name)] for name in equation.free]
+    rows = [extents[name] for name in equation.rows]
     mixed = mixed.reshape(*mixed.shape[:-2], *rows, *free, labels.shape[-1])
-    produced = (*plan.batch, *plan.rows, *plan.free)
-    return mixed.permute(*(produced.index(name) for name in plan.result), len(produced))
+    produced = (*equation.batch, *equation.rows, *equation.free)
+    return mixed.permute(*(produced.index(name) for name in equation.result), len(produced))

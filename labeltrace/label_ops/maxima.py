@@ -1,4 +1,4 @@
-"""Largest and smallest values followed to the positions that they come from."""
+"""Largest and smallest values, whose labels are those of the positions that they come from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from labeltrace.label_ops.arithmetic import label_arithmetic
 
 LABELS_AT_ONCE = 2**22
-"""How many labels are gathered at a time: 16 MiB of them."""
+"""How many labels are gathered at a time: 16 MiB."""
 
 
 @label_arithmetic
@@ -24,13 +24,19 @@ def follow_pool(
     dilation: Sequence[int],
     ceil_mode: bool = False,
 ) -> Tensor:
-    """Max pooling as the mixing that it is: each channel takes one position of the window.
+    """Max pooling as a mixing: each channel takes one position of the window.
+
+    Each channel has a mixing matrix with a single one in each row; the matrices are averaged over
+    channels (contract, point 4).
 
     Args:
         labels: (N, *space, K), float32.
-        values: (N, channels, *space), what is pooled.
+        values: (N, channels, *space), the input of the pooling.
+        kernel, stride, padding, dilation: one number for each dimension of space.
+        ceil_mode: whether the last window may end outside the image.
 
-    Every channel's matrix has a one in each row; they are averaged (contract, point 4).
+    Returns:
+        (N, *windows, K). A window in the padding takes the mean of all positions.
     """
     pool: Callable[..., tuple[Tensor, Tensor]] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[
         len(kernel) - 1
@@ -41,7 +47,7 @@ def follow_pool(
 
 @label_arithmetic
 def follow_adaptive_pool(labels: Tensor, values: Tensor, output_size: Sequence[int]) -> Tensor:
-    """:func:`follow_pool` over windows that tile the image into ``output_size`` positions."""
+    """As `follow_pool`, over windows that divide the image into `output_size` positions."""
     pool: Callable[..., tuple[Tensor, Tensor]] = (
         F.adaptive_max_pool1d,
         F.adaptive_max_pool2d,
@@ -51,9 +57,10 @@ def follow_adaptive_pool(labels: Tensor, values: Tensor, output_size: Sequence[i
 
 
 def _gather_by_index(labels: Tensor, found: Tensor, places: Tensor) -> Tensor:
-    """The mean over channels of the labels at ``places``, the indices of space (N, C, *space).
+    """The mean over channels of the labels at `places`, flat indices of space (N, C, *windows).
 
-    A window that lies in the padding altogether takes the mean of all positions.
+    `found` holds the maxima. A window in the padding has the maximum minus infinity and takes the
+    mean of all positions.
     """
     flat = labels.flatten(1, -2)
     count, sources = places.shape[1], labels.shape[-1]
@@ -80,14 +87,16 @@ def follow_extreme(
     largest: bool,
     keep: bool = False,
 ) -> Tensor:
-    """The labels of the largest or smallest values over ``dims``; of equal ones the first.
+    """The labels of the largest or smallest values over `dims`; of equal values the first.
 
     Args:
         labels: a field (positions..., K), float32.
-        values: whose extremes are taken; its axes ``varying`` are the positions of the labels.
+        values: the tensor that is reduced.
         dims: the axes that are reduced, in ascending order.
-        channels: the axes of channels; over those that remain, labels are averaged.
-        keep: whether reduced axes stay with size one.
+        varying: the axes of `values` that are the dimensions of `labels`, in ascending order.
+        channels: the axes of channels; labels are averaged over those that are not reduced.
+        largest: whether the largest value is taken, or else the smallest.
+        keep: whether reduced axes stay, with size one.
     """
     kept = [dim for dim in range(values.dim()) if dim not in dims]
     for dim in range(values.dim()):

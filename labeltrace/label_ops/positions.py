@@ -1,13 +1,15 @@
-"""Moving positions: views, cuts, rolls, padding, joins; nothing is mixed."""
+"""Steps that move positions and mix nothing: views, slices, rolls, padding, concatenation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from labeltrace.label_ops.arithmetic import label_arithmetic
+from labeltrace.layout import sliding_windows
 
 
 @label_arithmetic
@@ -17,9 +19,13 @@ def relayout(
     order: Sequence[int] | None = None,
     merge: Sequence[int] | None = None,
 ) -> Tensor:
-    """Split the dimensions of a field into ``split``, put them in ``order``, merge into ``merge``.
+    """Split the dimensions of a field, permute them, and merge them.
 
-    Sizes leave out K, which stays last; one of them may be -1.
+    Args:
+        labels: a field (positions..., K).
+        split: the sizes of the dimensions after the split, without K; one of them may be -1.
+        order: the permutation of these dimensions; K stays last.
+        merge: the sizes of the dimensions of the result, without K; one of them may be -1.
     """
     sources = labels.shape[-1]
     if split is not None:
@@ -33,19 +39,19 @@ def relayout(
 
 @label_arithmetic
 def cut(labels: Tensor, dim: int, start: int, end: int | None, step: int = 1) -> Tensor:
-    """``start:end:step`` of dimension ``dim``."""
+    """`start:end:step` of dimension `dim`."""
     return torch.ops.aten.slice(labels, dim, start, end, step)
 
 
 @label_arithmetic
 def select(labels: Tensor, dim: int, index: int) -> Tensor:
-    """Index ``index`` of dimension ``dim``, which goes."""
+    """Index `index` of dimension `dim`, which is removed."""
     return labels.select(dim, index)
 
 
 @label_arithmetic
 def repeat(labels: Tensor, counts: Sequence[int], interleave: bool) -> Tensor:
-    """Dimensions ``counts`` times: the whole one after the other, or ``each`` index by itself."""
+    """Repeat each dimension: `0 1 0 1`, or `0 0 1 1` with `interleave`; K is not repeated."""
     if not interleave:
         return labels.repeat(*counts, 1)
     for dim, count in enumerate(counts):
@@ -55,19 +61,23 @@ def repeat(labels: Tensor, counts: Sequence[int], interleave: bool) -> Tensor:
 
 @label_arithmetic
 def roll(labels: Tensor, shifts: Sequence[int], dims: Sequence[int]) -> Tensor:
-    """Dimensions rolled as by :func:`torch.roll`."""
+    """Dimensions rolled as `torch.roll` does."""
     return labels.roll(tuple(shifts), tuple(dims))
 
 
 @label_arithmetic
 def flip(labels: Tensor, dims: Sequence[int]) -> Tensor:
-    """Dimensions reversed as by :func:`torch.flip`."""
+    """Dimensions reversed as `torch.flip` does."""
     return labels.flip(tuple(dims))
 
 
 @label_arithmetic
 def take(labels: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Indices of dimension ``dim``; an index of several dimensions is flattened."""
+    """Indices of dimension `dim`.
+
+    `index` holds integers, which may be negative, or is a boolean mask; several dimensions are
+    flattened.
+    """
     if index.dtype == torch.bool:
         index = index.flatten().nonzero().squeeze(-1)
     index = index.flatten()
@@ -82,10 +92,15 @@ def pad(
     mode: str = "prior",
     batch_dim: int = 0,
 ) -> Tensor:
-    """New positions around a field, ``widths`` (before, after) a dimension; negative ones crop.
+    """Add positions around a field.
 
-    They carry the prior (B, K), contract point 3, or copies (``"reflect"``, ``"replicate"``,
-    ``"circular"``).
+    Args:
+        labels: a field (positions..., K).
+        prior: (B, K); read only with mode `"prior"`.
+        widths: (before, after) each dimension; negative widths crop.
+        mode: what new positions carry: `"prior"` (contract, point 3), or copies of other positions
+            as torch's padding makes them: `"reflect"`, `"replicate"`, `"circular"`.
+        batch_dim: the dimension of the batch.
     """
     for dim, (before, after) in enumerate(widths):
         if before or after:
@@ -110,7 +125,7 @@ def _pad_one(
 
 def _padded_index(size: int, before: int, after: int, mode: str, device: torch.device) -> Tensor:
     index = torch.arange(-before, size + after, device=device)
-    if mode == "circular":  # torch crops by negative widths first, then goes round what is left
+    if mode == "circular":  # torch crops by negative widths first, then repeats the rest
         first = max(-before, 0)
         kept = size - first - max(-after, 0)
         return first + (index - first) % kept
@@ -134,11 +149,19 @@ def unfold(
     batch_dim: int = 0,
     copies: Sequence[int] = (),
 ) -> Tensor:
-    """Dimensions ``dims`` cut into windows, as by :func:`torch.nn.functional.unfold`.
+    """Cut dimensions into windows: each becomes two, the windows and the positions in a window.
 
-    Each becomes two: the windows, and the positions in a window.  ``padding`` on both sides
-    carries the prior (B, K), contract point 3; without it the prior is not read.  ``copies``, one
-    for each of ``dims``, repeats a dimension of size one before.
+    Args:
+        labels: a field (positions..., K).
+        prior: (B, K), which padding carries (contract, point 3); not read without padding.
+        dims: the dimensions to cut.
+        kernel, stride, padding, dilation: one number for each of `dims`, as
+            `torch.nn.functional.unfold` takes them.
+        batch_dim: the dimension of the batch.
+        copies: how often each of `dims`, of size one, is repeated before it is cut; empty for none.
+
+    Returns:
+        The field with dimension d of `dims` replaced by (windows, kernel).
     """
     for dim, count in zip(dims, copies, strict=False):
         labels = labels.repeat_interleave(count, dim)
@@ -146,18 +169,23 @@ def unfold(
         if width:
             assert prior is not None
             labels = _pad_one(labels, prior, dim, width, width, "prior", batch_dim)
-    windows = sorted(zip(dims, kernel, stride, dilation, strict=True), reverse=True)
-    for dim, size, step, spacing in windows:  # from the last on, so that dimensions keep places
-        cut_out = labels.unfold(dim, spacing * (size - 1) + 1, step)[..., ::spacing]
-        labels = cut_out.movedim(-1, dim + 1)
+    windows = zip(dims, sliding_windows(kernel, stride, padding, dilation), strict=True)
+    for dim, window in sorted(windows, key=itemgetter(0), reverse=True):  # a cut moves later dims
+        spans = labels.unfold(dim, window.span, window.stride)
+        labels = spans[..., :: window.dilation].movedim(-1, dim + 1)
     return labels
 
 
 @label_arithmetic
 def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: int = 0) -> Tensor:
-    """Fields one after the other along ``dim``; a size of -1 is a piece's own.
+    """Concatenate fields along dimension `dim`.
 
-    A piece of two dimensions where others have more is the prior (B, K), spread over its size.
+    Args:
+        pieces: fields that broadcast along all other dimensions. A piece of two dimensions where
+            others have more is the prior (B, K), repeated along its size.
+        sizes: the size of each piece along `dim`; -1 for the size that the piece has.
+        dim: the dimension along which they are concatenated.
+        batch_dim: the dimension of the batch.
     """
     dims = max(piece.dim() for piece in pieces)
     fields = [piece for piece in pieces if piece.dim() == dims]
@@ -174,10 +202,10 @@ def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: in
 def _spread_prior(
     prior: Tensor, shape: Sequence[int], dim: int, size: int, batch_dim: int
 ) -> Tensor:
-    """The prior (B, K) at ``size`` positions of dimension ``dim`` of a field of ``shape``."""
-    alone = [1] * len(shape)
-    alone[batch_dim], alone[-1] = prior.shape
-    return prior.reshape(alone).expand(_resized(shape, dim, size))
+    """The prior (B, K) at `size` positions of dimension `dim` of a field of `shape`."""
+    broadcast = [1] * len(shape)
+    broadcast[batch_dim], broadcast[-1] = prior.shape
+    return prior.reshape(broadcast).expand(_resized(shape, dim, size))
 
 
 def _resized(shape: Sequence[int], dim: int, size: int) -> list[int]:

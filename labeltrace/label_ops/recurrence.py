@@ -1,4 +1,4 @@
-"""Recurrent layers: every step mixes those before it, as if it remembered all of them alike."""
+"""Recurrent layers: every step is the mean of the steps before it, as if nothing was forgotten."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from labeltrace.label_ops.arithmetic import label_arithmetic, mean_of_last
 def recur(
     labels: Tensor, dim: int, layers: int, bidirectional: bool = False, feature_dims: int = 0
 ) -> Tensor:
-    """The outputs of ``layers`` recurrent layers that run along dimension ``dim``.
+    """The outputs of recurrent layers.
 
-    Step t of a layer is the mean of the steps up to t; ``bidirectional`` averages that with the
-    mean of the steps from t on.  The last ``feature_dims`` dimensions of the field (positions..., K),
-    positions among the features, are averaged first.
+    Step t of a layer is the mean of the steps up to t.
+
+    Args:
+        labels: a field (positions..., K), float32.
+        dim: the dimension of the steps.
+        layers: the number of layers.
+        bidirectional: whether that is averaged with the mean of the steps from t on.
+        feature_dims: the last dimensions of the field, positions among the features, which are
+            averaged first.
+
+    Returns:
+        The field without the last `feature_dims` dimensions.
     """
     labels = mean_of_last(labels, feature_dims)
     mixing = _one_layer(labels.shape[dim], bidirectional, labels.device)
@@ -27,10 +36,10 @@ def recur(
 def final_states(
     labels: Tensor, dim: int, layers: int, bidirectional: bool = False, feature_dims: int = 0
 ) -> Tensor:
-    """What each layer and direction ends with: (layers * directions, positions..., K).
+    """The final state of each layer and direction: (layers * directions, positions..., K).
 
-    A layer has then read all of its steps, in either direction: the mean of what the layers below
-    it gave.  Dimension ``dim`` goes; the arguments are those of :func:`recur`.
+    A final state has read all steps, in either direction: it is the mean of the outputs of the
+    layers below. Dimension `dim` is removed; the arguments are those of `recur`.
     """
     labels = mean_of_last(labels, feature_dims)
     mixing = _one_layer(labels.shape[dim], bidirectional, labels.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from labeltrace.label_ops.arithmetic import label_arithmetic, normalize_rows
 
-# The operators themselves: they take the sizes and the factors that a model gave both.
+# The ATen operators: they take both the sizes and the factors that a model gives.
 _STEPS: dict[str, Callable[..., Tensor]] = {
     "nearest": torch.ops.aten.upsample_nearest2d.default,
     "nearest-exact": torch.ops.aten._upsample_nearest_exact2d.default,
@@ -31,7 +31,20 @@ def resample(
     align_corners: bool = False,
     antialias: bool = False,
 ) -> Tensor:
-    """Interpolation of (N, *space, K) to ``sizes``; negative weights (cubic) count by magnitude."""
+    """Mixing by the weights of an interpolation, one dimension of space after the other.
+
+    Negative weights, as cubic interpolation has, count by magnitude.
+
+    Args:
+        labels: (N, *space, K), float32.
+        sizes: the sizes of the result, one for each dimension of space.
+        mode: `"nearest"`, `"nearest-exact"`, `"linear"` or `"cubic"`.
+        scales: the factors that the model gives, or None for `sizes` divided by the input's.
+        align_corners, antialias: as in `torch.nn.functional.interpolate`.
+
+    Returns:
+        (N, *sizes, K).
+    """
     for index, size in enumerate(sizes):
         matrix = _interpolation_matrix(
             labels.shape[1 + index],
@@ -56,7 +69,7 @@ def _interpolation_matrix(
     antialias: bool,
     device: torch.device,
 ) -> Tensor:
-    """Norm of the weights (target, size) with which an interpolation mixes one axis."""
+    """`Norm(W)` of the weights W (target, size) with which an interpolation mixes one axis."""
     # A row, not a column: torch filters a column of width one wrongly with antialias.
     rows = torch.eye(size, device=device).reshape(size, 1, 1, size)
     if mode in _STEPS:

@@ -7,7 +7,7 @@ column 1 its partner. Class targets are assembled at the end, by `MixedBatch.sof
 from labeltrace.mixing.batch import MixedBatch
 from labeltrace.mixing.blocks import BlockMix
 from labeltrace.mixing.cutmix import CutMix
-from labeltrace.mixing.mixer_wrapper import track_mixing
+from labeltrace.mixing.mixer_wrapper import TrackedMixer, track_mixing
 from labeltrace.mixing.mixup import MixUp
 from labeltrace.mixing.patches import PatchMix
 from labeltrace.mixing.random_choice import RandomChoice
@@ -21,5 +21,6 @@ __all__ = [
     "MixedTargets",
     "PatchMix",
     "RandomChoice",
+    "TrackedMixer",
     "track_mixing",
 ]

@@ -8,12 +8,10 @@ from typing import TypeVar
 from rich.progress import Progress
 from torch import Tensor
 
-import labeltrace
-from labeltrace.demo import mix
 from labeltrace.inspection.observer import Observer
 from labeltrace.inspection.token_grid import TokenGrid
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import Photograph, normalise
+from labeltrace.photographs import Photograph, mix, normalise
 from labeltrace.report.descriptions import OPERATIONS
 from labeltrace.report.label_maps import label_maps, separable, within
 from labeltrace.report.layers import Stop, stops
@@ -23,6 +21,7 @@ from labeltrace.report.pictures import address, picture
 from labeltrace.report.provenance_samples import origins
 from labeltrace.report.receptive_fields import moving_steps, reaches
 from labeltrace.report.schema import Layer, Picture, Report, Sources
+from labeltrace.version import __version__
 
 Key = TypeVar("Key")
 
@@ -75,7 +74,7 @@ def gather(
     occurring = {node.operation for node in trace.nodes}
     return Report(
         model=name,
-        version=labeltrace.__version__,
+        version=__version__,
         weights=weights,
         height=images.shape[2],
         width=images.shape[3],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from labeltrace.flow import (
     AdaptivePool,
@@ -32,6 +32,7 @@ from labeltrace.flow import (
     Take,
     Unfold,
 )
+from labeltrace.layout import SlidingWindow
 
 OPERATIONS: Mapping[Operation, str] = {
     Operation.SPATIAL_MIXING: (
@@ -63,22 +64,28 @@ INPUT = "The mixed image enters. Each pixel's label says from which photograph i
 
 
 def step_in_words(step: LabelStep) -> str:
-    """What a step does to labels, with its own numbers."""
+    """What a step does to labels, with its own numbers.
+
+    Raises:
+        TypeError: the step is of an unknown class; add a case for it here.
+    """
     match step:
         case Attend() | Mix():
             return "A mixing matrix, such as attention, says how much each token reads of which."
         case LinearMix():
             return "Linear attention: the mixing matrix is a product that is never written out."
         case Convolve(channels_per_sample=own):
-            strides = _across(step.stride)
+            strides = _strides(step.windows)
             own_kernels = ", with a kernel of each image's own" if own else ""
             return f"A convolution slides a kernel over the map with stride {strides}{own_kernels}."
         case ConvolveTransposed():
-            return f"A transposed convolution spreads each token, stride {_across(step.stride)}."
+            return f"A transposed convolution spreads each token, stride {_strides(step.windows)}."
         case Resample():
             return f"The map is resampled to {_across(step.sizes)} ({step.mode})."
         case Pool():
-            return f"Windows of {_across(step.kernel)} are pooled, stride {_across(step.stride)}."
+            return (
+                f"Windows of {_kernels(step.windows)} are pooled, stride {_strides(step.windows)}."
+            )
         case AdaptivePool():
             return f"The map is pooled to {_across(step.output_size)}."
         case Aggregate():
@@ -104,7 +111,7 @@ def step_in_words(step: LabelStep) -> str:
         case Pad():
             return "New positions are added at the borders."
         case Unfold():
-            return f"The map is cut into windows of {_across(step.kernel)}."
+            return f"The map is cut into windows of {_kernels(step.windows)}."
         case Fold():
             return f"Windows are laid back onto a map of {_across(step.sizes)}."
         case Join():
@@ -117,11 +124,22 @@ def step_in_words(step: LabelStep) -> str:
             return "A step of the user's own."
         case Rearrange():
             return "The tokens are put in another order."
-    return ""
+    raise TypeError(
+        f"{type(step).__name__} has no description; add a case to "
+        "labeltrace.report.descriptions.step_in_words"
+    )
 
 
 def _across(sizes: tuple[int, ...]) -> str:
     return " × ".join(map(str, sizes))
+
+
+def _kernels(windows: Iterable[SlidingWindow]) -> str:
+    return _across(tuple(window.kernel for window in windows))
+
+
+def _strides(windows: Iterable[SlidingWindow]) -> str:
+    return _across(tuple(window.stride for window in windows))
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

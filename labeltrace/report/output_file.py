@@ -8,11 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from labeltrace.errors import LabelTraceError
-
-
-class ReportError(LabelTraceError):
-    """A report cannot be written where it is to go."""
+from labeltrace.errors import ReportError
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Final
 from labeltrace.capture.call_records import CallRecord, ModelCalls
 from labeltrace.flow import LabelField, LabelStep, Mix, TensorSource, ValueRef
 from labeltrace.rewrites.index_slice import Rows
-from labeltrace.rewrites.notation import read_mixing
 from labeltrace.rewrites.steps import Steps
 from labeltrace.tracing.values import Recomputed
 
@@ -50,9 +49,9 @@ def _drops_nothing(call: CallRecord) -> bool:
 
 
 def _mixes_what_sums_to_one(step: Mix, softmax: CallRecord) -> bool:
-    weights, labels, result = read_mixing(step.notation)
     dim = softmax.arguments["dim"]
-    columns = {name for name in labels if name not in result}
-    inside = set(weights[dim % len(weights)])
-    mixed = {name for axis in weights for name in axis if name in columns}
-    return mixed == columns and columns <= inside and inside.isdisjoint(result)
+    equation = step.equation
+    mixed_away = {name for name in equation.labels if name not in equation.result}
+    inside = set(equation.weights[dim % len(equation.weights)])
+    columns = set(equation.columns)
+    return columns == mixed_away and columns <= inside and inside.isdisjoint(equation.result)

@@ -6,10 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from labeltrace.flow import (
+    AdaptivePool,
     Aggregate,
     Attend,
     Average,
+    Convolve,
+    ConvolveTransposed,
+    Custom,
+    FinalStates,
     Flip,
+    Fold,
     Join,
     LabelStep,
     LabelView,
@@ -17,24 +23,29 @@ from labeltrace.flow import (
     Mix,
     OneSourceStep,
     Pad,
+    Pool,
     Rearrange,
     Recur,
     Repeat,
+    Resample,
     Roll,
     Select,
     Slice,
     Take,
+    Unfold,
 )
-from labeltrace.label_ops.notation import parse_axes
 from labeltrace.rewrites.index_slice import IndexSlice, rows_of
-from labeltrace.rewrites.notation import read_mixing
 
 CutLabels = Callable[[LabelView, IndexSlice], LabelView]
 """Has some rows of labels made, in the arrangement that the step asked for."""
 
 
 def sliced_step(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    """The step computing the ``cut`` alone; None where it mixes along that dimension."""
+    """The step computing only the indices `cut`; None if it mixes along that dimension.
+
+    Raises:
+        TypeError: the step is of an unknown class; add a case for it here.
+    """
     found = _narrowed(step, cut, cut_labels)
     return found and replace(found, field_shape=cut.of(step.field_sizes))
 
@@ -57,16 +68,18 @@ def _narrowed(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelS
         case Select():
             outer = cut.along(cut.dim + (cut.dim >= step.dim))
             return replace(step, source=cut_labels(step.source, outer))
-        case OneSourceStep() if _leaves_alone(step, cut.dim):
-            return replace(step, source=cut_labels(step.source, cut))
-    return None
+        case OneSourceStep():
+            if _keeps_indices(step, cut.dim):
+                return replace(step, source=cut_labels(step.source, cut))
+            return None
+    raise _unknown(step)
 
 
-def _leaves_alone(step: OneSourceStep, dim: int) -> bool:
+def _keeps_indices(step: OneSourceStep, dim: int) -> bool:
     """Whether each index of the dimension comes from the same index of the source's."""
     match step:
         case Aggregate():
-            return True  # those that it averages come last, and are gone
+            return True  # the averaged dimensions are the last ones, which the result lacks
         case Slice() | Take() | Recur():
             return dim != step.dim
         case Roll() | Flip():
@@ -74,9 +87,24 @@ def _leaves_alone(step: OneSourceStep, dim: int) -> bool:
         case Repeat():
             return step.counts[dim] == 1
         case Pad():
-            beside = step.mode != "prior" or dim != step.batch_dim
-            return step.widths[dim] == (0, 0) and beside
-    return False
+            reads_prior_by_index = step.mode == "prior" and dim == step.batch_dim
+            return step.widths[dim] == (0, 0) and not reads_prior_by_index
+        case Pool() | AdaptivePool() | Fold() | Unfold() | Convolve() | ConvolveTransposed():
+            return False  # an index is computed from a window of indices
+        case Resample() | FinalStates():
+            return False
+        case Custom():
+            return False  # nothing is known of a user's function
+        case Rearrange():
+            return False  # those that remain after `fuse_relayouts` split or merge dimensions
+    raise _unknown(step)
+
+
+def _unknown(step: LabelStep) -> TypeError:
+    return TypeError(
+        f"whether {type(step).__name__} can be computed for some rows is not decided; add a case "
+        "to labeltrace.rewrites.slice_step"
+    )
 
 
 def _cut_unless_broadcast(labels: LabelView, cut: IndexSlice, cut_labels: CutLabels) -> LabelView:
@@ -84,25 +112,25 @@ def _cut_unless_broadcast(labels: LabelView, cut: IndexSlice, cut_labels: CutLab
 
 
 def _mix(step: Mix, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    weights, labels, result = read_mixing(step.notation)
-    name = result[cut.dim]
+    equation = step.equation
+    name = equation.result[cut.dim]
     operand, source = step.weights, step.source
-    if any(name in axis for axis in weights):
-        if (name,) not in weights:
+    if name in equation.weight_names:
+        if (name,) not in equation.weights:
             return None  # one of several factors of an axis
-        operand = rows_of(operand, cut.along(weights.index((name,))))
-    if name in labels:
-        source = cut_labels(source, cut.along(labels.index(name)))
+        operand = rows_of(operand, cut.along(equation.weights.index((name,))))
+    if name in equation.labels:
+        source = cut_labels(source, cut.along(equation.labels.index(name)))
     return replace(step, weights=operand, source=source)
 
 
 def _attend(step: Attend, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    scores, labels, result = read_mixing(step.notation)
-    name = result[cut.dim]
-    if not any(name in axis for axis in scores):
-        return replace(step, source=cut_labels(step.source, cut.along(labels.index(name))))
+    equation = step.equation
+    name = equation.result[cut.dim]
+    if name not in equation.weight_names:
+        return replace(step, source=cut_labels(step.source, cut.along(equation.labels.index(name))))
     first_rows = cut.start == 0 and cut.step == 1  # those of a causal mask stay where they are
-    if scores[-2] != (name,) or (step.is_causal and not first_rows):
+    if equation.weights[-2] != (name,) or (step.is_causal and not first_rows):
         return None
     query = rows_of(step.query, cut.along(len(step.query.shape) - 2))
     mask = step.mask
@@ -112,17 +140,15 @@ def _attend(step: Attend, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep |
 
 
 def _mix_linear(step: LinearMix, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
-    inputs, result = step.notation.split("->")
-    query, key, labels = (parse_axes(text) for text in inputs.split(","))
-    name = "".join(result.split())[cut.dim]
-    in_query, in_key = (any(name in axis for axis in axes) for axes in (query, key))
-    if in_key or (in_query and (name,) not in query):
+    equation = step.equation
+    name = equation.result[cut.dim]
+    if name in equation.key_names:
         return None
-    if not in_query:
-        return replace(step, source=cut_labels(step.source, cut.along(labels.index((name,)))))
-    if (name,) in labels:
+    if name not in equation.query_names:
+        return replace(step, source=cut_labels(step.source, cut.along(equation.labels.index(name))))
+    if name in equation.labels or (name,) not in equation.query:
         return None
-    return replace(step, query=rows_of(step.query, cut.along(query.index((name,)))))
+    return replace(step, query=rows_of(step.query, cut.along(equation.query.index((name,)))))
 
 
 def _join(step: Join, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:

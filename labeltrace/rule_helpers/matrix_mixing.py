@@ -1,15 +1,16 @@
-"""Mixing plans: how a matrix mixes a label field, in the notation of the label algebra."""
+"""How a matrix mixes a label field: the equation, and the labels that it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from string import ascii_lowercase
 
 from labeltrace.flow import LabelView, NamedOperand
+from labeltrace.index_notation.mixing_equation import MixingEquation
+from labeltrace.index_notation.parsing import Names
+from labeltrace.index_notation.spare_names import SpareNames
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
@@ -19,39 +20,38 @@ from labeltrace.layout import (
     channel,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
 )
-from labeltrace.rule_helpers.named_operand import Letters
 
 
 @dataclass(frozen=True, slots=True)
 class MixingPlan:
-    """How weights mix a field: the labels as they are needed, names of axes, the result."""
+    """How weights mix a field: the labels as the equation has them, and what the result is."""
 
     labels: LabelView
-    notation: str
-    sizes: tuple[tuple[str, int], ...]
+    equation: MixingEquation
     layout: Layout
     field_shape: tuple[int, ...]
 
 
 def plan_mixing(
-    stream: NamedOperand, matrix: NamedOperand, result: Letters, sizes: Mapping[str, int]
+    stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Mapping[str, int]
 ) -> MixingPlan:
-    """Name the axes of ``Norm(W)·Y``.
+    """Name the axes of `Norm(W)·Y`.
 
-    Letters that stream and matrix share stay or are mixed away.  Letters of the matrix alone are
-    rows: the positions of the result.  Where the matrix has positions among them (queries), its
-    other such letters are channels (heads), whose matrices are averaged.
+    Letters that stream and matrix share stay or are mixed away.  Letters that the matrix alone has
+    are rows, the positions of the result.  If some of them are positions of the matrix (queries),
+    the others are channels (heads), whose matrices are averaged.
     """
     rows = _row_letters(stream, matrix, result)
-    names = Names(set(stream.letters) | set(matrix.letters))
+    spare = SpareNames({*stream.letters, *matrix.letters})
     runs = {
-        letter: _named_runs(letter, stream, matrix, rows, sizes, names)
+        letter: _named_runs(letter, stream, matrix, rows, sizes, spare)
         for letter in dict.fromkeys((*stream.axes, *matrix.axes))
     }
-    weight_text = " ".join(
-        _axis_name(runs[letter]) if letter in matrix.axes else names.fresh()
+    weights = tuple(
+        tuple(run.name for run in runs[letter]) if letter in matrix.axes else (spare.fresh(),)
         for letter in matrix.letters
     )
     label_letters = [letter for letter in stream.letters if letter in stream.axes]
@@ -60,10 +60,6 @@ def plan_mixing(
         stream.operand, arrange(stream.operand.traced_layout, [run.factors for run in moved])
     )
     shown = [run for letter in result for run in runs.get(letter, ()) if run.in_result]
-    notation = (
-        f"{weight_text}, {' '.join(run.name for run in moved)} -> "
-        f"{' '.join(run.name for run in shown)}"
-    )
     kept = [
         _result_axis(runs.get(letter, ()), sizes[letter], stream.axes.get(letter, ()))
         for letter in result
@@ -74,10 +70,15 @@ def plan_mixing(
         for letter in matrix.axes
         if len(runs[letter]) > 1
         for run in runs[letter]
-        if axis_size(run.factors) % BATCH
+        if not is_dynamic(axis_size(run.factors))
     )
-    stored = tuple(axis_size(run.factors) for run in shown)
-    return MixingPlan(labels, notation, known, layout, stored)
+    equation = MixingEquation(
+        weights=weights,
+        labels=tuple(run.name for run in moved),
+        result=tuple(run.name for run in shown),
+        sizes=known,
+    )
+    return MixingPlan(labels, equation, layout, tuple(axis_size(run.factors) for run in shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +91,7 @@ class _Run:
     in_result: bool
 
 
-class Names:
-    """Letters for the runs of composite axes."""
-
-    def __init__(self, used: set[str]) -> None:
-        self._spare = [letter for letter in reversed(ascii_lowercase) if letter not in used]
-
-    def fresh(self) -> str:
-        return self._spare.pop()
-
-
-def _row_letters(stream: NamedOperand, matrix: NamedOperand, result: Letters) -> set[str]:
+def _row_letters(stream: NamedOperand, matrix: NamedOperand, result: Names) -> set[str]:
     """The letters of the matrix alone that are positions of the result."""
     own = [
         letter
@@ -117,7 +108,7 @@ def _named_runs(
     matrix: NamedOperand,
     rows: set[str],
     sizes: Mapping[str, int],
-    names: Names,
+    spare: SpareNames,
 ) -> tuple[_Run, ...]:
     """The runs of one letter's axis: the stream's where it has the letter, else the matrix's."""
     in_stream = letter in stream.axes
@@ -127,7 +118,7 @@ def _named_runs(
     grouped = [tuple(run) for _, run in groupby(axis, key=lambda factor: factor.is_position)]
     return tuple(
         _Run(
-            name=letter if index == 0 else names.fresh(),
+            name=letter if index == 0 else spare.fresh(),
             factors=run,
             in_labels=in_stream and has_positions(run),
             in_result=has_positions(run) and (in_stream or letter in rows),
@@ -144,12 +135,6 @@ def _row_axis(axis: Axis, size: int) -> Axis:
         replace(factor, kind=Kind.POSITION) if factor.kind is Kind.REPEATED else factor
         for factor in axis
     )
-
-
-def _axis_name(runs: Sequence[_Run]) -> str:
-    if len(runs) == 1:
-        return runs[0].name
-    return "(" + " ".join(run.name for run in runs) + ")"
 
 
 def _result_axis(runs: Sequence[_Run], size: int, own: Axis) -> Axis:

@@ -1,4 +1,9 @@
-"""Settings: all that a captured graph takes for constant about a model and a call of it."""
+"""The cache key of a capture: all that the captured graph treats as constant.
+
+The model contributes the identity, the plain attributes and the hooks of each submodule, and the
+device and dtype of its parameters.  The call contributes its arguments, except for the values of
+tensors and the size of the batch, and the modes around it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,14 @@ from torch.utils._pytree import tree_flatten
 
 from labeltrace.errors import CaptureError
 
-PLAIN = frozenset({bool, int, float, str})
-"""The types of attributes that are settings: modes, rates, sizes, names."""
+PLAIN_TYPES = frozenset({bool, int, float, str})
+"""The types of the attributes that are part of the key: modes, rates, sizes, names."""
 
 
-def settings_of(model: nn.Module) -> tuple[Any, ...]:
-    """Every submodule's identity, plain attributes and hooks, and the parameters' whereabouts.
+def model_key(model: nn.Module) -> tuple[Any, ...]:
+    """What the graph treats as constant about a model.
 
-    This runs at every call: one walk, without the generators of :meth:`torch.nn.Module.modules`.
+    This runs at every call: one walk, without the generators of `torch.nn.Module.modules`.
     """
     found: list[Any] = []
     seen: set[int] = set()
@@ -30,7 +35,7 @@ def settings_of(model: nn.Module) -> tuple[Any, ...]:
         seen.add(id(module))
         attributes = module.__dict__
         found.append(id(module))
-        found += [value for value in attributes.values() if type(value) in PLAIN]
+        found += [value for value in attributes.values() if type(value) in PLAIN_TYPES]
         found += attributes["_forward_pre_hooks"]
         found += attributes["_forward_hooks"]
         waiting += attributes["_modules"].values()
@@ -39,17 +44,17 @@ def settings_of(model: nn.Module) -> tuple[Any, ...]:
     return (where, *found)
 
 
-def call_settings(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:
-    """What a graph takes for constant about a call: its arguments but for the batch, the modes.
+def call_key(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:
+    """What the graph treats as constant about a call.
 
     Raises:
-        CaptureError: an argument can be no part of a graph.
+        CaptureError: an argument is of a type that no graph can hold.
     """
     leaves, spec = tree_flatten((args, dict(kwargs)))
-    return (tuple(_described(leaf, batch) for leaf in leaves), str(spec), _modes(leaves))
+    return (tuple(_leaf_key(leaf, batch) for leaf in leaves), str(spec), _modes(leaves))
 
 
-def _described(leaf: Any, batch: int) -> Any:
+def _leaf_key(leaf: Any, batch: int) -> Any:
     if not isinstance(leaf, Tensor):
         if not isinstance(leaf, Hashable):
             raise CaptureError(

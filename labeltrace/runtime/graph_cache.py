@@ -1,4 +1,4 @@
-"""Label graphs: a model's captures with their generated modules, made once for each setting."""
+"""The label graphs of a model: each capture with its trace and generated module, built once."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from weakref import WeakValueDictionary
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from labeltrace.capture.export import Capture, capture, first_tensor, live_state
+from labeltrace.capture.batch import SMALLEST_DYNAMIC_BATCH
+from labeltrace.capture.capture import capture_model, extend_to_single_sample
+from labeltrace.capture.captured import Capture, live_state
+from labeltrace.capture.inputs import first_tensor
 from labeltrace.codegen.generate import Generated, generate
 from labeltrace.codegen.restore_modes import modes_kept
 from labeltrace.errors import LabelError
 from labeltrace.rule_api.registry import Registry
-from labeltrace.runtime.cache_key import call_settings, settings_of
+from labeltrace.runtime.cache_key import call_key, model_key
 from labeltrace.tracing.ablation import Ablation, ablated
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.trace_graph import trace_graph
 
 LIVE_CACHES: WeakValueDictionary[int, GraphCache] = WeakValueDictionary()
-"""Every :class:`GraphCache` there is, by its identity."""
+"""Every `GraphCache` that exists, by its identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelGraph:
     """One capture with its trace and its generated module.
 
-    ``modules`` keeps alive the modules whose identities are among the graph's settings.
+    `modules` keeps the submodules alive: their identities are part of the cache key.
     """
 
     capture: Capture
@@ -37,9 +40,9 @@ class LabelGraph:
     generated: Generated
     modules: tuple[nn.Module, ...]
 
-    def with_batch_range(self, found: Capture) -> LabelGraph:
-        """The same graph for another range of the batch."""
-        return replace(self, capture=found, trace=replace(self.trace, capture=found))
+    def with_capture(self, extended: Capture) -> LabelGraph:
+        """The same graph for other sizes of the batch."""
+        return replace(self, capture=extended, trace=replace(self.trace, capture=extended))
 
     def run(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
@@ -56,9 +59,12 @@ class LabelGraph:
 
 
 class GraphCache:
-    """The label graphs of one model; a call finds its own here, or has it made.
+    """The label graphs of one model: a call finds its graph here, or has it built.
 
-    ``made`` has them by number, in the order in which they were made.
+    Attributes:
+        graphs: the graphs by number, in the order in which they were built.  `torch.compile` is
+            the reason for the numbers: what is computed while it traces a call must be a constant
+            for it, which an integer is and a graph is not.
     """
 
     def __init__(
@@ -69,19 +75,19 @@ class GraphCache:
         self.channel_dim = channel_dim
         self.ablation = ablation
         self.graphs: dict[int, LabelGraph] = {}
-        self._numbers: dict[tuple[Any, ...], tuple[int, ...]] = {}
+        self._numbers: dict[tuple[Any, ...], tuple[int, ...]] = {}  # by key
         LIVE_CACHES[id(self)] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy makes its own graphs: they belong to a model's parameters.
+        # A copy builds its own graphs: they belong to a model's parameters.
         return GraphCache, (self.model, self.registry, self.channel_dim, self.ablation)
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LabelGraph:
-        """The graph that serves a call; the errors are those of :meth:`number`."""
+        """The graph for a call; the errors are those of `find_or_build`."""
         return self.graphs[self.find_or_build(args, kwargs)]
 
     def find_or_build(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-        """The number of the graph that serves a call; it is made if there is none.
+        """The number of the graph for a call; the graph is built if there is none.
 
         Raises:
             CaptureError: the model cannot be captured on these inputs.
@@ -91,53 +97,59 @@ class GraphCache:
         key, batch = self._key(args, kwargs)
         known = self._numbers.get(key, ())
         for number in known:
-            if self.graphs[number].capture.holds_for(batch):
+            if self.graphs[number].capture.batch.holds_for(batch):
                 return number
-        dynamic = next((n for n in known if self.graphs[n].capture.dynamic_batch), None)
-        found = self._captured(args, kwargs, dynamic)
-        if dynamic is not None and found.graph is self.graphs[dynamic].capture.graph:
-            self.graphs[dynamic] = self.graphs[dynamic].with_batch_range(found)
-            return dynamic
-        number = len(self.graphs)
-        self.graphs[number] = self._made(found)
-        self._numbers[key] = (*known, number)
-        return number
+        dynamic = next((n for n in known if self.graphs[n].capture.batch.dynamic), None)
+        if dynamic is None or not self._may_extend(dynamic, batch):
+            return self._add(key, self._capture(args, kwargs))
+        extended = self._extend(dynamic, args, kwargs)
+        if extended.graph is not self.graphs[dynamic].capture.graph:
+            return self._add(key, extended)
+        self.graphs[dynamic] = self.graphs[dynamic].with_capture(extended)
+        return dynamic
 
     def matching(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-        """The numbers of the graphs that have been made for such a call with any batch."""
+        """The numbers of the graphs that have been built for such a call with any batch."""
         key, _ = self._key(args, kwargs)
         return self._numbers.get(key, ())
 
-    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, int]:
-        _, image = first_tensor(args, kwargs)
-        batch = image.shape[0]
-        return (call_settings(args, kwargs, batch), settings_of(self.model)), batch
-
-    def _captured(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], dynamic: int | None
-    ) -> Capture:
-        """A capture for a call; ``dynamic`` has the graph for such calls with other batches."""
-        return capture(
-            self.model,
-            args,
-            kwargs,
-            channel_dim=self.channel_dim,
-            whole=self.registry.functions,
-            dynamic=None if dynamic is None else self.graphs[dynamic].capture,
-        )
-
-    def _made(self, found: Capture) -> LabelGraph:
-        trace = ablated(trace_graph(found, self.registry), self.ablation)
-        return LabelGraph(found, trace, generate(trace), tuple(self.model.modules()))
-
     def label_code(self) -> str:
-        """The label half of the last module that was made.
+        """The label half of the last module that was built.
 
         Raises:
-            LabelError: none has been made yet.
+            LabelError: none has been built yet.
         """
         if not self.graphs:
             raise LabelError(
                 "no label graph yet: call the module with labels once, or pass an example to align"
             )
         return self.graphs[len(self.graphs) - 1].generated.label_code
+
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, int]:
+        _, image = first_tensor(args, kwargs)
+        batch = image.shape[0]
+        return (call_key(args, kwargs, batch), model_key(self.model)), batch
+
+    def _may_extend(self, dynamic: int, batch: int) -> bool:
+        """Whether a call with one sample may share a graph that starts at two."""
+        return batch == 1 and self.graphs[dynamic].capture.batch.smallest == SMALLEST_DYNAMIC_BATCH
+
+    def _capture(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Capture:
+        functions = self.registry.functions
+        return capture_model(
+            self.model, args, kwargs, channel_dim=self.channel_dim, whole=functions
+        )
+
+    def _extend(self, dynamic: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Capture:
+        found = self.graphs[dynamic].capture
+        functions = self.registry.functions
+        return extend_to_single_sample(found, self.model, args, kwargs, whole=functions)
+
+    def _add(self, key: tuple[Any, ...], found: Capture) -> int:
+        """Trace a capture, generate its module, and keep both under a new number."""
+        number = len(self.graphs)
+        trace = ablated(trace_graph(found, self.registry), self.ablation)
+        modules = tuple(self.model.modules())
+        self.graphs[number] = LabelGraph(found, trace, generate(trace), modules)
+        self._numbers[key] = (*self._numbers.get(key, ()), number)
+        return number

@@ -1,9 +1,12 @@
-"""Which label graph serves a call that :func:`torch.compile` is tracing.
+"""The label graph for a call that `torch.compile` is tracing.
 
-A capture cannot be traced, so it is made while the call is traced, and the compiled code holds its
-outcome for constant.  Whatever the capture depends on is compared here, in code that is traced: of
-each comparison torch makes a guard, so that a change of mode, of a setting or of a submodule leads
-to another trace, and a new batch size does not.
+A capture cannot be traced.  It is made while torch traces the call, and the compiled code treats
+its outcome as constant.  Everything that the capture depends on is compared here, in code that
+torch traces: each comparison becomes a guard.  A change of a mode, an attribute or a submodule
+therefore leads to another trace, and a new batch size does not.
+
+Only `AlignedModule.forward` imports this module, and only while torch traces it: it needs
+`torch._dynamo`, which takes longer to import than torch itself.
 """
 
 from __future__ import annotations
@@ -17,14 +20,14 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 from torch.utils._pytree import tree_map
 
-from labeltrace.capture.export import first_tensor
+from labeltrace.capture.inputs import first_tensor
 from labeltrace.errors import CaptureError
-from labeltrace.runtime.cache_key import PLAIN
+from labeltrace.runtime.cache_key import PLAIN_TYPES
 from labeltrace.runtime.graph_cache import LIVE_CACHES, GraphCache, LabelGraph
 
 
 class Example(NamedTuple):
-    """What a graph takes for constant about a tensor; ``batched`` says that the batch is open."""
+    """What a graph treats as constant about a tensor; `batched` says that axis 0 is the batch."""
 
     batched: bool
     shape: tuple[int, ...]
@@ -35,21 +38,21 @@ class Example(NamedTuple):
 def traced_graph(
     graphs: GraphCache, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> LabelGraph:
-    """The label graph of a call: :meth:`GraphCache.find_or_build` for code that is being traced."""
-    _guard_settings(graphs)
-    identity = id(graphs)  # torch 2.11 takes constants only where it runs code while it traces
+    """The label graph for a call: `GraphCache.find_or_build` for code that torch is tracing."""
+    _guard_model(graphs)
+    identity = id(graphs)  # torch 2.11 accepts constants alone for code that it runs, not traces
     _, image = first_tensor(args, kwargs)
     batch = image.shape[0]
     described = tree_map(lambda leaf: _described(leaf, batch), (args, dict(kwargs)))
     for number, smallest, largest in _ranges(identity, described, 1 if batch == 1 else 2):
         if smallest <= batch <= largest:
             return graphs.graphs[number]
-    # A model that treats sizes of the batch apart: its code is made for this one.
+    # The model treats sizes of the batch differently: the code is compiled for this one.
     return graphs.graphs[_number(identity, described, int(guard_scalar(batch)))]
 
 
 def _described(leaf: Any, batch: int) -> Any:
-    """What a capture depends on: of numbers that torch has left open, their value in this call."""
+    """What a capture depends on; numbers that torch left dynamic are set to their present value."""
     if isinstance(leaf, int | float):
         return guard_scalar(leaf)
     if not isinstance(leaf, Tensor):
@@ -63,9 +66,9 @@ def _known(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple([int(guard_scalar(size)) for size in sizes])
 
 
-def _guard_settings(graphs: GraphCache) -> None:
-    """Compare what :func:`labeltrace.runtime.cache_key.settings_of` reads with what it is at present."""
-    present = _present_settings(id(graphs))
+def _guard_model(graphs: GraphCache) -> None:
+    """Compare the model with its present state: of `labeltrace.runtime.cache_key.model_key`."""
+    present = _present_state(id(graphs))
     for module, known in zip(graphs.model.modules(), present, strict=True):
         identity, hooks, attributes = known
         same = id(module) == identity
@@ -77,10 +80,10 @@ def _guard_settings(graphs: GraphCache) -> None:
 
 
 @torch.compiler.assume_constant_result
-def _present_settings(
+def _present_state(
     identity: int,
 ) -> tuple[tuple[int, int, tuple[tuple[str, Any], ...]], ...]:
-    """Of each submodule: its identity, its number of hooks, its plain attributes."""
+    """The identity, the number of hooks and the plain attributes of each submodule."""
     model = LIVE_CACHES[identity].model
     return tuple(
         (
@@ -89,7 +92,7 @@ def _present_settings(
             tuple(
                 (name, value)
                 for name, value in vars(module).items()
-                if type(value) in PLAIN and value == value  # NaN equals nothing
+                if type(value) in PLAIN_TYPES and value == value  # NaN equals nothing
             ),
         )
         for module in model.modules()
@@ -98,14 +101,16 @@ def _present_settings(
 
 @torch.compiler.assume_constant_result
 def _ranges(identity: int, described: Any, hint: int) -> tuple[tuple[int, int, float], ...]:
-    """The graphs for any batch, with their ranges of it; one made for ``hint`` if there is none."""
+    """The graphs for any batch and their ranges; one is built for `hint` if there is none."""
     graphs = LIVE_CACHES[identity]
     args, kwargs = _example(described, hint)
     with torch._guards.tracing(None), contextlib.suppress(CaptureError):
         if not graphs.matching(args, kwargs):
             graphs.find_or_build(args, kwargs)
-    ranges = [(n, *graphs.graphs[n].capture.batch_range) for n in graphs.matching(args, kwargs)]
-    return tuple(ranges)
+    batches = {
+        number: graphs.graphs[number].capture.batch for number in graphs.matching(args, kwargs)
+    }
+    return tuple((number, batch.smallest, batch.largest) for number, batch in batches.items())
 
 
 @torch.compiler.assume_constant_result
@@ -116,7 +121,7 @@ def _number(identity: int, described: Any, batch: int) -> int:
 
 
 def _example(described: Any, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments of a call as described; what they hold does not matter to a capture."""
+    """Arguments of a call as described; a capture does not depend on the values of tensors."""
 
     def made(leaf: Any) -> Any:
         if not isinstance(leaf, Example):

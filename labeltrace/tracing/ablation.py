@@ -18,6 +18,8 @@ from labeltrace.flow import (
     Operation,
     Rearrange,
 )
+from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
+from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import Arrangement
 from labeltrace.tracing.trace import Trace
 
@@ -48,6 +50,17 @@ class Ablation:
 
     Raises:
         LabelError: `layers` is a string, or both `layers` and `last_layer` are given.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import Ablation, align
+        >>> blur = torch.nn.AvgPool2d((1, 3), stride=1, padding=(0, 1))
+        >>> images = torch.rand(1, 3, 1, 4)
+        >>> labels = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 1.0]]]])
+        >>> align(blur)(images, labels)[1][0, 0]
+        tensor([[1.0000, 0.6667, 0.3333, 0.0000]])
+        >>> align(blur, ablation=Ablation(layers=[]))(images, labels)[1][0, 0]
+        tensor([[1., 1., 0., 0.]])
     """
 
     layers: tuple[str, ...] | None = None
@@ -236,23 +249,22 @@ def _identity_step(step: LabelStep) -> LabelStep:
         return step
     (source,) = step.labels
     if isinstance(step, (Mix, Attend, LinearMix)):
-        source = _as_rows(source, step.notation)
+        source = _as_rows(source, step.equation)
     if source.arrangement.shape != step.field_sizes:
         return step
     return _carried(step, source)
 
 
-def _as_rows(source: LabelView, notation: str) -> LabelView:
+def _as_rows(source: LabelView, equation: MixingEquation | LinearMixingEquation) -> LabelView:
     """The labels with the columns of a mixing matrix at the indices of its rows."""
-    inputs, result = notation.split("->")
-    names = inputs.rsplit(",", 1)[1].split()
-    rows = [name for name in result.split() if name not in names]
-    columns = [name for name in names if name not in result.split()]
+    names, result = equation.labels, equation.result
+    rows = [name for name in result if name not in names]
+    columns = [name for name in names if name not in result]
     groups = source.arrangement.groups
     if len(rows) != len(columns) or len(names) != len(groups):
         return source
     stands_for = dict(zip(rows, columns, strict=True))
-    order = (groups[names.index(stands_for.get(name, name))] for name in result.split())
+    order = (groups[names.index(stands_for.get(name, name))] for name in result)
     return LabelView(source.operand, Arrangement(source.arrangement.sizes, tuple(order)))
 
 

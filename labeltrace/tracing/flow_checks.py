@@ -52,9 +52,9 @@ def _fault(flow: Flow, shape: tuple[int, ...], call: Call) -> str:
             f"computes a field of {shape_text(flow.field_sizes)} for the positions of {flow.layout}"
         )
     if isinstance(flow, Mix):
-        return _notation_fault(flow, len(flow.weights.shape))
+        return _equation_fault(flow, len(flow.weights.shape))
     if isinstance(flow, Attend):
-        return _notation_fault(flow, len(flow.query.shape))
+        return _equation_fault(flow, len(flow.query.shape))
     return ""
 
 
@@ -84,41 +84,26 @@ def _labels_fault(labels: LabelView, call: Call) -> str:
     return ""
 
 
-def _notation_fault(flow: Mix | Attend, rank: int) -> str:
-    """The weights of a mixing step must have the axes that its notation names."""
-    weights, rest = flow.notation.split(",")
-    labels = rest.split("->")[0].split()
-    axes = len(_outside_parentheses(weights))
+def _equation_fault(flow: Mix | Attend, rank: int) -> str:
+    """The weights of a mixing step must have the axes that its equation names."""
+    equation, text = flow.equation, str(flow.equation)
+    axes = len(equation.weights)
     if axes != rank:
-        return f"names {axes} axes in {flow.notation!r} for weights that have {rank}"
-    if len(labels) != len(flow.source.arrangement.groups):
+        return f"names {axes} axes in {text!r} for weights that have {rank}"
+    if len(equation.labels) != len(flow.source.arrangement.groups):
         dimensions = len(flow.source.arrangement.groups)
-        return f"names {len(labels)} dimensions in {flow.notation!r} for labels of {dimensions}"
+        return f"names {len(equation.labels)} dimensions in {text!r} for labels of {dimensions}"
     if isinstance(flow, Mix):
-        return _size_fault(flow, labels)
+        return _size_fault(flow)
     return ""
 
 
-def _size_fault(flow: Mix, labels: list[str]) -> str:
-    sizes = dict(zip(labels, flow.source.arrangement.shape, strict=True))
-    names = _outside_parentheses(flow.notation.split(",")[0])
-    for axis, size in zip(names, flow.weights.shape, strict=True):
-        if size != 1 and sizes.get(axis, size) != size:
+def _size_fault(flow: Mix) -> str:
+    sizes = dict(zip(flow.equation.labels, flow.source.arrangement.shape, strict=True))
+    for names, size in zip(flow.equation.weights, flow.weights.shape, strict=True):
+        if len(names) == 1 and size != 1 and sizes.get(names[0], size) != size:
             return (
                 f"mixes labels of {shape_text(flow.source.arrangement.shape)} by weights of "
-                f"{shape_text(flow.weights.shape)}, which differ along {axis!r}"
+                f"{shape_text(flow.weights.shape)}, which differ along {names[0]!r}"
             )
     return ""
-
-
-def _outside_parentheses(text: str) -> list[str]:
-    """The axes of a notation; an axis in parentheses counts as one."""
-    axes: list[str] = []
-    depth = 0
-    for word in text.replace("(", " ( ").replace(")", " ) ").split():
-        if word == "(":
-            axes.append("()")
-        elif word != ")" and not depth:
-            axes.append(word)
-        depth += (word == "(") - (word == ")")
-    return axes

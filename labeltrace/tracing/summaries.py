@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from labeltrace.flow import Operation
 from labeltrace.tracing.traced_node import TracedNode
 
 if TYPE_CHECKING:
     import networkx
+    from rich.table import Table
 
 COLORS = {
     Operation.SPATIAL_MIXING: "magenta",
@@ -52,6 +51,8 @@ def flow_graph(nodes: Iterable[TracedNode]) -> networkx.DiGraph:
 
 def node_table(nodes: Sequence[TracedNode], title: str = "") -> Table:
     """The nodes as a table, grouped by module; constants are left out."""
+    from rich.table import Table  # here, since importing it takes long
+
     table = Table(title=title or None, show_lines=False)
     for heading in ("module", "node", "operator", "operation", "layout", "exact"):
         table.add_column(heading, overflow="fold")

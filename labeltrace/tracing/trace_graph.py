@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labeltrace.capture.export import Capture
+from labeltrace.capture.captured import Capture
 from labeltrace.capture.graph_records import read_graph
 from labeltrace.rule_api.registry import Registry
 from labeltrace.tracing.trace import Trace

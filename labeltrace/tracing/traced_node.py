@@ -15,9 +15,6 @@ from labeltrace.tracing.values import Value
 class TracedNode:
     """One operator's call and what it does to labels.
 
-        for node in labeltrace.trace(model, images).nodes:
-            print(node.name, node.operator, node.operation, node.location)
-
     Attributes:
         name: the call's name: that of its node in the captured graph.
         operator: the operator's name, `"aten.linear"`.
@@ -27,6 +24,13 @@ class TracedNode:
         labelled: whether the output carries labels (weights and constants do not).
         inputs: the names of the nodes whose labels or weights it reads.
         approximation: why the step is approximate; empty for exact ones.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import trace
+        >>> pooled = trace(torch.nn.MaxPool2d(2), torch.rand(2, 3, 8, 8)).nodes[-1]
+        >>> pooled.operator, str(pooled.operation), pooled.exact
+        ('aten.max_pool2d', 'spatial aggregation', False)
     """
 
     name: str

@@ -27,7 +27,7 @@ from labeltrace.tracing.unknown_positions import added_to_weights
 from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
 
 if TYPE_CHECKING:
-    from labeltrace.capture.export import Capture
+    from labeltrace.capture.captured import Capture
 
 
 def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trace:

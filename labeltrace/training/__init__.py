@@ -3,18 +3,20 @@
 `train(recipe, folder)` is what `labeltrace train` runs; a `Recipe` is all that decides how it goes.
 """
 
-from labeltrace.training.failures import TrainingError
-from labeltrace.training.presets import PRESETS
-from labeltrace.training.recipe import (
-    DataSettings,
-    MixingSettings,
-    ModelSettings,
-    OptimizerSettings,
-    Recipe,
-    ScheduleSettings,
-    changed,
-)
-from labeltrace.training.run import Result, train
+from labeltrace.extras import extra
+
+with extra("train"):
+    from labeltrace.training.presets import PRESETS
+    from labeltrace.training.recipe import (
+        DataSettings,
+        MixingSettings,
+        ModelSettings,
+        OptimizerSettings,
+        Recipe,
+        ScheduleSettings,
+        changed,
+    )
+    from labeltrace.training.run import Result, train
 
 __all__ = [
     "PRESETS",
@@ -25,7 +27,6 @@ __all__ = [
     "Recipe",
     "Result",
     "ScheduleSettings",
-    "TrainingError",
     "changed",
     "train",
 ]

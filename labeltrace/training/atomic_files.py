@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from labeltrace.training.failures import TrainingError
+from labeltrace.errors import TrainingError
 
 
 def write(path: Path, content: bytes) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from labeltrace.progress_bars import counting_bar
-from labeltrace.training.failures import TrainingError
+from labeltrace.errors import TrainingError
+from labeltrace.progress import counting_bar
 from labeltrace.training.history import EpochResult, Record
 from labeltrace.training.train_step import Update
 from labeltrace.training.training_state import Machinery

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labeltrace.errors import TrainingError
 from labeltrace.training.atomic_files import read_tensors, write, write_tensors
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.history import EpochResult, Record
 from labeltrace.training.parallel import whole
 from labeltrace.training.recipe import Recipe

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from labeltrace.training.failures import TrainingError
+from labeltrace.errors import TrainingError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 
-from labeltrace.training.failures import TrainingError
+from labeltrace.errors import TrainingError
 
 TRAINING_FOLDER = "train"
 VALIDATION_FOLDER = "val"

@@ -11,8 +11,8 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from labeltrace.errors import TrainingError
 from labeltrace.model_loading import LoadedModel
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.images import Images, Samples, Unreadable
 from labeltrace.training.recipe import DataSettings
 from labeltrace.training.sampling import Draw, Position, Sampling, shares_of

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labeltrace.aligned import AlignedModule, align
+from labeltrace.errors import TrainingError
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import RandomChoice
 from labeltrace.mixing.mixer import Mixer
 from labeltrace.tracing.ablation import Ablation
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.recipe import Alignment
 
 Network = Callable[..., Any]

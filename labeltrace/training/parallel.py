@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
+from labeltrace.errors import TrainingError
 from labeltrace.training.distributed import Processes
-from labeltrace.training.failures import TrainingError
 
 Engine = Literal["ddp", "fsdp2"]
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from labeltrace.errors import TrainingError
 from labeltrace.mixing.pairing import Mode, Partner
-from labeltrace.training.failures import TrainingError
 
 Strategy = Literal["none", "cutmix", "mixup", "patch", "block", "mix"]
 Alignment = Literal["full", "last", "off"]

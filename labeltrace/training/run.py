@@ -11,13 +11,13 @@ from typing import get_args
 
 from torch import Tensor
 
+from labeltrace.errors import TrainingError
 from labeltrace.training import checkpoints
 from labeltrace.training.atomic_files import write
 from labeltrace.training.callbacks import Watcher
 from labeltrace.training.checkpoints import Folder
 from labeltrace.training.distributed import Processes, joined
 from labeltrace.training.evaluation import Score, evaluate
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.history import EpochResult, Record
 from labeltrace.training.loading import training_batches, validation_batches
 from labeltrace.training.parallel import Engine

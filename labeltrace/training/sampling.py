@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from labeltrace.training.failures import TrainingError
+from labeltrace.errors import TrainingError
 from labeltrace.training.seeds import seed_of
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from labeltrace.training.failures import TrainingError
+from labeltrace.errors import TrainingError
 from labeltrace.training.parallel import for_part
 from labeltrace.training.precision import autocast
 from labeltrace.training.seeds import seed_everything, seed_of

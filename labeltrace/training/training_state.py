@@ -15,9 +15,9 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from labeltrace.aligned import AlignedModule
+from labeltrace.errors import TrainingError
 from labeltrace.model_loading import LoadedModel, load_model
 from labeltrace.training.distributed import Processes
-from labeltrace.training.failures import TrainingError
 from labeltrace.training.images import Images, read_images
 from labeltrace.training.mixers import mixer_of
 from labeltrace.training.objective import Objective, aligned_as

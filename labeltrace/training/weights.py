@@ -8,8 +8,8 @@ from pathlib import Path
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
+from labeltrace.errors import TrainingError
 from labeltrace.training.atomic_files import read_tensors
-from labeltrace.training.failures import TrainingError
 
 SHOWN = 3
 NESTED = ("state_dict_ema", "state_dict", "model_ema", "model")  # where timm looks for weights

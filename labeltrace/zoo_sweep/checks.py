@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 import labeltrace
-from labeltrace.capture.export import capture
+from labeltrace.capture.capture import capture_model
 from labeltrace.codegen.generate import generate
-from labeltrace.errors import LabelTraceError
+from labeltrace.errors import CheckError
 from labeltrace.models_zoo import load
 from labeltrace.rule_api.registry import current
 from labeltrace.tracing.trace_graph import trace_graph
@@ -26,10 +26,6 @@ from labeltrace.zoo_sweep.records import Check, Task
 BATCHES = (2, 3)
 ROW_TOLERANCE = 1e-5
 SOURCES = (5, 7, 11, 13, 17, 19)  # of labels: some number that is no size of an output
-
-
-class CheckError(LabelTraceError):
-    """A model aligns, and a number is not what the contract says."""
 
 
 @dataclass
@@ -64,14 +60,14 @@ def structural(task: Task) -> dict[str, Any]:
         loaded = load(task.model, image_size=task.image_size, device="meta")
     registry = current()
     with watch("capture"):
-        captured = capture(loaded.model.eval(), (loaded.example(),), whole=registry.functions)
+        captured = capture_model(loaded.model.eval(), (loaded.example(),), whole=registry.functions)
     with watch("trace"):
         trace = trace_graph(captured, registry)
     with watch("generate"):
         generate(trace)
     followed = trace_graph(captured, registry.with_overrides(labeltrace.FOLLOW_MAXIMA))
     generate(followed)
-    smallest, largest = captured.batch_range
+    batch = captured.batch
     return {
         "input_size": list(loaded.input_size),
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
@@ -79,8 +75,8 @@ def structural(task: Task) -> dict[str, Any]:
         "counts": trace.counts(),
         "approximations": _reasons(trace),
         "approximations_following_maxima": _reasons(followed),
-        "batch": [smallest, None if math.isinf(largest) else int(largest)],
-        "fixed_batch_reason": captured.fixed_batch_reason,
+        "batch": [batch.smallest, None if math.isinf(batch.largest) else int(batch.largest)],
+        "fixed_batch_reason": batch.fixed_reason,
         "seconds": watch.seconds,
     }
 
@@ -120,7 +116,7 @@ def numeric(task: Task) -> dict[str, Any]:
                 farthest = max(farthest, _check_call(aligned, images, where))
                 traces.append(aligned.trace(images))
         one_trace[mode] = traces[0] is traces[1]
-        if traces[0].capture.dynamic_batch and not one_trace[mode]:
+        if traces[0].capture.batch.dynamic and not one_trace[mode]:
             raise CheckError(f"{mode} mode: the batch is dynamic, yet a second size was captured")
     return {
         "input_size": list(loaded.input_size),

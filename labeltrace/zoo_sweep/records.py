@@ -15,16 +15,12 @@ import timm
 import torch
 import torchvision
 
-import labeltrace
-from labeltrace.errors import LabelTraceError
+from labeltrace.errors import RecordsError
+from labeltrace.version import __version__
 
-PACKAGE = Path(labeltrace.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 # Results of other versions of these are results of other models.
 MODEL_LIBRARIES = ("torch", "torchvision", "timm")
-
-
-class RecordsError(LabelTraceError):
-    """A file of results cannot be read."""
 
 
 class Check(StrEnum):
@@ -113,7 +109,7 @@ class Outcome:
 def versions() -> dict[str, str]:
     """What a result depends on; labeltrace with a digest of its source."""
     return {
-        "labeltrace": f"{labeltrace.__version__} (source {_source_digest()})",
+        "labeltrace": f"{__version__} (source {_source_digest()})",
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "timm": timm.__version__,

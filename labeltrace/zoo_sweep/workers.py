@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
-from labeltrace.errors import LabelTraceError, UnknownOperatorError
+from labeltrace.errors import LabelTraceError, UnknownOperatorError, WorkerError
 from labeltrace.zoo_sweep.records import Outcome, Status, Task, versions
 
 START_SECONDS = 300.0  # for importing torch and timm, on a busy machine
@@ -30,10 +30,6 @@ TASKS_OF_A_WORKER = 50  # what exports leave behind in memory goes with the proc
 GIBIBYTE = 2**30
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot allocate memory")
 READY = "ready"
-
-
-class WorkerError(LabelTraceError):
-    """Workers cannot be started at all."""
 
 
 @dataclass(frozen=True, slots=True)

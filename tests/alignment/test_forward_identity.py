@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace import AlignedModule
+from labeltrace.capture.batch import BatchPolicy
 from tests.helpers.families import Family, every_family, example, fresh, modes_of
 from tests.helpers.identity import (
     IMAGES,
@@ -234,7 +235,7 @@ def test_a_batch_of_one_shares_the_graph_of_others(first: int) -> None:
         outputs, _ = aligned(images[:size], labels[:size])
         assert torch.equal(outputs, aligned.module(images[:size]))
     (graph,) = aligned._graphs.graphs.values()
-    assert graph.capture.batch_range == graph.trace.capture.batch_range == (1, float("inf"))
+    assert graph.capture.batch == graph.trace.capture.batch == BatchPolicy(1, float("inf"))
 
 
 @pytest.mark.parametrize("first", [1, 3, 6])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from labeltrace.capture.call_records import ModelCalls
-from labeltrace.capture.export import capture
+from labeltrace.capture.capture import capture_model
 from labeltrace.capture.graph_records import read_graph
 from labeltrace.flow import ValueRef
 from labeltrace.layout import BATCH
@@ -34,7 +34,7 @@ def doubled(x: Tensor) -> Tensor:
 
 
 def calls_of(function: Callable[[Tensor], Any], *whole: Callable[..., Any]) -> ModelCalls:
-    return read_graph(capture(Model(function), (torch.randn(2, 3, 5, 7),), whole=whole))
+    return read_graph(capture_model(Model(function), (torch.randn(2, 3, 5, 7),), whole=whole))
 
 
 def test_arguments_have_the_names_of_the_schema() -> None:

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 import labeltrace
-from labeltrace import model_loading
-from labeltrace.cli.app import app
-from labeltrace.demo import DemoModel, label_grid, label_maps, mix, run_demo
-from labeltrace.errors import LayoutError
-from labeltrace.model_loading import LoadedModel, WeightsUnavailableError, load_model
-from labeltrace.photographs import normalise, read_photograph, sample_photographs
+from labeltrace.cli import app
+from labeltrace.cli import demo as demo_module
+from labeltrace.demo import DemoModel, label_grid, label_maps, run_demo
+from labeltrace.errors import LayoutError, WeightsUnavailableError
+from labeltrace.model_loading import LoadedModel, load_model, timm_weights
+from labeltrace.photographs import mix, normalise, read_photograph, sample_photographs
 from tests.helpers.command_line_models import (
     Tiny,
 )
@@ -375,7 +375,7 @@ def test_tiny_models_of_timm_blend_labels() -> None:
 
 def demo_with_still_models(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     with_still = functools.partial(run_demo, models=MODELS, load=load_still)
-    monkeypatch.setattr(app, "run_demo", with_still)
+    monkeypatch.setattr(demo_module, "run_demo", with_still)
     return run("demo", *arguments)
 
 
@@ -437,7 +437,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_loading, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(timm_weights, "try_to_load_from_cache", lambda *_: None)
 
 
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,7 +453,7 @@ def test_unreachable_hub_is_tried_once(
     listener.close()  # a port where nobody answers
     no_cache(monkeypatch)
     no_proxy(monkeypatch)
-    monkeypatch.setattr(model_loading.constants, "ENDPOINT", address)
+    monkeypatch.setattr(timm_weights.constants, "ENDPOINT", address)
     tried: list[object] = []
     connect = socket.create_connection
 
@@ -472,7 +472,7 @@ def test_proxy_is_tried_in_the_place_of_the_hub(
 ) -> None:
     no_cache(monkeypatch)
     no_proxy(monkeypatch)
-    monkeypatch.setattr(model_loading.constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(timm_weights.constants, "ENDPOINT", "https://hub.invalid")
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
 
     def download(name: str, **options: Any) -> nn.Module:
@@ -496,7 +496,7 @@ def test_cached_weights_need_no_network(tmp_path: Path, monkeypatch: pytest.Monk
         asked.append((repository, file))
         return str(path)
 
-    monkeypatch.setattr(model_loading, "try_to_load_from_cache", cached)
+    monkeypatch.setattr(timm_weights, "try_to_load_from_cache", cached)
     monkeypatch.setattr(socket, "create_connection", None)
     loaded = load_model("test_vit", pretrained=True).model
     assert asked == [(timm.get_pretrained_cfg("test_vit").hf_hub_id, "model.safetensors")]

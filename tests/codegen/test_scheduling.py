@@ -112,5 +112,5 @@ def test_labels_that_read_no_activation_run_before_the_first_layer() -> None:
 def test_the_sum_around_attention_follows_it() -> None:
     settings = {"img_size": 32, "patch_size": 16, "depth": 2, "embed_dim": 12, "num_heads": 2}
     _, names = label_calls("vit_tiny_patch16_224", **settings)
-    at = names.index("both")
+    at = names.index("joint")
     assert names[at + 1 : at + 3] == ["y_4", "y_5"]  # its labels, and their sum with those around

@@ -400,5 +400,5 @@ def test_axes_by_name_as_written_out_attention(case: dict[str, Any], seed: int) 
 
 @pytest.mark.parametrize("notation", ["h q k, h k -> q", "q k, q k -> q", "q (r k), k -> q r"])
 def test_what_no_attention_mixes_is_refused(notation: str) -> None:
-    with pytest.raises(ValueError, match="stand elsewhere"):
+    with pytest.raises(ValueError, match="are in other places"):
         label_ops.attend(torch.ones(3, 1), torch.ones(3, 2), torch.ones(3, 2), notation, r=1)

@@ -13,9 +13,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from labeltrace.demo import mix
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import normalise, sample_photographs
+from labeltrace.photographs import mix, normalise, sample_photographs
 from labeltrace.report import Report, gather
 from tests.helpers.small_models import SIZES, seeded
 

@@ -29,7 +29,7 @@ many = settings(few, max_examples=400)
 
 
 # The model's own output has a gradient; the other two wrap label functions.
-UNWRAPPED = {"attention_with_labels", "checked", "label_arithmetic"}
+UNWRAPPED = {"attention_with_labels", "checked_user_function", "label_arithmetic"}
 
 
 @pytest.mark.parametrize("name", sorted({*label_ops.__all__} - UNWRAPPED))
@@ -680,7 +680,7 @@ def test_recur_and_final_states(
 ) -> None:
     """Step after step, layer after layer, with what a layer has read so far in a list."""
     labels = field(*sizes, *(2, 7)[:averaged])
-    settings_: dict[str, Any] = {"bidirectional": both, "averaged": averaged}
+    settings_: dict[str, Any] = {"bidirectional": both, "feature_dims": averaged}
     outputs = called(label_ops.recur, labels, dim, layers, **settings_)
     states = called(label_ops.final_states, labels, dim, layers, **settings_)
     steps = list(labels.double().unbind(dim))

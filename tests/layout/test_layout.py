@@ -391,7 +391,7 @@ def test_align_joins_pieces_along_an_axis(sizes: list[int], windows: bool) -> No
             )
         layouts.append(layout)
     shape = (BATCH_SIZE, sum(sizes), 6, 5)
-    alignment = align_axes(layouts, shape, joined=1)
+    alignment = align_axes(layouts, shape, concatenated=1)
     assert alignment.layout.shape == shape
     pieces, wanted = [], []
     for index, layout in enumerate(layouts):

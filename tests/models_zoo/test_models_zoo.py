@@ -12,8 +12,8 @@ from torch import nn
 
 import labeltrace
 from labeltrace import models_zoo
+from labeltrace.errors import ModelLoadingError
 from labeltrace.flow import Operation
-from labeltrace.model_loading import ModelLoadingError
 from labeltrace.models_zoo import Family
 from labeltrace.models_zoo.describing import PATCHES, SMALLEST_SIZE
 

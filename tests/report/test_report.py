@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from labeltrace import labels_at
-from labeltrace.cli.app import app
+from labeltrace.cli import app
+from labeltrace.errors import ReportError
 from labeltrace.flow import Operation
 from labeltrace.inspection.observer import Observer
-from labeltrace.report import ReportError, page, writable
+from labeltrace.report import page, writable
 from labeltrace.report.build import MANY, SMALLEST_SIDE, _side
 from tests.helpers.small_models import (
     attention_maps,

@@ -277,11 +277,11 @@ def test_a_shared_kernel_is_normalised_once() -> None:
     code = "self.layer(self.layer(x).relu())"
     program = checked(Code(code, layer=nn.Conv2d(2, 2, 3, padding=1)), *tokens_of(6, 5))
     assert lines_of(program) == [
-        "def label_graph(labels):",
+        "def label_graph(labels, p_layer_weight):",
         "y = read_image(labels, [6, 5])",
-        "kernel = kernel(p_layer_weight)",
-        "y_1 = convolve(y, kernel, [1, 1], [[1, 1], [1, 1]], [1, 1])",
-        "y_2 = convolve(y_1, kernel, [1, 1], [[1, 1], [1, 1]], [1, 1])",
+        "weights = kernel(p_layer_weight)",
+        "y_1 = convolve(y, weights, [1, 1], [[1, 1], [1, 1]], [1, 1])",
+        "y_2 = convolve(y_1, weights, [1, 1], [[1, 1], [1, 1]], [1, 1])",
         "y_3 = write_output(y_2, [-1, -1, -1], 1)",
         "return y_3",
     ]
@@ -295,14 +295,14 @@ def test_program_of_a_vision_transformer() -> None:
         ).eval()
     program = checked(model, *tokens_of(8, 8))
     assert lines_of(program) == [
-        "def label_graph(labels):",
+        "def label_graph(labels, getitem, getitem_1, getitem_2, getitem_3, getitem_4):",
         "y = read_image(labels, [8, 8])",
-        "prior = prior(y)",
+        "prior = prior_of(y)",
         "y_1 = pool(y, [4, 4], [4, 4], [0, 0], [1, 1])",
         "y_2 = relayout(y_1, merge=[-1, 4])",
         "y_3 = join([prior, y_2], [1, 4], 1)",
-        "both = attention_with_labels(y_3, getitem, getitem_1, getitem_2, 'a h q k, a k -> a q')",
-        "y_4 = getitem(both, 1)",
+        "out, y_4 = attention_with_labels("
+        "y_3, getitem, getitem_1, getitem_2, 'a h q k, a k -> a q')",
         "y_5 = average([y_3, y_4])",
         "rows = cut(getitem_3, 2, 0, 1)",
         "y_6 = attend(y_5, rows, getitem_4, 'a h q k, a k -> a q')",

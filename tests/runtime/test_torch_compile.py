@@ -181,10 +181,10 @@ def test_a_model_that_changes_while_it_is_traced_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     graphs = labeltrace.align(small())._graphs
-    first, *others = torch_compile._present_settings(id(graphs))
-    monkeypatch.setattr(torch_compile, "_present_settings", lambda _: ((0, *first[1:]), *others))
+    first, *others = torch_compile._present_state(id(graphs))
+    monkeypatch.setattr(torch_compile, "_present_state", lambda _: ((0, *first[1:]), *others))
     with pytest.raises(RuntimeError, match=r"the model was changed while torch\.compile traced it"):
-        torch_compile._guard_settings(graphs)
+        torch_compile._guard_model(graphs)
 
 
 def test_inductor() -> None:

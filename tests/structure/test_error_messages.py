@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
-from labeltrace.capture.export import export
 from labeltrace.codegen.instructions import instruction
+from labeltrace.errors import WeightsUnavailableError
 from labeltrace.flow import Flow, LabelField, LabelStep, LabelView, Operand, Operation
+from labeltrace.index_notation.mixing_equation import MixingEquation
 from labeltrace.layout import (
     Arrangement,
     Factor,
@@ -34,7 +35,7 @@ from labeltrace.layout import (
     channel,
     renumbered,
 )
-from labeltrace.model_loading import WeightsUnavailableError, load_model
+from labeltrace.model_loading import load_model
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_helpers import custom_step, even_mix
 from labeltrace.rule_helpers.contraction import contract
@@ -244,7 +245,7 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "positions and channels of one axis are contracted with mixing weights": lambda x: (
         x.flatten(1).softmax(-1)[:, None] @ x.flatten(1)[:, :, None]
     ),
-    "keys times values, summed over positions, join another stream": lambda x: (
+    "keys times values, summed over tokens, are combined with another tensor": lambda x: (
         keys_times_values(x) + x.mean((2, 3))[:, None]
     ),
     "a product of keys and values, summed over positions, is contracted with something": (
@@ -337,10 +338,10 @@ NONSENSE: dict[str, Rule] = {
         lambda call: custom_step(lambda labels: labels, call["input0"], call.output, channels=(1,)),
     ),
     "names 3 axes in 'o i j, b i x -> b o x' for weights that have 2": flow_with(
-        lambda call: {"notation": "o i j, b i x -> b o x"}, across_rows
+        lambda call: {"equation": MixingEquation.parse("o i j, b i x -> b o x")}, across_rows
     ),
     "names 2 dimensions in 'o i, b i -> b o' for labels of": flow_with(
-        lambda call: {"notation": "o i, b i -> b o"}, across_rows
+        lambda call: {"equation": MixingEquation.parse("o i, b i -> b o")}, across_rows
     ),
     "by weights of (3, 3), which differ along": flow_with(
         lambda call: {"weights": replace(call.parameters["weight"], shape=(3, 3))}, across_rows
@@ -448,9 +449,10 @@ def test_a_capture_with_side_effects(
     """Exports that hand side effects in and out, as functional graphs do."""
 
     def functional(*args: Any, **kwargs: Any) -> Any:
-        return torch.export.export(*args, **kwargs).run_decompositions({})
+        return original(*args, **kwargs).run_decompositions({})
 
-    monkeypatch.setattr(export, "export", functional)
+    original = torch.export.export
+    monkeypatch.setattr(torch.export, "export", functional)
     with pytest.raises(CaptureError) as caught:
         align(model, IMAGES)
     assert words in str(caught.value)

@@ -17,7 +17,7 @@ CACHING = {"Trace"}
 IDENTITIES = {"CallRecord", "Recomputed"}
 
 
-PACKAGES = "layout|flow|rule_api|rule_helpers|rules|label_ops|capture|tracing"
+PACKAGES = "index_notation|layout|flow|rule_api|rule_helpers|rules|label_ops|capture|tracing"
 
 
 def data_classes() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import labeltrace
-from labeltrace.rule_helpers.contraction import TWO_STEP_ATTENTION
+from labeltrace.rule_helpers.product_flows import TWO_STEP_ATTENTION
 from labeltrace.tracing.trace import Trace
 from tests.random_architectures.architectures import Code
 

@@ -25,9 +25,10 @@ from torchvision.transforms.functional import pil_to_tensor
 from typer.testing import CliRunner, Result
 
 from labeltrace import AlignedModule
-from labeltrace.cli.app import app
+from labeltrace.cli import app
+from labeltrace.errors import TrainingError
 from labeltrace.mixing import CutMix, MixUp
-from labeltrace.training import PRESETS, MixingSettings, Recipe, TrainingError, changed, train
+from labeltrace.training import PRESETS, MixingSettings, Recipe, changed, train
 from labeltrace.training import images as image_files
 from labeltrace.training.callbacks import Watcher
 from labeltrace.training.distributed import deaths_told

@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 
 import labeltrace
 from labeltrace import AlignedModule, models_zoo
-from labeltrace.cli.app import app, zoo
+from labeltrace.cli import app, zoo
+from labeltrace.errors import CheckError, RecordsError, WorkerError
 from labeltrace.models_zoo import Family
 from labeltrace.rule_api.registry import current
 from labeltrace.zoo_sweep import checks, coverage, expected, records, workers
@@ -77,7 +78,7 @@ def test_model_without_end_is_stopped() -> None:
 
 def test_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_serve", leave_at_once)
-    with pytest.raises(workers.WorkerError, match="before it was ready, with exit code 7"):
+    with pytest.raises(WorkerError, match="before it was ready, with exit code 7"):
         list(workers.run([RELU]))
 
 
@@ -160,7 +161,7 @@ def test_numeric_check_finds_what_is_wrong(
     assert found["row_error"] <= 1e-5
     assert found["one_trace"] == {"eval": True, "train": True}
     monkeypatch.setattr(checks.labeltrace, "align", lambda model: Changed(model, spoil))
-    with pytest.raises(checks.CheckError, match=re.escape(words)):
+    with pytest.raises(CheckError, match=re.escape(words)):
         checks.numeric(task("Tiny", Check.NUMERIC))
 
 
@@ -190,7 +191,7 @@ def test_lines_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert records.read(file) == written
     assert records.read(tmp_path / "nowhere") == []
     file.write_text(f"{{}}\n{written[0].to_line()}")
-    with pytest.raises(records.RecordsError, match=r"results\.jsonl:1: "):
+    with pytest.raises(RecordsError, match=r"results\.jsonl:1: "):
         records.read(file)
 
 

@@ -1,4 +1,4 @@
-"""Joining: the operator itself, given the number of each cell; constants join as `PADDED`.
+"""Concatenation: the operator itself, given the number of each cell; constants are `PADDED`.
 
 Along channels the pieces are averaged by their share (contract, point 7).
 """
@@ -111,54 +111,6 @@ CHANNELS = (
     ),
 )
 
-PADS = {
-    "F.pad(x, (1, 2), value=-1.0)": "aten.pad",
-    "F.pad(x, (0, 0, 2, 1), value=-1.0)": "aten.pad",
-    "F.pad(x, (1, 0, 0, 3), value=-1.0)": "aten.pad",
-    "F.pad(x, (-1, 2, 3, -2), value=-1.0)": "aten.pad",
-    "F.pad(x, (-2, -1))": "aten.pad",
-    "F.pad(x, (0, 0, 0, 0, 1, 2), value=-1.0)[:, 1:4]": "aten.pad",
-    "F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 0, 0, 2), value=-1.0)": "aten.pad",
-    "F.pad(x.mT, (1, 0, 0, 2), value=-1.0)": "aten.pad",
-    "F.pad(x.flatten(2).mT, (0, 0, 1, 0), value=-1.0)": "aten.pad",
-    "F.pad(x.permute(0, 2, 3, 1).flatten(0, 1), (0, 0, 1, 1), value=-1.0)"
-    ".unflatten(0, (-1, 5))": "aten.pad",
-    f"{ATEN}constant_pad_nd(x, [2, -1, -2, 1], -1.0)": "aten.constant_pad_nd",
-    f"{ATEN}constant_pad_nd(x.mT, [0, 3], -1.0)": "aten.constant_pad_nd",
-    "F.pad(x, (1, 2, 0, 0), mode='reflect')": "aten.pad",
-    "F.pad(x, (3, 6, 4, 1), mode='reflect')": "aten.pad",
-    "F.pad(x, (-1, 2, 1, -2), mode='reflect')": "aten.pad",
-    "F.pad(x.mT, (1, 2, 3, 0), mode='reflect')": "aten.pad",
-    "F.pad(x.flatten(2), (7, 3), mode='reflect')": "aten.pad",
-    "F.pad(x.permute(0, 2, 3, 1), (1, 1, 2, 0), mode='reflect')": "aten.pad",
-    "F.pad(x, (9, 2, 0, 0), mode='replicate')": "aten.pad",
-    "F.pad(x, (3, 0, 1, 8), mode='replicate')": "aten.pad",
-    "F.pad(x, (-3, 2, 1, -1), mode='replicate')": "aten.pad",
-    "F.pad(x.permute(0, 3, 1, 2), (1, 1, 2, 0), mode='replicate')": "aten.pad",
-    "F.pad(x, (2, 1, 0, 0), mode='circular')": "aten.pad",
-    "F.pad(x, (3, 0, 1, 5), mode='circular')": "aten.pad",
-    "F.pad(x, (-2, 3, 0, 0), mode='circular')": "aten.pad",
-    "F.pad(x, (2, -1, -1, 0), mode='circular')": "aten.pad",
-    "F.pad(x.flatten(2), (7, 3), mode='circular')": "aten.pad",
-    f"{ATEN}reflection_pad1d(x.flatten(2), [3, 30])": "aten.reflection_pad1d",
-    f"{ATEN}reflection_pad1d(x.flatten(2), [-3, 2])": "aten.reflection_pad1d",
-    f"{ATEN}reflection_pad2d(x, [2, 3, 4, 1])": "aten.reflection_pad2d",
-    f"{ATEN}reflection_pad2d(x.mT, [-2, 3, 0, -1])": "aten.reflection_pad2d",
-    f"{ATEN}reflection_pad2d(x[1], [2, 3, 4, 1])": "aten.reflection_pad2d",
-    f"{ATEN}replication_pad1d(x.flatten(2), [3, 1])": "aten.replication_pad1d",
-    f"{ATEN}replication_pad1d(x[:, 0], [3, 1])": "aten.replication_pad1d",
-    f"{ATEN}replication_pad2d(x, [8, 3, 0, 1])": "aten.replication_pad2d",
-    f"{ATEN}replication_pad2d(x.mT, [-2, 3, 1, -1])": "aten.replication_pad2d",
-}
-PADS_3D = {
-    "F.pad(x, (1, 0, 0, 2, 1, 1), value=-1.0)": "aten.pad",
-    "F.pad(x, (1, 0, 0, 2, 1, 1), mode='circular')": "aten.pad",
-    f"{ATEN}reflection_pad3d(x, [4, 1, 1, 2, 1, 0])": "aten.reflection_pad3d",
-    f"{ATEN}reflection_pad3d(x, [-1, 1, 1, -1, 0, 1])": "aten.reflection_pad3d",
-    f"{ATEN}replication_pad3d(x, [4, 1, 1, 2, 7, 0])": "aten.replication_pad3d",
-    f"{ATEN}replication_pad3d(x.mT, [-1, 1, 1, -1, 0, 2])": "aten.replication_pad3d",
-}
-
 CASES = (
     *(RuleCase(name, code, moves) for code, name in POSITIONS.items()),
     *(
@@ -166,11 +118,6 @@ CASES = (
         for code, (name, shape) in WITH_CONSTANTS.items()
     ),
     *CHANNELS,
-    *(RuleCase(name, code, moves) for code, name in PADS.items()),
-    *(RuleCase(name, code, moves, shape=(2, 1, 2, 3, 5)) for code, name in PADS_3D.items()),
-    RuleCase(
-        "aten.pad", "F.pad(x, (0, 0, 0, 0, 1, 2))", averages("x[:, :1].expand(-1, 6, -1, -1)")
-    ),
     RuleCase("aten.stack", "torch.stack([x, x.flip(2)], 2).flatten(1, 2)", spread(moves, 1)),
     # Without channels elsewhere the new axis is theirs, and a constant among them carries nothing.
     RuleCase(
@@ -183,8 +130,5 @@ CASES = (
 
 REFUSED = (
     Refusal("torch.cat([x, self.c], 0)", "the prior has no place", {"c": values(1, 3, 5, 7)}),
-    Refusal("F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))", "the prior has no place"),
-    Refusal("F.pad(x, (0, 0, 0, 0, 0, 0, 0, -1))", "the prior has no place"),
     Refusal("torch.cat([x.flatten(1, 2), x[:, 1]], 1)", "positions are joined to channels"),
-    Refusal("F.pad(x.flatten(1, 2), (0, 0, 1, 0))", "padding of an axis of positions and channels"),
 )

@@ -1,0 +1,114 @@
+"""The sizes of the batch for which a graph holds, and whether one sample is treated like several.
+
+A batch that `torch.export` leaves dynamic starts at two: it takes a batch of one for a constant.
+Models may treat a single sample in another way, so its graph is exported as well and compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.utils._pytree import tree_flatten
+
+Calls = tuple[tuple[Any, ...], ...]
+"""Operators with the plain values among their arguments; `...` replaces computed ones."""
+
+SMALLEST_DYNAMIC_BATCH = 2
+"""What `torch.export` assumes of a dynamic size."""
+
+BATCH_OF_ONE_DIFFERS = "the model treats a batch of one differently"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """The sizes of the batch for which a graph holds.
+
+    Attributes:
+        smallest: the smallest of them.
+        largest: the largest; infinity where there is no bound.
+        fixed_reason: why the graph holds for one size only; empty where the batch is dynamic.
+    """
+
+    smallest: int
+    largest: float
+    fixed_reason: str = ""
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether sizes are left open."""
+        return not self.fixed_reason
+
+    def holds_for(self, batch: int) -> bool:
+        """Whether the graph is that of the model for this size."""
+        return self.smallest <= batch <= self.largest
+
+    def from_one(self) -> BatchPolicy:
+        """The same sizes, and those from one sample up."""
+        return replace(self, smallest=1)
+
+
+def fixed_batch(size: int, reason: str) -> BatchPolicy:
+    """One size only."""
+    return BatchPolicy(size, float(size), reason)
+
+
+def dynamic_batch(program: ExportedProgram) -> BatchPolicy:
+    """All sizes from two up, unless the model sets other bounds.
+
+    Sizes that depend on values have symbols too; those say nothing about the batch.
+    """
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
+    shapes = [node.meta["val"].shape for node in inputs if isinstance(node.meta["val"], Tensor)]
+    symbols: list[Any] = [size for shape in shapes for size in shape if type(size) is not int]
+    sizes = {symbol.node.expr for symbol in symbols}
+    smallest, largest = SMALLEST_DYNAMIC_BATCH, float("inf")
+    for symbol, bounds in program.range_constraints.items():
+        if symbol not in sizes:
+            continue
+        smallest = max(smallest, int(bounds.lower))
+        largest = min(largest, float(bounds.upper))
+    return BatchPolicy(smallest, largest)
+
+
+# One sample and several. --------------------------------------------------------------------------
+
+
+def recorded_calls(program: ExportedProgram) -> Calls:
+    """Every call of an operator, except those that read sizes or slice nothing off.
+
+    With a batch of one, torch may or may not record a slice of the whole batch.
+    """
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    calls = [
+        (str(node.target), *map(_plain, tree_flatten((node.args, node.kwargs))[0]))
+        for node in nodes
+        if not _slices_nothing(node)
+    ]
+    return tuple(call for call in calls if not call[0].startswith(("aten.sym_", "<built-in")))
+
+
+def same_graph(single: Calls, dynamic: Calls) -> bool:
+    """Whether a model does to one sample what it does to several.
+
+    Numbers that the dynamic graph computes from the size of the batch are plain in the other one.
+    """
+    return len(single) == len(dynamic) and all(
+        len(own) == len(other) and all(y is ... or x == y for x, y in zip(own, other, strict=True))
+        for own, other in zip(single, dynamic, strict=True)
+    )
+
+
+def _plain(argument: Any) -> Any:
+    return ... if isinstance(argument, Node) else argument
+
+
+def _slices_nothing(node: Node) -> bool:
+    if node.target is not torch.ops.aten.slice.Tensor:
+        return False
+    (source, *_) = node.all_input_nodes
+    return str(node.meta["val"].shape) == str(source.meta["val"].shape)

@@ -1,0 +1,6 @@
+"""Loading a model by its name: one of timm's, or `package.module:factory`."""
+
+from labeltrace.model_loading.load import load_model, load_or_random
+from labeltrace.model_loading.loaded_model import LoadedModel
+
+__all__ = ["LoadedModel", "load_model", "load_or_random"]
