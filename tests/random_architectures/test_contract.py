@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-import torch
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +16,6 @@ from tests.random_architectures.state import Architecture, Promise
 from tests.random_architectures.strategy import architectures
 
 MAX_SHARE_WITHOUT_PROMISE = 0.25
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("part", range(PARTS))

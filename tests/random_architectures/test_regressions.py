@@ -23,11 +23,6 @@ from tests.random_architectures.modules import Attention, fused
 from tests.random_architectures.state import Architecture, Promise
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def image_mean(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True)
 

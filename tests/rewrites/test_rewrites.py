@@ -27,8 +27,6 @@ from tests.random_architectures.inputs import images_of, random_labels
 from tests.random_architectures.state import Architecture
 from tests.random_architectures.strategy import architectures
 
-torch.set_num_threads(1)
-
 
 def as_traced(trace: Trace) -> Trace:
     return trace

@@ -71,11 +71,6 @@ CASES = (
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_labels_are_those_of_the_positions_that_were_taken(case: RuleCase) -> None:
     with labeltrace.using_rules(labeltrace.FOLLOW_MAXIMA):
