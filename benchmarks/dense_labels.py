@@ -28,7 +28,7 @@ def write_maps_out(model: nn.Module) -> None:
 
 
 class DenseLabels(nn.Module):
-    """A model beside labels over classes; ``forward`` returns logits and targets (B, classes)."""
+    """A model beside labels over classes; `forward` returns logits and targets (B, classes)."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class DenseLabels(nn.Module):
         self.labelled = _over_classes(graph.generated.module)
 
     def forward(self, images: Tensor, labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """``labels`` (B, K, H, W) over sources, ``classes`` (B, K, classes) of each source."""
+        """`labels` (B, K, H, W) over sources, `classes` (B, K, classes) of each source."""
         state = [functools.reduce(getattr, names, self.model) for names in self.state]
         logits, targets = self.labelled(*state, *self.constants, images, labels, classes)
         return logits, targets

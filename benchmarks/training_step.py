@@ -23,7 +23,7 @@ NUM_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of the benchmark; ``precision`` is that of autocast, float32 is none."""
+    """One setting of the benchmark; `precision` is that of autocast, float32 is none."""
 
     model: str
     batch: int

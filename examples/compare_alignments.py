@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labeltrace.training import PRESETS, Recipe, changed, train
+from labeltrace.training import PRESETS, Recipe, train, with_changes
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def recipe(model: dict[str, Any], alignment: str, seed: int, arguments: Any) -> 
         "schedule.warmup_epochs": max(1, arguments.epochs // 10),
         "seed": seed,
     }
-    return changed(PRESETS["digits"], changes)
+    return with_changes(PRESETS["digits"], changes)
 
 
 def row(name: str, alignment: str, results: dict[tuple[str, int], Outcome], seeds: range) -> str:
@@ -111,8 +111,8 @@ def main() -> None:
                 resume=True,
                 device=arguments.device,
             )
-            last = result.record.epochs[-1]
-            seconds = sum(epoch.seconds for epoch in result.record.epochs)
+            last = result.history.epochs[-1]
+            seconds = sum(epoch.seconds for epoch in result.history.epochs)
             results[alignment, seed] = Outcome(last.validation_accuracy, seconds)
             print(f"{folder.name}: {last.validation_accuracy:.2%}, {seconds:.0f} s", flush=True)
         rows += [row(name, alignment, results, seeds) for alignment in ALIGNMENTS]

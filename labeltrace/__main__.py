@@ -1,4 +1,4 @@
-"""`python -m labeltrace`, which torchrun takes as `-m labeltrace`, and the command `labeltrace`."""
+"""`python -m labeltrace` (also with torchrun), and the command `labeltrace`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The demonstration: two photographs, CutMix-ed, and their labels through several models."""
+"""The demonstration: two photographs mixed by CutMix, and their labels in several models."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from labeltrace.errors import LayoutError
 from labeltrace.figures import LabelMaps, label_map_figure
 from labeltrace.mixing import MixedBatch
 from labeltrace.model_loading import LoadedModel, load_model, load_or_random
-from labeltrace.photographs import Photograph, mix, normalise
+from labeltrace.photographs import Photograph, mix_photographs, normalize
 
-DECIMALS = 3  # of the ratios in the table: random weights change them by little
+DECIMALS = 3  # decimals of the ratios in the table: random weights change them little
 
 Loader = Callable[..., LoadedModel]
-"""``load(name, pretrained=bool)``, as :func:`labeltrace.model_loading.load_model`."""
+"""A function `load(name, pretrained=bool)` such as `labeltrace.model_loading.load_model`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoModel:
-    """A model to show: its title, and the name by which it is loaded."""
+    """A model of the demonstration: its title, and the name by which it is loaded."""
 
     title: str
     name: str
@@ -38,20 +38,20 @@ class DemoModel:
 DEMO_MODELS = (
     DemoModel("DeiT-S", "deit_small_patch16_224"),
     DemoModel("Swin-T", "swin_tiny_patch4_window7_224"),
-    DemoModel("Mixer-B", "mixer_b16_224"),  # there are no trained weights of timm's Mixer-S
+    DemoModel("Mixer-B", "mixer_b16_224"),  # timm has no trained weights for Mixer-S
     DemoModel("ConvNeXt-T", "convnext_tiny"),
 )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DemoResult:
-    """What the demonstration found.
+    """The result of the demonstration.
 
     Attributes:
         photographs: the two images.
-        mixed: (3, H, W) in [0, 1], their CutMix.
-        maps: for each model its labels before and after alignment.
-        random: for each model whether its weights are random.
+        mixed: (3, H, W) in [0, 1], the two images mixed by CutMix.
+        maps: for each model, its labels before and after alignment.
+        random: for each model, whether its weights are random.
     """
 
     photographs: tuple[Photograph, Photograph]
@@ -60,15 +60,15 @@ class DemoResult:
     random: tuple[bool, ...]
 
     def weights(self) -> str:
-        """One sentence on the weights of the models."""
+        """One sentence about the weights of the models."""
         if not any(self.random):
             return "Trained weights."
         if all(self.random):
-            whose = ""
+            which = ""
         else:
-            titles = (maps.title for maps, is_random in self._each() if is_random)
-            whose = f" of {', '.join(titles)}"
-        return f"Random weights{whose}: without training, labels blend towards their average."
+            titles = (maps.title for maps, is_random in self._maps_and_randomness() if is_random)
+            which = f" of {', '.join(titles)}"
+        return f"Random weights{which}: without training, labels blend towards their average."
 
     def table(self) -> Table:
         """The mixing ratio before and after each model."""
@@ -81,7 +81,7 @@ class DemoResult:
         table.add_column("weights")
         for heading in ("before", "after", "change", "last tokens"):
             table.add_column(heading, justify="right")
-        for maps, is_random in self._each():
+        for maps, is_random in self._maps_and_randomness():
             lowest, highest = (100 * share.item() for share in maps.aligned.aminmax())
             change = round(100 * (maps.ratio_after - maps.ratio_before), DECIMALS)
             table.add_row(
@@ -98,7 +98,7 @@ class DemoResult:
         """Inputs, mixed image and the label maps of each model."""
         return label_map_figure(self.photographs, self.mixed, self.maps, note=self.weights())
 
-    def _each(self) -> zip[tuple[LabelMaps, bool]]:
+    def _maps_and_randomness(self) -> zip[tuple[LabelMaps, bool]]:
         return zip(self.maps, self.random, strict=True)
 
 
@@ -113,27 +113,27 @@ def run_demo(
     """Mix two photographs and follow their labels through models, in eval mode.
 
     Args:
-        photographs: two images of the size that the models take.
-        models: the models, with ``forward_features`` and ``forward_head`` as timm's have them.
-        pretrained: whether to ask for trained weights; a model whose weights cannot be had says
-            so on the console and goes on with random ones.
-        load: how a name becomes a model.
-        console: where to show what is under way.
+        photographs: two images of the models' input size.
+        models: the models, with `forward_features` and `forward_head` like timm's models.
+        pretrained: whether to load trained weights. If the weights of a model are unavailable, the
+            console says so, and the model has random weights.
+        load: the function that loads a model by its name.
+        console: where progress and messages are printed.
 
     Raises:
         LabelTraceError: a model cannot be loaded or aligned.
     """
-    batch = mix(photographs)
+    batch = mix_photographs(photographs)
     maps: list[LabelMaps] = []
     random: list[bool] = []
-    told = ""
+    last_reason = ""
     for number, model in enumerate(models, 1):
         with console.status(f"{model.title} ({number} of {len(models)})"):
             loaded, missing = load_or_random(model.name, pretrained=pretrained, load=load)
             if missing:
-                why = "likewise" if missing == told else missing
-                console.print(f"{model.title} goes on with random weights: {why}", markup=False)
-                told = missing
+                reason = "the same reason" if missing == last_reason else missing
+                console.print(f"{model.title} has random weights: {reason}", markup=False)
+                last_reason = missing
             maps.append(label_maps(model.title, loaded, batch))
             random.append(not pretrained or bool(missing))
     return DemoResult(photographs, batch.images[0], tuple(maps), tuple(random))
@@ -143,12 +143,12 @@ def label_maps(title: str, loaded: LoadedModel, batch: MixedBatch) -> LabelMaps:
     """Follow the labels of a batch of one through a model, to its last tokens and its logits.
 
     Raises:
-        CaptureError: the model does not take images of this size, or cannot be captured.
+        CaptureError: the model does not accept images of this size, or cannot be captured.
         UnknownOperatorError: the model has operators without a rule.
         LayoutError: positions cannot be followed, or the last tokens form no square.
     """
     aligned = align(FeaturesAndLogits(loaded.model).eval())
-    images = normalise(batch.images, loaded.mean, loaded.std)
+    images = normalize(batch.images, loaded.mean, loaded.std)
     with torch.no_grad():
         (features, _), (feature_labels, labels) = aligned(images, batch.labels)
     prefix_tokens = getattr(loaded.model, "num_prefix_tokens", 0)
@@ -164,7 +164,7 @@ def label_maps(title: str, loaded: LoadedModel, batch: MixedBatch) -> LabelMaps:
 
 
 class FeaturesAndLogits(nn.Module):
-    """A timm model that returns its last tokens beside its logits, so that both get labels."""
+    """A timm model that returns its last tokens and its logits, so that both get labels."""
 
     model: Any
 
@@ -173,25 +173,25 @@ class FeaturesAndLogits(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) to features, in the model's own layout, and logits."""
+        """Compute features, in the model's own layout, and logits of images (B, 3, H, W)."""
         features = self.model.forward_features(images)
         return features, self.model.forward_head(features)
 
 
 def label_grid(features: Tensor, labels: Tensor, prefix_tokens: int = 0) -> Tensor:
-    """The label of each token of the image as a map, whatever the layout of the features.
+    """The label of each token of the image as a map, for all layouts of features.
 
     Args:
         features: tokens (B, N, C), or a map (B, C, h, w) or (B, h, w, C).
-        labels: their labels, with the K sources in the place of the channels; K is not C.
-        prefix_tokens: how many of the tokens come first and have no place in the image, such as
+        labels: their labels, with K sources instead of the C channels; K and C must differ.
+        prefix_tokens: number of tokens at the start without a position in the image, such as
             class tokens.
 
     Returns:
         (B, K, h, w).
 
     Raises:
-        LayoutError: the channels of the features cannot be told from their positions, or their
+        LayoutError: the channel axis of the features cannot be determined, or their
             tokens form no square.
     """
     channels = [
@@ -203,7 +203,7 @@ def label_grid(features: Tensor, labels: Tensor, prefix_tokens: int = 0) -> Tens
         raise LayoutError(
             f"features of shape {tuple(features.shape)} with labels of shape "
             f"{tuple(labels.shape)} are neither tokens (B, N, C) nor a map (B, C, h, w) or "
-            f"(B, h, w, C)"
+            f"(B, h, w, C); use a model whose forward_features returns one of these"
         )
     grid = labels.movedim(channels[0], 1)
     if grid.dim() == 4:
@@ -212,6 +212,7 @@ def label_grid(features: Tensor, labels: Tensor, prefix_tokens: int = 0) -> Tens
     side = isqrt(grid.shape[-1])
     if side * side != grid.shape[-1]:
         raise LayoutError(
-            f"{grid.shape[-1]} tokens after {prefix_tokens} prefix tokens form no square map"
+            f"{grid.shape[-1]} tokens after {prefix_tokens} prefix tokens form no square map; use "
+            f"square images, or set the model's num_prefix_tokens"
         )
     return grid.unflatten(-1, (side, side))

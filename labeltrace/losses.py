@@ -1,4 +1,4 @@
-"""The training loss against aligned targets."""
+"""The training loss for aligned targets."""
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,8 @@ from labeltrace.errors import LabelError
 def soft_cross_entropy(logits: Tensor, soft_targets: Tensor) -> Tensor:
     """Cross-entropy between logits and class distributions, eq. 12 of the TL-Align paper.
 
-    The target is detached: gradient flows to the logits alone, also where the target was computed
-    from the same forward pass. The values of the targets are not inspected.
+    The target is detached: gradient flows to the logits only, even if the target was computed in
+    the same forward pass. The values of the targets are not checked.
 
     Args:
         logits: (B, C) or (B, C, *sizes), floating point; the class axis is dimension 1.
@@ -19,12 +19,20 @@ def soft_cross_entropy(logits: Tensor, soft_targets: Tensor) -> Tensor:
             as `MixedBatch.soft_targets` returns.
 
     Returns:
-        The mean over the batch (and over `sizes`) in nats: a scalar, float32, or float64 where the
-        logits are. Half-precision logits are widened first, also under autocast.
+        The mean over the batch (and over `sizes`) in nats: a scalar, float32, or float64 for logits
+        in float64. Half-precision logits are converted to float32 first, also under autocast.
 
     Raises:
         LabelError: the two differ in shape or device, are empty, are not floating point, or have no
             class axis.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import soft_cross_entropy
+        >>> logits = torch.zeros(2, 4)
+        >>> soft_targets = torch.tensor([[0.7, 0.3, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+        >>> round(soft_cross_entropy(logits, soft_targets).item(), 4)  # log(4)
+        1.3863
     """
     _check_pair(logits, soft_targets)
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -47,7 +55,7 @@ def _check_pair(logits: Tensor, soft_targets: Tensor) -> None:
         if not tensor.is_floating_point():
             raise LabelError(
                 f"soft_cross_entropy: {name} must be floating point, got {tensor.dtype}; "
-                f"targets are distributions over classes, not class indices."
+                f"pass logits and distributions over classes, not class indices."
             )
     if soft_targets.device != logits.device:
         raise LabelError(

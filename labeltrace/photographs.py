@@ -1,4 +1,4 @@
-"""Photographs to show models: the two that scikit-learn ships, or a user's own files."""
+"""Photographs as model inputs: the two that scikit-learn ships, or files of the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SAMPLE_NAMES = ("china", "flower")
-MIXING_SEED = 41  # a box that leaves something to see of both sample photographs
+MIXING_SEED = 41  # with this box, both sample photographs remain visible
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,7 +26,7 @@ class Photograph:
     """A photograph.
 
     Attributes:
-        name: what it is called in tables and figures.
+        name: its name in tables and figures.
         pixels: (3, height, width) float32 in [0, 1], RGB.
     """
 
@@ -53,17 +53,17 @@ def sample_photographs(size: int | tuple[int, int] = 224) -> tuple[Photograph, P
             f"`pip install 'labeltrace[demo]'`, or pass two images of your own"
         ) from error
     first, second = (
-        Photograph(name, _fitted(Image.fromarray(load_sample_image(f"{name}.jpg")), size))
+        Photograph(name, _resize_and_crop(Image.fromarray(load_sample_image(f"{name}.jpg")), size))
         for name in SAMPLE_NAMES
     )
     return first, second
 
 
 def read_photograph(path: str | Path, size: int | tuple[int, int] = 224) -> Photograph:
-    """An image file of any format that Pillow reads, cut to size around its middle.
+    """Read an image file of any format that Pillow supports; resize it and crop its center.
 
     Args:
-        path: the file; its name without the ending becomes the photograph's.
+        path: the file; its name without the suffix becomes the photograph's name.
         size: height and width in pixels; one number for both.
 
     Raises:
@@ -76,39 +76,43 @@ def read_photograph(path: str | Path, size: int | tuple[int, int] = 224) -> Phot
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened).convert("RGB")
     except UnidentifiedImageError as error:
-        raise PhotographError(f"{path} is not an image in a format that Pillow reads") from error
+        raise PhotographError(
+            f"{path} is not an image in a format that Pillow reads; convert it to PNG or JPEG"
+        ) from error
     except OSError as error:
         raise PhotographError(
             f"{path} cannot be read: {error.strerror or error}; give the path of an image file"
         ) from error
-    return Photograph(path.stem, _fitted(upright, size))
+    return Photograph(path.stem, _resize_and_crop(upright, size))
 
 
-def mix(photographs: tuple[Photograph, Photograph], seed: int = MIXING_SEED) -> MixedBatch:
-    """CutMix a box of the second photograph into the first; a batch of one, always the same."""
+def mix_photographs(
+    photographs: tuple[Photograph, Photograph], seed: int = MIXING_SEED
+) -> MixedBatch:
+    """Paste a box of the second photograph into the first by CutMix: always the same batch."""
     images = torch.stack([photograph.pixels for photograph in photographs])
     generator = torch.Generator().manual_seed(seed)
     partners = torch.tensor([0, 1])
     while True:
         batch = CutMix()(images, partners, generator=generator)
         swapped = batch.classes[0].tolist() == [0, 1]
-        if swapped and 0 < batch.mixing_ratio[0, 0] < 1:  # half of all permutations swap nothing
+        if swapped and 0 < batch.mixing_ratio[0, 0] < 1:  # half of the permutations swap nothing
             return MixedBatch(batch.images[:1], batch.labels[:1], batch.classes[:1])
 
 
-def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels as a model was trained to see them: ``(pixels - mean) / std``, channel by channel.
+def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalize pixels as in a model's training: `(pixels - mean) / std`, channel by channel.
 
     Args:
         pixels: (..., 3, H, W) in [0, 1].
-        mean: one number a channel.
-        std: likewise.
+        mean: one number for each channel.
+        std: one number for each channel.
     """
     return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[:, None, None]
 
 
-def _fitted(image: Image.Image, size: int | tuple[int, int]) -> Tensor:
-    """The middle of an image at the wanted size: (3, height, width) float32 in [0, 1]."""
+def _resize_and_crop(image: Image.Image, size: int | tuple[int, int]) -> Tensor:
+    """The center of an image at the given size: (3, height, width) float32 in [0, 1]."""
     with extra("demo"):
         import numpy
         from PIL import Image, ImageOps

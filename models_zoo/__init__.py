@@ -1,7 +1,7 @@
 """The architectures that the library is proven on, as data.
 
-``families()`` lists them, ``build(name)`` makes a model of theirs; ``labeltrace zoo sweep`` checks
-them all, and what it measures on the smallest of each family is kept here in ``measured.json``.
+`families()` lists them, `build(name)` makes a model of theirs; `labeltrace zoo sweep` checks
+them all, and what it measures on the smallest of each family is kept here in `measured.json`.
 """
 
 from labeltrace.extras import extra

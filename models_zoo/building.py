@@ -19,9 +19,9 @@ def build(
 
     Args:
         name: a family, for its smallest member; a member of one; or any other name that
-            :func:`labeltrace.model_loading.load_model` takes.
+            `labeltrace.model_loading.load_model` takes.
         image_size: height and width of the images; None for those that the model is made for.
-        device: where parameters and buffers are; ``"meta"`` costs no memory.
+        device: where parameters and buffers are; `"meta"` costs no memory.
         **options: further arguments with which the model is made.
 
     Raises:
@@ -33,7 +33,7 @@ def build(
 def load(
     name: str, *, image_size: int | None = None, device: str = "cpu", **options: Any
 ) -> LoadedModel:
-    """Like :func:`build`, together with the size of the images that the model takes."""
+    """Like `build`, together with the size of the images that the model takes."""
     family = find(name)
     settings: dict[str, Any] = dict(family.options) if family else {}
     if family and family.sizes.option and image_size is not None:

@@ -1,10 +1,10 @@
-"""Writing ``families.json`` from the installed libraries.
+"""Writing `families.json` from the installed libraries.
 
     python -m labeltrace.models_zoo.describing [FAMILY ...]
 
 Papers are those that the libraries' own documentation cites; the smallest member and its image
 sizes are found by making every member on the meta device.  Without names every family is described
-anew (minutes); families outside timm are those of ``OUTSIDE_TIMM``.
+anew (minutes); families outside timm are those of `OUTSIDE_TIMM`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ TORCHVISION_PAPER = re.compile(r"`([^`]+?)\s*<https?://arxiv\.org/abs/(\d{4}\.\d
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a family comes from; see :class:`labeltrace.models_zoo.Family`.
+    """Where a family comes from; see `labeltrace.models_zoo.Family`.
 
-    ``papers`` are those that the source's documentation does not name in full.
+    `papers` are those that the source's documentation does not name in full.
     """
 
     name: str
@@ -91,7 +91,7 @@ def origins() -> tuple[Origin, ...]:
 
 
 def describe(origin: Origin) -> dict[str, Any]:
-    """One entry of ``families.json``.
+    """One entry of `families.json`.
 
     Raises:
         ValueError: no member runs.

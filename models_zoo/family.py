@@ -1,8 +1,8 @@
 """What is known of each family of models, read from the data files beside this one.
 
-``families.json`` says what a family is (written by :mod:`labeltrace.models_zoo.describing`),
-``measured.json`` what a sweep found on its smallest member (written by ``labeltrace zoo sweep
---record``).  Nothing in either is typed by hand.
+`families.json` says what a family is (written by `labeltrace.models_zoo.describing`),
+`measured.json` what a sweep found on its smallest member (written by `labeltrace zoo sweep
+--record`).  Nothing in either is typed by hand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEASURED_FILE = Path(__file__).with_name("measured.json")
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """A paper by its title and its number on arXiv, ``"2010.11929"``."""
+    """A paper by its title and its number on arXiv, `"2010.11929"`."""
 
     title: str
     arxiv: str
@@ -60,7 +60,7 @@ class Family:
         source: the library that they come from: timm, torchvision or transformers.
         module: the Python module that defines them.
         papers: those that the source's own documentation cites, the family's own first.
-        smallest: the member with the fewest parameters, timm's ``test_`` models aside.
+        smallest: the member with the fewest parameters, timm's `test_` models aside.
         sizes: the images that it takes.
         options: further arguments with which every member is made.
         counts: how many of its nodes do what, as measured in eval mode at the native size; empty
@@ -114,7 +114,7 @@ def _family(entry: dict[str, Any], measured: dict[str, Any]) -> Family:
 
 @functools.cache
 def members_of(source: str, module: str) -> tuple[str, ...]:
-    """The names of the models that a module defines, as ``load_model`` takes them.
+    """The names of the models that a module defines, as `load_model` takes them.
 
     Raises:
         ValueError: there is no such source.

@@ -1,4 +1,4 @@
-"""PVT v1 (Table 1 of the paper), which timm lacks, from ``transformers``."""
+"""PVT v1 (Table 1 of the paper), which timm lacks, from `transformers`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["pvt_large", "pvt_medium", "pvt_small", "pvt_tiny"]
 
 
 def pvt_tiny(**options: Any) -> nn.Module:
-    """PVT-Tiny; options are those of ``transformers.PvtConfig``, as for all four."""
+    """PVT-Tiny; options are those of `transformers.PvtConfig`, as for all four."""
     return _pvt((2, 2, 2, 2), options)
 
 

@@ -1,6 +1,6 @@
 """Recurrent layers: LSTM, GRU and RNN mix positions along the axis of steps.
 
-How far back a step reaches depends on gates, computed from the data.  The label assumes that
+How far back a step reaches depends on gates, computed from the data. The label assumes that
 a layer remembers all steps that it has read equally (contract, point 11).
 """
 

@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation: ``python -m docs.pictures [NAME ...]``.
+"""Make the pictures of the documentation: `python -m docs.pictures [NAME ...]`.
 
 They are computed by the library on random weights from fixed seeds, and kept in docs/images/.
 """

@@ -26,8 +26,8 @@ from docs.pictures.drawing import (
     outline,
     square,
 )
-from labeltrace.figures.style import CHANGE_COLOURS, TEXT
-from labeltrace.photographs import normalise, sample_photographs
+from labeltrace.figures.style import CHANGE_COLORS, FONT_SIZE
+from labeltrace.photographs import normalize, sample_photographs
 
 HALF = (0.5, 0.5, 0.5)
 BOX = (1.0, 3.0, 5.0, 6.5)  # of the second image, in cells of an 8 × 8 map
@@ -39,7 +39,7 @@ def tokens() -> Figure:
     first, second = (photograph.pixels for photograph in sample_photographs(224))
     label = box_labels(224, 224, (34, 76, 146, 190))
     mixed = label * first + (1 - label) * second
-    image, labels = normalise(mixed[None], HALF, HALF), torch.stack([label, 1 - label])[None]
+    image, labels = normalize(mixed[None], HALF, HALF), torch.stack([label, 1 - label])[None]
     joined = labeltrace.labels_at(model, image, labels, ["pos_drop"])["pos_drop"]
 
     figure, (photograph, pixels, map_, class_token) = figure_of(4, height=2.45)
@@ -75,8 +75,8 @@ def operations() -> Figure:
     ):
         cells(before, label, operation)
         cells(after, labeltrace.align(layer)(image, labels)[1][0, 0], "", example)
-    axes[0].set_ylabel("before", fontsize=TEXT)
-    axes[5].set_ylabel("after", fontsize=TEXT)
+    axes[0].set_ylabel("before", fontsize=FONT_SIZE)
+    axes[5].set_ylabel("after", fontsize=FONT_SIZE)
     return figure
 
 
@@ -147,7 +147,7 @@ def convolution() -> Figure:
         one,
         "a kernel's weights",
         "one input to one output channel",
-        colours=CHANGE_COLOURS,
+        colours=CHANGE_COLORS,
         limits=(-reach, reach),
         numbers=".2f",
     )

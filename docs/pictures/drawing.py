@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from labeltrace.figures.style import PAGE_WIDTH, SOURCE_COLOURS, TEXT
+from labeltrace.figures.style import FONT_SIZE, PAGE_WIDTH, SOURCE_COLORS
 
-SOURCES = ListedColormap(colormaps[SOURCE_COLOURS](numpy.linspace(0.12, 0.88, 256)), "sources")
+SOURCES = ListedColormap(colormaps[SOURCE_COLORS](numpy.linspace(0.12, 0.88, 256)), "sources")
 """Red and blue as in all figures, without the darkest: numbers and frames stay readable."""
 
 WEIGHTS = ListedColormap(colormaps["Purples"](numpy.linspace(0, 0.85, 256)), "weights")
@@ -78,7 +78,7 @@ def cells(
                 format(value, numbers),
                 ha="center",
                 va="center",
-                fontsize=TEXT - 1,
+                fontsize=FONT_SIZE - 1,
                 color="white" if sum(shade[:3]) < HALF_BRIGHT else "black",
             )
     square(axes, title, below, (rows, columns))
@@ -87,8 +87,8 @@ def cells(
 def square(axes: Axes, title: str, below: str, shape: tuple[int, int]) -> None:
     """Square cells, the first row at the top, words above and below, no ticks and no frame."""
     axes.set(xlim=(-0.1, shape[1] + 0.1), ylim=(shape[0] + 0.1, -0.1), aspect="equal")
-    axes.set_title(title, fontsize=TEXT + 1)
-    axes.set_xlabel(below, fontsize=TEXT)
+    axes.set_title(title, fontsize=FONT_SIZE + 1)
+    axes.set_xlabel(below, fontsize=FONT_SIZE)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import labeltrace
 from labeltrace import analysis, figures
-from labeltrace.photographs import normalise, sample_photographs
+from labeltrace.photographs import normalize, sample_photographs
 
 HALF = (0.5, 0.5, 0.5)
 NAMES = ("china", "flower")
@@ -165,4 +165,4 @@ def mixture(subject: Subject) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
 
 def batch(pixels: Tensor) -> Tensor:
     """Pixels (3, H, W) as a batch of one, as the models take them."""
-    return normalise(pixels[None], HALF, HALF)
+    return normalize(pixels[None], HALF, HALF)

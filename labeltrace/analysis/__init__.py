@@ -1,6 +1,6 @@
-"""The measurements of the paper, and two of our own, on any model that can be aligned.
+"""The measurements of the paper, and two new ones, for any model that can be aligned.
 
-Every function takes the plain model, looks at it in eval mode and puts its mode back.
+Every function takes the plain model, runs it in eval mode and restores its mode.
 """
 
 from labeltrace.analysis.input_fidelity import Fidelity, fidelity

@@ -10,11 +10,11 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from labeltrace.analysis.source_chunks import chunks, one_hot_image
+from labeltrace.analysis.source_chunks import one_hot_image, source_chunks
 from labeltrace.capture.module_paths import lies_in_named
 from labeltrace.errors import LabelError
 from labeltrace.flow import LabelField, OneSourceStep, Operation
-from labeltrace.inspection.observer import Observer, observer_of
+from labeltrace.inspection.observer import Observer, as_observer
 from labeltrace.inspection.places import Place, step_places
 from labeltrace.inspection.single_steps import isolate_steps, source_place, source_sizes
 from labeltrace.inspection.token_grid import TokenGrid
@@ -23,15 +23,15 @@ from labeltrace.progress import tracked
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Presence:
-    """How much of each token is left after one mixing step.
+    """How much of each input token is present in the output of one mixing step.
 
     Attributes:
         place: the step.
-        values: (B, N) float32, eq. 2: how many tokens' worth of output each of the N input tokens
-            makes up.  They sum to the number of output tokens.
-        even: what each would be if all tokens counted alike: output tokens by input tokens, 1
-            where their number stays (eq. 3).
-        grid: where the input tokens lie in the image; None where they form no map.
+        values: (B, N) float32, eq. 2: the presence of each of the N input tokens, in units of
+            output tokens. Their sum is the number of output tokens.
+        even: the presence of each token if all had the same weight: output tokens / input tokens,
+            which is 1 if their numbers are equal (eq. 3).
+        grid: the positions of the input tokens in the image; None if they form no map.
     """
 
     place: Place
@@ -41,9 +41,9 @@ class Presence:
 
     @property
     def fluctuation(self) -> Tensor:
-        """How far tokens are from counting alike: (B,), the RMS of ``values / even - 1``.
+        """The deviation from an even presence: (B,), the RMS of `values / even - 1`.
 
-        Zero where eq. 3 holds for every token.
+        Zero if eq. 3 holds for every token.
         """
         return (self.values / self.even - 1).square().mean(1).sqrt()
 
@@ -51,27 +51,35 @@ class Presence:
 def presence(
     model: nn.Module | Observer, images: Tensor, modules: Sequence[str] | None = None
 ) -> dict[str, Presence]:
-    """Token presence in every spatial mixing step, eq. 2: ``p(z_i) = sum_j |w_ij| / sum_k |w_kj|``.
+    """Token presence in every spatial mixing step, eq. 2: `p(z_i) = sum_j |w_ij| / sum_k |w_kj|`.
 
-    Weights are as the alignment has them: several matrices (heads, channels of a kernel) are
-    normalised one by one and averaged, and a convolution's weights are those inside the image, so
-    that tokens whose windows all lie inside have a presence of 1 (eq. 3).
+    The weights are those of the alignment: several matrices (heads, channels of a kernel) are
+    normalized one by one and averaged. The weights of a convolution are those inside the image, so
+    tokens whose windows are completely inside have a presence of 1 (eq. 3).
 
     Args:
-        model: the model, or an :class:`~labeltrace.inspection.observer.Observer` of it.
+        model: the model, or an `labeltrace.Observer` of it.
         images: (B, C, H, W).
-        modules: paths or patterns of the modules to look at (``"blocks.*"``); None for all.
+        modules: paths or patterns of the modules to measure (`"blocks.*"`); None for all.
 
     Returns:
-        In the order of the model, by the module's path; where a module has several steps, by its
-        path and the node.
+        The presence in each step, in the order of the model, by the path of its module. If a module
+        has several steps, the names are path and node.
 
     Raises:
         LabelError: there is no such step.
         LayoutError: a step mixes images of the batch.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace.analysis import presence
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1))
+        >>> found = presence(model, torch.rand(2, 3, 8, 8))["0"]
+        >>> found.values.shape, found.even
+        (torch.Size([2, 64]), 1.0)
     """
-    observer = observer_of(model, images)
-    observer.check(images)
+    observer = as_observer(model, images)
+    observer.check_images(images)
     fields = _mixing_fields(observer, modules)
     sources = {field.node: source_place(observer.trace, field) for field in fields}
     grids = observer.grids(images, sources)
@@ -89,7 +97,7 @@ def presence(
             even=values[field][1] / values[field][0].shape[1],
             grid=grids[field.node],
         )
-        for name, field in zip(_names(list(places.values())), fields, strict=True)
+        for name, field in zip(_unique_names(list(places.values())), fields, strict=True)
     }
 
 
@@ -108,20 +116,23 @@ def _mixing_fields(observer: Observer, modules: Sequence[str] | None) -> list[La
     if not chosen:
         paths = dict.fromkeys(trace.module_paths[field.node] for field in mixing)
         known = ", ".join(path or "(the model itself)" for path in paths) or "no module"
-        raise LabelError(f"no step mixes positions there; such steps are in {known}")
+        raise LabelError(
+            f"no step in {', '.join(modules or ()) or 'the model'} mixes positions; such steps are "
+            f"in {known}"
+        )
     return chosen
 
 
 def _column_sums(
     observer: Observer, images: Tensor, sizes: tuple[int, ...], fields: list[LabelField]
 ) -> dict[LabelField, tuple[Tensor, int]]:
-    """For steps that read fields of equal sizes: presence (B, N), and the number of outputs."""
+    """Presence (B, N) and number of output tokens, for steps that read fields of equal sizes."""
     batch, count = len(images), prod(sizes)
     program = observer.program(isolate_steps(observer.trace, fields))
     source_of = torch.arange(count, device=images.device).reshape(sizes)
     sums: list[list[Tensor]] = [[] for _ in fields]
     outputs = [0] * len(fields)
-    for run in chunks(batch, (*sizes, len(fields)), count):
+    for run in source_chunks(batch, (*sizes, len(fields)), count):
         image = one_hot_image(source_of, run, batch)
         for index, labels in enumerate(observer.run_program(program, images, image)):
             sums[index].append(labels.sum(1)[:, :-1])
@@ -132,9 +143,11 @@ def _column_sums(
     }
 
 
-def _names(places: list[Place]) -> list[str]:
-    often = Counter(place.module_path for place in places)
+def _unique_names(places: list[Place]) -> list[str]:
+    counts = Counter(place.module_path for place in places)
     return [
-        f"{place.module_path} ({place.node})" if often[place.module_path] > 1 else place.module_path
+        f"{place.module_path} ({place.node})"
+        if counts[place.module_path] > 1
+        else place.module_path
         for place in places
     ]

@@ -1,4 +1,4 @@
-"""The "ground truth" mixing ratio, from the similarity of tokens: eq. 13 and Figure 6."""
+"""The "ground truth" mixing ratio from the similarity of tokens: eq. 13, Figure 6 of the paper."""
 
 from __future__ import annotations
 
@@ -9,38 +9,45 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labeltrace.errors import LabelError
-from labeltrace.inspection.observer import Observer, observer_of
+from labeltrace.inspection.observer import Observer, as_observer
 from labeltrace.tracing.ablation import layers_of
 
 BLOCK_BYTES = 64 * 2**20
-"""What the similarities of one block of tokens may take."""
+"""Memory limit for the similarities of one block of tokens."""
 
 
 def similarity_ratio(mixed: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """How much each token of a mixed image is like the first image's tokens, eq. 13.
+    """The share of the first image in each token of a mixed image, by similarity: eq. 13.
 
-    ``softmax(s1, s2)[0]``, where ``s1`` and ``s2`` are the largest cosine similarities of the token
-    with any token of each image.  As cosines lie in [-1, 1], the ratio lies in [0.12, 0.88].
+    `softmax(s1, s2)[0]`, where `s1` and `s2` are the largest cosine similarities of the token to
+    any token of each image. Cosines are in [-1, 1], so the ratio is in [0.12, 0.88].
 
     Args:
         mixed: (B, N, C), tokens of the mixed images at one layer.
-        first: (B, M, C), those of the first images.
-        second: (B, M', C), those of the second.
+        first: (B, M, C), tokens of the first images.
+        second: (B, M', C), tokens of the second images.
 
     Returns:
         (B, N) float32, the first image's share.
 
     Raises:
         LabelError: the tensors do not fit.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace.analysis import similarity_ratio
+        >>> first, second = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
+        >>> similarity_ratio(torch.cat([first, second], dim=1), first, second)
+        tensor([[0.7311, 0.2689]])
     """
     for name, tokens in (("first", first), ("second", second)):
         if tokens.dim() != 3 or mixed.dim() != 3 or tokens.shape[::2] != mixed.shape[::2]:
             raise LabelError(
-                f"tokens are (B, N, C) of one batch and width; mixed has {tuple(mixed.shape)}, "
-                f"{name} {tuple(tokens.shape)}"
+                f"pass tokens (B, N, C) with the same batch and channels; mixed has shape "
+                f"{tuple(mixed.shape)}, {name} {tuple(tokens.shape)}"
             )
     mixed, first, second = (normalize(t.detach().float(), dim=-1) for t in (mixed, first, second))
-    similarities = torch.stack([_largest(mixed, first), _largest(mixed, second)])
+    similarities = torch.stack([_max_similarity(mixed, first), _max_similarity(mixed, second)])
     return similarities.softmax(0)[0]
 
 
@@ -51,45 +58,54 @@ def similarity_ratios(
     second: Tensor,
     layers: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
-    """:func:`similarity_ratio` after each layer of a model, Figure 6.
+    """`similarity_ratio` after each layer of a model: Figure 6.
 
     Args:
-        model: the model, or an :class:`~labeltrace.inspection.observer.Observer` of it.
+        model: the model, or an `labeltrace.Observer` of it.
         mixed: (B, C, H, W), mixed images.
-        first: (B, C, H, W), the first image of each.
-        second: (B, C, H, W), the second.
-        layers: nodes, modules' paths or patterns of paths; None for the model's layers, see
-            :func:`labeltrace.tracing.ablation.layers_of`.
+        first: (B, C, H, W), the first source image of each mixed image.
+        second: (B, C, H, W), the second source image.
+        layers: names of nodes, paths of modules or patterns of paths; None for the model's layers,
+            see `labeltrace.tracing.ablation.layers_of`.
 
     Returns:
         (B, N) for each layer, tokens in the order of their labels.
 
     Raises:
         LabelError: the images do not fit, or there is no such layer.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace.analysis import similarity_ratios
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4))
+        >>> first, second = torch.rand(2, 1, 3, 8, 8)
+        >>> mixed = torch.cat([first[..., :4], second[..., 4:]], dim=-1)
+        >>> similarity_ratios(model, mixed, first, second, layers=["0"])["0"].shape
+        torch.Size([1, 4])
     """
-    observer = observer_of(model, mixed)
-    seen = observer.named(layers_or_all(observer, layers))
-    tokens = [observer.activations(images, seen) for images in (mixed, first, second)]
-    return {name: similarity_ratio(*(each[name] for each in tokens)) for name in seen}
+    observer = as_observer(model, mixed)
+    places = observer.find_places(resolve_layers(observer, layers))
+    tokens = [observer.activations(images, places) for images in (mixed, first, second)]
+    return {name: similarity_ratio(*(each[name] for each in tokens)) for name in places}
 
 
-def layers_or_all(observer: Observer, layers: Sequence[str] | None) -> Sequence[str]:
-    """The layers asked for, or all that the model has.
+def resolve_layers(observer: Observer, layers: Sequence[str] | None) -> Sequence[str]:
+    """The given layers, or all layers of the model.
 
     Raises:
-        LabelError: it has none.
+        LabelError: no layers are given and none are found.
     """
     found = layers_of(observer.trace) if layers is None else layers
     if not found:
         raise LabelError(
-            "the model has no residual connections that would tell its layers; name some with "
-            "layers="
+            "the model has no residual connections, by which layers are found; name its layers "
+            "with layers="
         )
     return found
 
 
-def _largest(mixed: Tensor, tokens: Tensor) -> Tensor:
-    """The largest dot product of each token (B, N, C) with any of (B, M, C)."""
+def _max_similarity(mixed: Tensor, tokens: Tensor) -> Tensor:
+    """The largest dot product of each token (B, N, C) with any of the tokens (B, M, C): (B, N)."""
     rows = max(1, BLOCK_BYTES // (4 * tokens.shape[0] * tokens.shape[1]))
-    blocks = [(part @ tokens.mT).amax(-1) for part in mixed.split(rows, 1)]
+    blocks = [(block @ tokens.mT).amax(-1) for block in mixed.split(rows, 1)]
     return torch.cat(blocks, 1)

@@ -1,4 +1,4 @@
-"""Sources in chunks: label images of many sources, a bounded number of columns at a time."""
+"""Label images with many sources, processed in chunks of a bounded number of sources."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20
-"""What one chunk's label image may take; the labels of a few layers take as much again."""
+"""Memory limit for the label image of one chunk; the labels of a few layers need as much again."""
 
 
-def chunks(batch: int, sizes: Sequence[int], sources: int) -> list[range]:
-    """The sources in runs, such that a label image (batch, sources, *sizes) of each is small."""
+def source_chunks(batch: int, sizes: Sequence[int], sources: int) -> list[range]:
+    """Ranges of sources whose label images (batch, sources, *sizes) fit `CHUNK_BYTES`."""
     column = 4 * batch * prod(sizes)
     width = max(1, min(sources, CHUNK_BYTES // column - 1))
     return [range(start, min(start + width, sources)) for start in range(0, sources, width)]
@@ -24,8 +24,8 @@ def one_hot_image(source_of: Tensor, sources: range, batch: int) -> Tensor:
 
     Args:
         source_of: (*sizes) int64, the source of each position.
-        sources: those with a column of their own; all others share the last one.
-        batch: how many images; they share memory.
+        sources: the sources with a column each; all others share the last column.
+        batch: number of images; they share memory.
     """
     columns = torch.arange(sources.start, sources.stop, device=source_of.device)
     own = source_of == columns.reshape(-1, *(1 for _ in source_of.shape))
@@ -33,6 +33,6 @@ def one_hot_image(source_of: Tensor, sources: range, batch: int) -> Tensor:
     return labels.expand(batch, *labels.shape)
 
 
-def joined(parts: Iterator[Tensor]) -> Tensor:
-    """Labels (B, N, sources + 1) of each chunk as (B, N, all sources)."""
-    return torch.cat([part[..., :-1] for part in parts], -1)
+def concatenate_sources(chunks: Iterator[Tensor]) -> Tensor:
+    """Concatenate the labels (B, N, sources + 1) of all chunks to (B, N, all sources)."""
+    return torch.cat([chunk[..., :-1] for chunk in chunks], -1)

@@ -1,4 +1,4 @@
-"""The command line: ``labeltrace explain``, ``demo``, ``report``, ``train`` and ``zoo``."""
+"""The command line: `labeltrace explain`, `demo`, `report`, `train` and `zoo`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from labeltrace.aligned import trace
-from labeltrace.cli.errors import errors_told, import_from_here
+from labeltrace.cli.errors import add_cwd_to_path, report_errors
 from labeltrace.cli.optional import add_optional
 from labeltrace.cli.terminal import wide_console
 from labeltrace.model_loading import load_model
@@ -44,18 +44,18 @@ def explain(
         str, typer.Argument(metavar="MODEL", help="A timm name, or package.module:factory.")
     ],
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Height and width; else the model's own.")
+        int | None, typer.Option(min=1, help="Height and width; default: the model's.")
     ] = None,
     train: Annotated[bool, typer.Option("--train/--eval", help="The model's mode.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     approximate: Annotated[
-        bool, typer.Option("--approximate", help="List the approximate nodes alone.")
+        bool, typer.Option("--approximate", help="List only the approximate nodes.")
     ] = False,
 ) -> None:
     """Say what every node of a model does to labels, grouped by module."""
-    import_from_here()
-    # What a factory prints is no part of the answer.
-    with errors_told(), contextlib.redirect_stdout(sys.stderr):
+    add_cwd_to_path()
+    # What a factory prints must not mix with the output.
+    with report_errors(), contextlib.redirect_stdout(sys.stderr):
         loaded = load_model(model, image_size=image_size, device="meta")
         found = trace(loaded.model.train(train), loaded.example())
     mode = "train" if train else "eval"
@@ -76,11 +76,11 @@ add_optional(app, "train")
 add_optional(app, "zoo")
 
 
-# What explain says. -------------------------------------------------------------------------------
+# Output of explain. -------------------------------------------------------------------------------
 
 
 def trace_document(found: Trace, nodes: tuple[TracedNode, ...]) -> dict[str, Any]:
-    """A trace as plain data for JSON, with these of its nodes."""
+    """A trace and some of its nodes as plain data for JSON."""
     batch = found.capture.batch
     return {
         "batch": {
@@ -123,7 +123,7 @@ def counts_table(found: Trace) -> Table:
 
 
 def approximations_table(found: Trace) -> Table | str:
-    """The reasons why nodes are approximate, with their numbers."""
+    """The reasons why nodes are approximate, with the number of nodes for each."""
     approximations = _approximations(found)
     if not approximations:
         return "Approximations: none, every node is exact."
@@ -135,17 +135,17 @@ def approximations_table(found: Trace) -> Table | str:
 
 
 def batch_text(found: Trace) -> str:
-    """Which batch sizes the captured graph serves, and why."""
+    """The batch sizes that the captured graph supports, and the reason."""
     batch = found.capture.batch
     if not batch.dynamic:
-        return f"fixed at {batch.smallest}, since {batch.fixed_reason}"
+        return f"fixed at {batch.smallest}, because {batch.fixed_reason}"
     if math.isinf(batch.largest):
         return f"dynamic, {batch.smallest} or more images"
     return f"dynamic, {batch.smallest} to {int(batch.largest)} images"
 
 
 def _approximations(found: Trace) -> dict[str, list[str]]:
-    """The names of the approximate nodes by their reason."""
+    """The names of the approximate nodes, by reason."""
     names: dict[str, list[str]] = {}
     for node in found.approximate:
         names.setdefault(node.approximation, []).append(node.name)

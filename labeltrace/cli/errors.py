@@ -1,4 +1,4 @@
-"""What commands share: errors for a user to read, and where a user's own packages are."""
+"""Helpers of all commands: error messages, and the import path for the user's packages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from labeltrace.errors import LabelTraceError
 
 
 @contextlib.contextmanager
-def errors_told() -> Iterator[None]:
-    """End with one message and exit code 1 where labeltrace raises an error on purpose."""
+def report_errors() -> Iterator[None]:
+    """Inside this context, print labeltrace's errors as one message and exit with code 1."""
     try:
         yield
     except LabelTraceError as error:
@@ -23,7 +23,7 @@ def errors_told() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def import_from_here() -> None:
-    """Find the user's packages in the folder where the command runs, as ``python -m`` does."""
+def add_cwd_to_path() -> None:
+    """Add the current folder to the import path, as `python -m` does."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -1,4 +1,4 @@
-"""Commands whose packages are not installed by default: they are there, and say what they need."""
+"""Commands whose packages are optional. Without the packages, a command says what to install."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 
 import typer
 
-from labeltrace.cli.errors import errors_told
+from labeltrace.cli.errors import report_errors
 from labeltrace.errors import MissingExtraError
 
-# A command that cannot run takes any arguments, so that its message is about what it needs.
-ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+# A command that cannot run accepts any arguments, so that its message is about the packages.
+ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def add_optional(app: typer.Typer, name: str) -> None:
-    """Add `NAME_command` of the module `labeltrace.cli.NAME`, or the group `app` that it has.
+    """Add the function `NAME_command` of `labeltrace.cli.NAME`, or the module's group `app`.
 
-    Where a package is missing, add a command that names the extra to install.
+    If a package is missing, add a command that names the extra to install.
     """
     try:
         module: Any = importlib.import_module(f"labeltrace.cli.{name}")
     except MissingExtraError as error:
         help_text = f"Not available: {error}."
-        app.command(name, help=help_text, context_settings=ANYTHING)(_failing_with(error))
+        app.command(name, help=help_text, context_settings=ANY_ARGUMENTS)(
+            _make_failing_command(error)
+        )
         return
     if hasattr(module, "app"):
         app.add_typer(module.app, name=name)
@@ -32,9 +34,9 @@ def add_optional(app: typer.Typer, name: str) -> None:
         app.command(name)(getattr(module, f"{name}_command"))
 
 
-def _failing_with(error: MissingExtraError) -> Callable[[], None]:
+def _make_failing_command(error: MissingExtraError) -> Callable[[], None]:
     def command() -> None:
-        with errors_told():
+        with report_errors():
             raise error
 
     return command

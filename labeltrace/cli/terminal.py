@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""The console that commands print to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 from rich.console import Console
 
-WIDTH_OF_FILES = 160  # columns where the output is no terminal, which alone knows its width
+NON_TTY_WIDTH = 160  # columns if the output is no terminal
 
 
 def wide_console() -> Console:
-    """Standard output, with wide lines where it is no terminal."""
+    """Standard output, with wide lines if it is no terminal."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else WIDTH_OF_FILES)
+    return Console(width=None if known else NON_TTY_WIDTH)

@@ -1,7 +1,8 @@
 """Figures of mixed images, labels, presence, mixing ratios and provenance.
 
-Figures are made without pyplot: no window, no global state, the same on a machine without a screen.
-Each function returns the Figure; ``figure.savefig("name.pdf")`` saves it, as SVG or PNG too.
+Figures are made without pyplot: there is no window and no global state, and they work on a machine
+without a screen. Each function returns the Figure; `figure.savefig("name.pdf")` saves it, also as
+SVG or PNG.
 """
 
 from labeltrace.extras import extra
@@ -13,10 +14,10 @@ with extra("figures"):
     from labeltrace.figures.overlays import provenance_figure
     from labeltrace.figures.presence_maps import presence_figure
     from labeltrace.figures.ratio_lines import ratio_figure
-    from labeltrace.figures.style import SOURCE_COLOURS as COLOURS
+    from labeltrace.figures.style import SOURCE_COLORS as COLORS
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "LabelMaps",
     "label_map_figure",
     "layer_map_figure",

@@ -1,4 +1,4 @@
-"""Label maps layer by layer: Figures 5 and 8 for one model, all the way through."""
+"""Label maps of one model layer by layer, in the style of Figures 5 and 8 of the paper."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from labeltrace.figures.style import (
-    SOURCE_COLOURS,
-    TEXT,
-    beside_image,
+    FONT_SIZE,
+    SOURCE_COLORS,
     frame,
+    image_and_panels,
     legend_bar,
-    mean_and_reach,
+    mean_and_deviation,
     percent,
 )
 
@@ -26,34 +26,43 @@ def layer_map_figure(
     stretched: bool = False,
     title: str = "",
 ) -> Figure:
-    """A mixed image, then the share of the first image in each token, one map a layer.
+    """A mixed image, and one map for each layer: the share of the first image in each token.
 
     Args:
         pixels: (3, H, W) in [0, 1].
         maps: by the name of the layer, (rows, columns) in [0, 1], such as
-            ``{name: seen.map()[0, 0] for name, seen in labels_at(...).items()}``.
-        sources: what the first and the second image are called.
-        stretched: give each map a range of colours of its own around its mean, since deep or
-            untrained models blend labels until they nearly agree; what it spans stands below it.
-        title: words above.
+            `{name: layer.map()[0, 0] for name, layer in labels_at(...).items()}`.
+        sources: names of the first and the second image.
+        stretched: give each map its own range of colors around its mean, because deep or untrained
+            models blend labels until they are nearly equal; the range is written below the map.
+        title: title of the figure.
 
     Raises:
         ValueError: there is no map.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace.figures import layer_map_figure
+        >>> maps = {"blocks.0": torch.rand(4, 4), "blocks.1": torch.rand(4, 4)}
+        >>> figure = layer_map_figure(torch.rand(3, 32, 32), maps, ("cat", "dog"))
     """
     if not maps:
-        raise ValueError("layer_map_figure needs the map of at least one layer, got none")
-    figure, others = beside_image(pixels, len(maps), title, "mixed image")
+        raise ValueError(
+            "layer_map_figure needs the map of at least one layer, got none; get them from "
+            "labeltrace.labels_at"
+        )
+    figure, others = image_and_panels(pixels, len(maps), title, "mixed image")
     for axes, (name, shares) in zip(others, maps.items(), strict=True):
         shares = shares.detach().cpu()
-        mean, reach = mean_and_reach(shares)
-        low, high = (mean - reach, mean + reach) if stretched else (0, 1)
+        mean, deviation = mean_and_deviation(shares)
+        low, high = (mean - deviation, mean + deviation) if stretched else (0, 1)
         extent = (0, pixels.shape[2], pixels.shape[1], 0)
-        axes.imshow(shares.numpy(), cmap=SOURCE_COLOURS, vmin=low, vmax=high, extent=extent)
-        below = f"{percent(mean)} ± {100 * reach:.2g}" if stretched else percent(mean)
-        frame(axes, name, below, size=TEXT)
+        axes.imshow(shares.numpy(), cmap=SOURCE_COLORS, vmin=low, vmax=high, extent=extent)
+        below = f"{percent(mean)} ± {100 * deviation:.2g}" if stretched else percent(mean)
+        frame(axes, name, below, size=FONT_SIZE)
     if stretched:
         ticks = {0.0: f"more\n{sources[1]}", 0.5: "mean", 1.0: f"more\n{sources[0]}"}
     else:
         ticks = {0.0: sources[1], 0.5: "half", 1.0: sources[0]}
-    legend_bar(figure, SOURCE_COLOURS, (0, 1), ticks)
+    legend_bar(figure, SOURCE_COLORS, (0, 1), ticks)
     return figure

@@ -1,4 +1,4 @@
-"""Provenance over the image: where the content of a token came from."""
+"""Provenance of a token, drawn over the image."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from labeltrace.analysis.input_provenance import Provenance
 from labeltrace.figures.style import (
-    HEAT_COLOURS,
-    TEXT,
-    beside_image,
+    FONT_SIZE,
+    HEAT_COLORS,
     frame,
+    image_and_panels,
     legend_bar,
 )
 
-LEAST_OPACITY, MOST_OPACITY = 0.3, 0.85  # of cells without a share, and of the largest
-MARK = "#56B4E9"  # sky blue of Okabe and Ito's palette, which the heat map lacks
+MIN_OPACITY, MAX_OPACITY = 0.3, 0.85  # of cells without a share, and of the largest share
+OUTLINE_COLOR = "#56B4E9"  # sky blue of Okabe and Ito's palette, which the heat map lacks
 
 Token = tuple[int, int] | int
 
@@ -32,62 +32,78 @@ def provenance_figure(
     image: int = 0,
     title: str = "",
 ) -> Figure:
-    """A heat map of the cells that a token is made of, over the image in grey, one panel a place.
+    """Heat maps of the input cells in a token, over the image in gray, one panel for each place.
 
-    The brightest colour is the largest share of each panel, which stands below it as a multiple of
-    the even share.
+    The brightest color of a panel is its largest share, which is written below the panel as a
+    multiple of the even share.
 
     Args:
         pixels: (3, H, W) in [0, 1].
-        provenances: as :func:`labeltrace.analysis.provenance` returns them.
-        token: row and column of the token in each place's map; a number, in the order of
-            :attr:`Provenance.shares`, where it has none: 0 for a class token or pooled features.
-            A row and column outlines the token.  Where the maps differ in size, as in models that
-            merge tokens, a token for each place, by the same names.
-        image: which image of the batch to show.
-        title: words above.
+        provenances: the result of `labeltrace.analysis.provenance`.
+        token: row and column of the token in the map of each place; the token is outlined. For a
+            token without a position, its index in `Provenance.shares`: 0 for a class token or
+            pooled features. If the maps differ in size, as in models that merge tokens, a mapping
+            from the names in `provenances` to such tokens.
+        image: index of the image in the batch.
+        title: title of the figure.
 
     Raises:
         LabelError: a place has no such row and column.
-        ValueError: there is no place, it has no token of that number, or none is given for it.
+        ValueError: there is no place, it has no token of that index, or no token is given for it.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import provenance
+        >>> from labeltrace.figures import provenance_figure
+        >>> images = torch.rand(1, 3, 16, 16)
+        >>> found = provenance(torch.nn.Conv2d(3, 8, 4, stride=4), images, grid=(4, 4))
+        >>> figure = provenance_figure(images[0], found, token=(1, 2))
     """
     if not provenances:
-        raise ValueError("provenance_figure needs the provenance of at least one place, got none")
-    figure, others = beside_image(pixels, len(provenances), title, "image")
+        raise ValueError(
+            "provenance_figure needs the provenance of at least one place, got none; get it from "
+            "labeltrace.provenance"
+        )
+    figure, others = image_and_panels(pixels, len(provenances), title, "image")
     for axes, (name, found) in zip(others, provenances.items(), strict=True):
         chosen = token.get(name) if isinstance(token, Mapping) else token
         if chosen is None:
-            raise ValueError(f"provenance_figure needs a token for {name}, and was given none")
-        share = _shares(name, found, chosen)[image].detach().cpu()
-        _show(axes, pixels, share)
-        frame(axes, name, f"up to {share.max().item() * share.numel():.3g} × even", size=TEXT)
+            raise ValueError(f"provenance_figure needs a token for {name}; add it to token")
+        share = _token_shares(name, found, chosen)[image].detach().cpu()
+        _draw_heat_map(axes, pixels, share)
+        frame(axes, name, f"up to {share.max().item() * share.numel():.3g} × even", size=FONT_SIZE)
         if not isinstance(chosen, int):
-            _outline(axes, found, chosen, pixels)
+            _outline_token(axes, found, chosen, pixels)
     ticks = {0.0: "none", 1.0: "largest"}
-    legend_bar(figure, HEAT_COLOURS, (0, 1), ticks, "share of the token")
+    legend_bar(figure, HEAT_COLORS, (0, 1), ticks, "share of the token")
     return figure
 
 
-def _shares(name: str, found: Provenance, token: Token) -> Tensor:
+def _token_shares(name: str, found: Provenance, token: Token) -> Tensor:
     if not isinstance(token, int):
         return found.token(*token)
     if not 0 <= token < found.shares.shape[1]:
-        raise ValueError(f"{name} has {found.shares.shape[1]} tokens, and no token {token}")
+        raise ValueError(
+            f"{name} has no token {token}; choose one below {found.shares.shape[1]}, the number of "
+            f"its tokens"
+        )
     return found.shares[:, token]
 
 
-def _show(axes: Axes, pixels: Tensor, shares: Tensor) -> None:
-    """A heat map (h, w) over an image (3, H, W) in grey."""
+def _draw_heat_map(axes: Axes, pixels: Tensor, shares: Tensor) -> None:
+    """Draw a heat map (h, w) over an image (3, H, W) in gray."""
     extent = (0, pixels.shape[2], pixels.shape[1], 0)
     axes.imshow(pixels.mean(0).detach().cpu().numpy(), cmap="gray", vmin=0, vmax=1, extent=extent)
     heat = (shares / shares.max()).numpy()
-    opacity = LEAST_OPACITY + (MOST_OPACITY - LEAST_OPACITY) * heat
-    axes.imshow(heat, cmap=HEAT_COLOURS, vmin=0, vmax=1, alpha=opacity, extent=extent)
+    opacity = MIN_OPACITY + (MAX_OPACITY - MIN_OPACITY) * heat
+    axes.imshow(heat, cmap=HEAT_COLORS, vmin=0, vmax=1, alpha=opacity, extent=extent)
 
 
-def _outline(axes: Axes, found: Provenance, token: tuple[int, int], pixels: Tensor) -> None:
+def _outline_token(axes: Axes, found: Provenance, token: tuple[int, int], pixels: Tensor) -> None:
     assert found.grid is not None
     rows, columns = found.grid.shape
     height, width = pixels.shape[1] / rows, pixels.shape[2] / columns
     corner = (token[1] * width, token[0] * height)
-    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=MARK, linewidth=1.0))
+    axes.add_patch(
+        Rectangle(corner, width, height, fill=False, edgecolor=OUTLINE_COLOR, linewidth=1.0)
+    )

@@ -1,1 +1,1 @@
-"""Labels and activations at any node, and where in the image they lie."""
+"""Labels and activations at any node, and the positions of tokens in the image."""

@@ -1,4 +1,4 @@
-"""Label programs: the label half of a trace alone, run on a model's live parameters."""
+"""Label programs: only the label part of a trace, run on a model's live parameters."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from labeltrace.tracing.trace import Trace
 
 
 class LabelProgram:
-    """The labels of a trace's outputs; of the forward pass only what they read is run.
+    """Computes the labels of a trace's outputs, and of the forward pass only what labels depend on.
 
     Attributes:
-        trace: what is run.
+        trace: the trace.
     """
 
     def __init__(self, model: nn.Module, trace: Trace) -> None:
         self.trace = trace
         self._model = model
-        self._module = _label_half(trace)
+        self._module = _label_graph(trace)
 
     def __call__(self, inputs: Sequence[Any], labels: Tensor) -> tuple[Tensor, ...]:
-        """The labels of each output, for the leaves of the model's inputs and a label image."""
-        with without_gradient(self.trace.capture, labels.device):
+        """The labels (B, N, K) of each output, given the model's input leaves and a label image."""
+        with no_gradient(self.trace.capture, labels.device):
             state = live_state(self._model, self.trace.capture)
             results: tuple[Tensor, ...] = self._module(*state, *inputs, labels)
         return results
 
 
 @contextmanager
-def without_gradient(capture: Capture, device: torch.device) -> Iterator[None]:
-    """No gradient, and the modes that a captured graph switches put back."""
+def no_gradient(capture: Capture, device: torch.device) -> Iterator[None]:
+    """Disable gradients, and restore the modes that a captured graph switches."""
     kept = modes_kept(device.type) if capture.switches_modes else nullcontext()
     with torch.no_grad(), kept:
         yield
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """A model in eval mode; every submodule's own mode is put back."""
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode; afterwards restore the mode of every submodule."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(modes[0][1])  # an aligned module hands its mode on to the model
+        model.train(modes[0][1])  # an aligned module passes its mode on to the model
         for module, training in modes:
             module.training = training
 
 
-def _label_half(trace: Trace) -> GraphModule:
+def _label_graph(trace: Trace) -> GraphModule:
     module = generate(trace).module
     (output,) = module.graph.find_nodes(op="output")
     labels: Any = output.args[0]
@@ -69,7 +69,7 @@ def _label_half(trace: Trace) -> GraphModule:
 
 
 def _has_effect(node: Node) -> bool:
-    """Whether a node counts though nobody reads it; random draws do not, here in eval mode."""
+    """Whether an unused node must be kept. Random draws need not be, because of eval mode."""
     if isinstance(node.target, OpOverload):
         return bool(node.target._schema.is_mutable)
     return node.is_impure()

@@ -1,4 +1,4 @@
-"""Looking inside: the labels and activations of a model at any of its nodes."""
+"""The labels and activations of a model at any of its nodes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from labeltrace.capture.capture import capture_model
 from labeltrace.capture.captured import live_state
 from labeltrace.errors import LabelError
 from labeltrace.flow import LabelField
-from labeltrace.inspection.label_program import LabelProgram, evaluating, without_gradient
-from labeltrace.inspection.places import Place, places, places_named, tokens, with_outputs_at
+from labeltrace.inspection.label_program import LabelProgram, eval_mode, no_gradient
+from labeltrace.inspection.places import Place, find_places, places, token_layout, with_outputs_at
 from labeltrace.inspection.token_grid import (
     TokenGrid,
-    coordinates,
-    grid_from,
+    coordinate_image,
+    find_grid,
     without_mixing_or_overlap,
 )
 from labeltrace.layout import Layout, infer_dynamic
@@ -37,10 +37,10 @@ class NodeLabels:
     """The labels at one place.
 
     Attributes:
-        place: which node it is.
-        labels: (B, N, K) float32: the label of each of its N positions, rows sum to one.
-        grid: where the tokens lie in the image; None where they form no map, as those of a
-            pooled feature or of a token mixer's hidden layer.
+        place: the node.
+        labels: (B, N, K) float32: the label of each of its N positions; rows sum to one.
+        grid: the positions of the tokens in the image; None if they form no map, as in a pooled
+            feature or the hidden layer of a token mixer.
     """
 
     place: Place
@@ -48,7 +48,7 @@ class NodeLabels:
     grid: TokenGrid | None
 
     def map(self) -> Tensor:
-        """The labels of the tokens that lie in the image: (B, K, rows, columns).
+        """The labels of the tokens that have a position in the image: (B, K, rows, columns).
 
         Raises:
             LabelError: the tokens form no map.
@@ -56,28 +56,38 @@ class NodeLabels:
         if self.grid is None:
             raise LabelError(
                 f"the {self.labels.shape[1]} positions of {self.place.node} form no map of the "
-                "image; choose a place before they are pooled or mixed away"
+                "image; choose a node before they are pooled or mixed"
             )
         return self.grid.map(self.labels).movedim(-1, 1)
 
 
 class Observer:
-    """A model captured once, to be looked at in eval mode as often as one likes.
+    """A model that is captured once and can then be inspected many times, in eval mode.
 
-    The model's own mode is put back after each look.
+    The model's own mode is restored after each call.
 
     Args:
         model: the model, or an aligned module of it.
-        images: (B, C, H, W), of the size that it is to be looked at with.
-        rules: as for :func:`labeltrace.align`.
+        images: (B, C, H, W); later images must have the same size.
+        rules: as for `labeltrace.align`.
 
     Raises:
-        LabelError: there are no images.
+        LabelError: `images` are no batch of images.
         LabelTraceError: the model cannot be captured or traced.
 
     Attributes:
         model: the model.
         trace: its trace.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import CutMix, Observer
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.Flatten(2))
+        >>> batch = CutMix()(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))
+        >>> observer = Observer(model, batch.images)
+        >>> found = observer.labels(batch.images, batch.labels, observer.find_places(["0"]))
+        >>> found["0"].map().shape
+        torch.Size([2, 2, 4, 4])
     """
 
     def __init__(
@@ -86,86 +96,86 @@ class Observer:
         _check_images(images)
         self.model = model.module if isinstance(model, AlignedModule) else model
         registry = current().with_overrides(rules)
-        with evaluating(self.model), torch.no_grad():
+        with eval_mode(self.model), torch.no_grad():
             found = capture_model(self.model, (images,), whole=registry.functions)
         self.trace: Trace = trace_graph(found, registry)
         self._sizes = tuple(images.shape[1:])
 
     def places(self) -> tuple[Place, ...]:
-        """Every node that carries labels, in order."""
+        """Every node that carries labels, in the order of the graph."""
         return places(self.trace)
 
-    def named(self, names: Iterable[str]) -> dict[str, Place]:
-        """The places that names stand for; see :func:`labeltrace.inspection.places.places_named`."""
-        return places_named(self.trace, names)
+    def find_places(self, names: Iterable[str]) -> dict[str, Place]:
+        """The places with these names; see `labeltrace.inspection.places.find_places`."""
+        return find_places(self.trace, names)
 
     def labels(
-        self, images: Tensor, labels: Tensor, seen: Mapping[str, Place]
+        self, images: Tensor, labels: Tensor, selected: Mapping[str, Place]
     ) -> dict[str, NodeLabels]:
-        """The labels at places, by the same names.
+        """The labels at selected places, by the same names.
 
         Args:
-            images: (B, C, H, W), of the size of the captured ones.
+            images: (B, C, H, W), of the size of the captured images.
             labels: a label image (B, K, H, W) or (B, K, 1, 1).
-            seen: the places.
+            selected: the places, by name.
 
         Raises:
             LabelError: images or label image do not fit.
-            LayoutError: the images of a batch cannot be told apart at a place.
+            LayoutError: a place mixes the images of a batch.
         """
-        self.check(images)
+        self.check_images(images)
         check_label_image(labels, images, 1)
-        firsts = _unique_by_field(seen)
+        firsts = _unique_by_field(selected)
         found = self.run(with_outputs_at(self.trace, firsts.values()), images, labels)
         by_field = dict(zip(firsts, found, strict=True))
-        grids = self.grids(images, seen)
+        grids = self.grids(images, selected)
         return {
             name: NodeLabels(place, by_field[place.field], grids[name])
-            for name, place in seen.items()
+            for name, place in selected.items()
         }
 
-    def grids(self, images: Tensor, seen: Mapping[str, Place]) -> dict[str, TokenGrid | None]:
-        """Where the tokens of places lie in the image."""
-        firsts = _unique_by_field(seen)
+    def grids(self, images: Tensor, selected: Mapping[str, Place]) -> dict[str, TokenGrid | None]:
+        """The positions of the tokens of places in the image, by name; None if they form no map."""
+        firsts = _unique_by_field(selected)
         program = self.program(
             without_mixing_or_overlap(with_outputs_at(self.trace, firsts.values()))
         )
-        few = images[: max(1, self.trace.capture.batch.smallest)]
-        pixels = coordinates(images.shape[2], images.shape[3], images.device)
-        with evaluating(self.model):
-            moments = program((few,), pixels.expand(len(few), -1, -1, -1))
+        smallest_batch = images[: max(1, self.trace.capture.batch.smallest)]
+        pixels = coordinate_image(images.shape[2], images.shape[3], images.device)
+        with eval_mode(self.model):
+            moments = program((smallest_batch,), pixels.expand(len(smallest_batch), -1, -1, -1))
         whole = pixels[0].flatten(1).mean(1)
-        found = {field: grid_from(m[0], whole) for field, m in zip(firsts, moments, strict=True)}
-        return {name: found[place.field] for name, place in seen.items()}
+        found = {field: find_grid(m[0], whole) for field, m in zip(firsts, moments, strict=True)}
+        return {name: found[place.field] for name, place in selected.items()}
 
     def program(self, trace: Trace) -> LabelProgram:
-        """A changed trace as a program over the model's parameters."""
+        """A modified trace as a program over the model's parameters."""
         return LabelProgram(self.model, trace)
 
     def run(self, trace: Trace, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """The labels of a changed trace's outputs."""
+        """The labels of a modified trace's outputs."""
         return self.run_program(self.program(trace), images, labels)
 
     def run_program(
         self, program: LabelProgram, images: Tensor, labels: Tensor
     ) -> tuple[Tensor, ...]:
-        """The labels that a program gives, with the model in eval mode."""
-        with evaluating(self.model):
+        """The labels that a program computes, with the model in eval mode."""
+        with eval_mode(self.model):
             return program((images,), labels)
 
-    def activations(self, images: Tensor, seen: Mapping[str, Place]) -> dict[str, Tensor]:
+    def activations(self, images: Tensor, selected: Mapping[str, Place]) -> dict[str, Tensor]:
         """The tensors at places as (B, N, C), tokens in the order of their labels."""
-        self.check(images)
-        reader = _Reader(self.trace, {place.node for place in seen.values()})
-        with evaluating(self.model), without_gradient(self.trace.capture, images.device):
+        self.check_images(images)
+        reader = _ValueReader(self.trace, {place.node for place in selected.values()})
+        with eval_mode(self.model), no_gradient(self.trace.capture, images.device):
             reader.run(*live_state(self.model, self.trace.capture), images)
-        return {name: _as_tokens(reader.read[p.node], p.layout) for name, p in seen.items()}
+        return {name: _as_tokens(reader.values[p.node], p.layout) for name, p in selected.items()}
 
-    def check(self, images: Tensor) -> None:
-        """Check that images are of the size of the captured ones.
+    def check_images(self, images: Tensor) -> None:
+        """Check that images have the size of the captured images.
 
         Raises:
-            LabelError: they are not, or the graph is for another batch.
+            LabelError: they have not, or the graph is for another batch size.
         """
         _check_images(images)
         if tuple(images.shape[1:]) != self._sizes:
@@ -177,7 +187,7 @@ class Observer:
         if not batch.holds_for(len(images)):
             raise LabelError(
                 f"a batch of {len(images)}, but the model was captured for {batch.smallest} to "
-                f"{batch.largest:g} images; make another Observer with such a batch "
+                f"{batch.largest:g} images; make another Observer with a batch of this size "
                 f"({batch.fixed_reason})"
             )
 
@@ -188,54 +198,63 @@ def labels_at(
     """The labels at named nodes or modules of a model, in eval mode.
 
     Args:
-        model: the model, or an :class:`Observer` of it where it is asked more than once.
+        model: the model, or an `Observer` of it for more than one call.
         images: (B, C, H, W).
         labels: a label image (B, K, H, W) or (B, K, 1, 1).
-        names: nodes, modules' paths, patterns of paths or ``"output"``; see
-            :func:`labeltrace.inspection.places.places_named`.
+        names: names of nodes, paths of modules, patterns of paths or `"output"`; see
+            `labeltrace.inspection.places.find_places`.
 
     Returns:
-        The labels by name, in the order of the names; for a pattern, by the modules' paths.
+        The labels by name, in the order of the names; for a pattern, by the paths of the modules.
 
     Raises:
         LabelError: there is no such node or module, or images and labels do not fit.
         LabelTraceError: the model cannot be captured or traced.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import CutMix, labels_at
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.Flatten(2))
+        >>> batch = CutMix()(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))
+        >>> found = labels_at(model, batch.images, batch.labels, ["0", "output"])
+        >>> found["0"].labels.shape
+        torch.Size([2, 16, 2])
     """
-    observer = observer_of(model, images)
-    return observer.labels(images, labels, observer.named(names))
+    observer = as_observer(model, images)
+    return observer.labels(images, labels, observer.find_places(names))
 
 
-def observer_of(model: nn.Module | Observer, images: Tensor) -> Observer:
-    """The observer itself, or one of a model."""
+def as_observer(model: nn.Module | Observer, images: Tensor) -> Observer:
+    """The observer itself, or a new observer of a model."""
     return model if isinstance(model, Observer) else Observer(model, images)
 
 
-def _unique_by_field(seen: Mapping[str, Place]) -> dict[LabelField, Place]:
-    """Places with one field have the same labels, which are computed once."""
-    return {place.field: place for place in seen.values()}
+def _unique_by_field(selected: Mapping[str, Place]) -> dict[LabelField, Place]:
+    """One place for each label field: places with the same field have the same labels."""
+    return {place.field: place for place in selected.values()}
 
 
-class _Reader(Interpreter):
-    """Runs a captured graph and keeps the values of some of its nodes."""
+class _ValueReader(Interpreter):
+    """Runs a captured graph and stores the values of some of its nodes."""
 
     def __init__(self, trace: Trace, wanted: set[str]) -> None:
         super().__init__(GraphModule(trace.capture.root, trace.capture.graph))
         self.wanted = wanted
-        self.read: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         if n.name in self.wanted:
-            self.read[n.name] = value
+            self.values[n.name] = value
         return value
 
 
 def _as_tokens(value: Tensor, layout: Layout) -> Tensor:
-    """A tensor as (B, N, C): positions in the order of its label field, all else as channels."""
+    """A tensor as (B, N, C): positions in the order of its label field, the rest as channels."""
     factors = [factor for axis in layout.axes for factor in axis]
     split = value.reshape(infer_dynamic(factor.size for factor in factors))
-    (batch,), others, _ = tokens(layout).axes
-    order = [factors.index(factor) for factor in (batch, *others)]  # slots tell positions apart
+    (batch,), others, _ = token_layout(layout).axes
+    order = [factors.index(factor) for factor in (batch, *others)]  # field_dim makes them unique
     rest = [index for index in range(len(factors)) if index not in order]
     return split.permute(*order, *rest).reshape(
         split.shape[order[0]], math.prod(factor.size for factor in others), -1
@@ -246,10 +265,10 @@ def _check_images(images: object) -> None:
     if not isinstance(images, Tensor):
         raise LabelError(
             f"images must be a tensor (B, C, H, W), not {type(images).__name__}; stack them and "
-            "normalise them as the model was trained"
+            "normalize them as in the model's training"
         )
     if images.dim() != 4 or not images.is_floating_point() or 0 in images.shape:
         raise LabelError(
             f"images must be floating point (B, C, H, W) and not empty, got {images.dtype} of "
-            f"shape {tuple(images.shape)}"
+            f"shape {tuple(images.shape)}; convert them with images.float() / 255"
         )

@@ -1,4 +1,4 @@
-"""Places: the nodes at which labels can be looked at, and how they are named."""
+"""Places: the nodes whose labels can be inspected, and how they are named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.values import Value
 
 OUTPUT = "output"
-"""The name of the model's first output that carries labels."""
+"""The name for the model's first output that carries labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Place:
     """A node whose tensor carries labels.
 
     Attributes:
-        node: its name in the captured graph.
-        module_path: the module whose forward pass made it; empty for the model itself.
-        layout: what the axes of its tensor are made of.
-        field: its label field; places with one field have the same labels.
+        node: name of the node in the captured graph.
+        module_path: path of the module whose forward pass created it; empty for the model itself.
+        layout: the factors of each axis of its tensor.
+        field: its label field; places with the same field have the same labels.
     """
 
     node: str
@@ -36,26 +36,40 @@ class Place:
 
 
 def places(trace: Trace) -> tuple[Place, ...]:
-    """Every node that carries labels, in the order of the graph, the input included."""
+    """Every node that carries labels, in the order of the graph, including the input.
+
+    Example:
+        >>> import torch
+        >>> import labeltrace
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
+        >>> trace = labeltrace.trace(model, torch.rand(2, 3, 16, 16))
+        >>> [(place.node, place.module_path) for place in labeltrace.places(trace)]
+        [('input', ''), ('conv2d', '0'), ('relu', '1')]
+    """
     return tuple(_place(trace, node) for node in trace.labelled)
 
 
-def places_named(trace: Trace, names: Iterable[str]) -> dict[str, Place]:
-    """The places that names stand for.
+def find_places(trace: Trace, names: Iterable[str]) -> dict[str, Place]:
+    """The places with these names.
 
-    A name is that of a node (``"add_3"``), ``"output"``, a module's path (``"blocks.3"``: the last
-    node in it that carries labels, which is what the module returns), or a pattern of paths
-    (``"blocks.*"``: every module that fits, in the order in which they are done).
+    A name can be:
+
+    - the name of a node, such as `"add_3"`;
+    - `"output"`;
+    - the path of a module, such as `"blocks.3"`: the last node in it that carries labels, which is
+      what the module returns;
+    - a pattern of paths, such as `"blocks.*"`: every matching module, in the order in which they
+      finish.
 
     Returns:
-        Each place by the name that was given for it; for a pattern, by the modules' paths.
+        Each place by its name; for a pattern, by the paths of the modules.
 
     Raises:
         LabelError: nothing has such a name, or it carries no label.
     """
     if isinstance(names, str):
         raise LabelError(f"places are given as a list of names; write [{names!r}]")
-    last = _last_in_modules(trace)
+    last = _last_node_of_modules(trace)
     found: dict[str, Place] = {}
     for name in names:
         if name == OUTPUT:
@@ -65,11 +79,11 @@ def places_named(trace: Trace, names: Iterable[str]) -> dict[str, Place]:
         elif name in last:
             found[name] = _place(trace, last[name])
         else:
-            fitting = {path: node for path, node in last.items() if is_named(path, name)}
-            if not fitting:
-                raise LabelError(_no_such_place(trace, name, last))
-            inner_first = sorted(fitting, key=lambda path: trace.order[fitting[path]])
-            found |= {path: _place(trace, fitting[path]) for path in inner_first}
+            matching = {path: node for path, node in last.items() if is_named(path, name)}
+            if not matching:
+                raise LabelError(_unknown_name(trace, name, last))
+            inner_first = sorted(matching, key=lambda path: trace.order[matching[path]])
+            found |= {path: _place(trace, matching[path]) for path in inner_first}
     return found
 
 
@@ -80,29 +94,32 @@ def step_places(trace: Trace, fields: Iterable[LabelField]) -> Iterator[Place]:
         yield Place(field.node, trace.module_paths[field.node], layout, field)
 
 
-def with_outputs_at(trace: Trace, seen: Iterable[Place]) -> Trace:
-    """The trace with labels of places for outputs instead of its own: (B, N, K) each.
+def with_outputs_at(trace: Trace, selected: Iterable[Place]) -> Trace:
+    """The trace with the labels (B, N, K) of places as its outputs, instead of its own outputs.
 
-    N counts all positions of a place but the batch, in the order of :func:`tokens`.
+    N is the number of positions of a place except the batch, in the order of `token_layout`.
     """
     source = ValueRef(trace.input_field.node)
-    outputs = tuple(Value(tokens(place.layout), place.field, source) for place in seen)
+    outputs = tuple(Value(token_layout(place.layout), place.field, source) for place in selected)
     return replace(trace, outputs=outputs)
 
 
-def tokens(layout: Layout) -> Layout:
-    """The same labels as (B, N, one channel), positions in the order of the label field.
+def token_layout(layout: Layout) -> Layout:
+    """The layout of the same labels as (B, N, one channel), positions in the order of the field.
 
-    That is the order of a tensor's axes, until views and windows reorder these: they leave the
-    field as it is.
+    This is the order of the tensor's axes, unless views or windows reorder the axes: they do not
+    change the field.
 
     Raises:
-        LayoutError: the batch is no axis of its own.
+        LayoutError: the batch is not a separate axis.
     """
-    factors = sorted((f for axis in layout.axes for f in axis if f.is_position), key=_slot)
+    factors = sorted((f for axis in layout.axes for f in axis if f.is_position), key=_field_dim)
     batch = tuple(factor for factor in factors if factor.kind is Kind.BATCH)
     if not batch:
-        raise LayoutError(f"images cannot be told apart where the batch is mixed: {layout}")
+        raise LayoutError(
+            f"the images of the batch are mixed here, so they have no labels of their own: "
+            f"{layout}; choose a node before that"
+        )
     others = tuple(factor for factor in factors if factor.kind is not Kind.BATCH)
     return Layout((batch, others, channel(1)))
 
@@ -113,13 +130,15 @@ def field_layout(layout: Layout) -> Layout:
     Raises:
         LayoutError: the batch is not the field's first dimension.
     """
-    factors = sorted((f for axis in layout.axes for f in axis if f.is_position), key=_slot)
+    factors = sorted((f for axis in layout.axes for f in axis if f.is_position), key=_field_dim)
     if not factors or factors[0].kind is not Kind.BATCH:
-        raise LayoutError(f"the batch is not the first of these positions: {layout}")
+        raise LayoutError(
+            f"the batch is not the first of these positions: {layout}; choose another node"
+        )
     return renumbered([*((factor,) for factor in factors), channel(1)])
 
 
-def _slot(factor: Factor) -> int:
+def _field_dim(factor: Factor) -> int:
     return factor.field_dim
 
 
@@ -134,11 +153,13 @@ def _output(trace: Trace) -> Place:
     for name in returned.inputs:
         if name in trace.labelled:
             return _place(trace, name)
-    raise LabelError("no output of the model comes from the image, so none carries labels")
+    raise LabelError(
+        "no output of the model comes from the image, so none carries labels; name a node instead"
+    )
 
 
-def _last_in_modules(trace: Trace) -> Mapping[str, str]:
-    """The last node with labels in each module, what lies inside it included."""
+def _last_node_of_modules(trace: Trace) -> Mapping[str, str]:
+    """The last node with labels in each module, including its submodules."""
     last: dict[str, str] = {}
     for node in trace.labelled:
         names = trace.module_paths[node].split(".")
@@ -148,16 +169,17 @@ def _last_in_modules(trace: Trace) -> Mapping[str, str]:
     return last
 
 
-def _no_such_place(trace: Trace, name: str, modules: Mapping[str, str]) -> str:
-    unlabelled = name in trace.module_paths or any(
+def _unknown_name(trace: Trace, name: str, modules: Mapping[str, str]) -> str:
+    has_no_label = name in trace.module_paths or any(
         lies_in(path, name) for path in trace.module_paths.values()
     )
-    if unlabelled:
+    if has_no_label:
         return (
-            f"{name} carries no label: nothing in it comes from the image, or only mixing weights"
+            f"{name} carries no label: nothing in it is computed from the image, or only mixing "
+            f"weights; labeltrace.places(trace) lists all nodes with labels"
         )
     close = get_close_matches(name, [*modules, *trace.labelled], n=3, cutoff=0.4)
-    hint = f"; close to it: {', '.join(close)}" if close else ""
+    hint = f"; similar names: {', '.join(close)}" if close else ""
     return (
         f"the model has no node or module {name!r}{hint}; labeltrace.places(trace) lists all nodes "
         "with labels"

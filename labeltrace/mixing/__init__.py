@@ -1,7 +1,7 @@
-"""Mix images and say, position by position, which image each part came from.
+"""Mix images, with labels that say for every pixel which image it came from.
 
-Labels are distributions over K = 2 *sources*, not over classes: column 0 is the image itself,
-column 1 its partner. Class targets are assembled at the end, by `MixedBatch.soft_targets`.
+Labels are distributions over K = 2 *sources*: column 0 is the image itself, column 1 its partner.
+Class targets are computed at the end, by `MixedBatch.soft_targets`.
 """
 
 from labeltrace.mixing.batch import MixedBatch

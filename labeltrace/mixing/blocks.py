@@ -1,4 +1,4 @@
-"""BlockMix: blocks of patches of the partner are pasted, until their share is reached."""
+"""BlockMix: paste blocks of patches of the partner until their share is reached."""
 
 from __future__ import annotations
 
@@ -10,33 +10,45 @@ from torch import Tensor
 
 from labeltrace.mixing.patches import GridMixer
 
-SMALLEST_BLOCK = 16  # patches
-ASPECT = (0.3, 1 / 0.3)  # rows by columns
+MIN_BLOCK = 16  # patches
+ASPECT_RANGE = (0.3, 1 / 0.3)  # rows / columns
 
 
 @dataclass(frozen=True)
 class BlockMix(GridMixer):
-    """Paste random blocks of patches of a partner image: block-wise mixing of TL-Align's Table 7.
+    """Paste random blocks of patches of a partner image: block-wise mixing in TL-Align's Table 7.
 
-    Blocks are laid one by one, as in the block-wise masking of *BEiT: BERT Pre-Training of Image
-    Transformers* (Bao et al., 2022, Algorithm 1): the area is uniform between 16 patches and what
-    is missing, the aspect ratio lies between 0.3 and 1 / 0.3, until the share is reached. Three
-    choices are made here. The aspect ratio is uniform in its logarithm, so that flat and upright
-    blocks are alike. No block is larger than what is missing, and each lies over a missing patch,
-    drawn at random, so that the count of patches is always exact and reached in as many steps at
-    most; with a block anywhere, as in Algorithm 1, the last patches could take forever. Where the
-    patch does not divide the image, the last row and column of patches are smaller; labels are
-    exact to the pixel all the same.
+    Blocks are drawn one by one until the share is reached, as in the block-wise masking of *BEiT:
+    BERT Pre-Training of Image Transformers* (Bao et al., 2022, Algorithm 1). The area of a block is
+    uniform between 16 patches and the number of missing patches; its aspect ratio is between 0.3
+    and 1 / 0.3. Three details are decided here:
+
+    - The logarithm of the aspect ratio is uniform, so that wide and tall blocks are equally likely.
+    - No block is larger than the number of missing patches.
+    - Every block covers a missing patch, drawn at random. The number of patches is therefore always
+      exact, and the loop ends; with blocks anywhere, as in Algorithm 1, the last patches could take
+      arbitrarily long.
+
+    If the patch does not divide the image, the last row and column of patches are smaller; labels
+    are still exact to the pixel.
 
     Attributes:
-        alpha: concentration of the Beta distribution that the share of kept patches is drawn from,
-            finite and above 0.
-        ratio: share of the patches that come from the partner, in [0, 1], to the nearest whole
-            patch; drawn as 1 - lambda where None. BEiT masks 0.4.
-        patch: side of a patch in pixels; the paper's is 16, its models' patch size.
+        alpha: concentration of the Beta distribution of the share of kept patches, finite and above
+            0.
+        ratio: share of the patches that come from the partner, in [0, 1], rounded to whole patches;
+            None draws it as 1 - lambda. BEiT masks 0.4.
+        patch: side of a patch in pixels; 16 in the paper, the patch size of its models.
 
     Raises:
-        LabelError: a setting outside of its range; at the call, images that are a single patch.
+        LabelError: a setting is outside its range; when called, the images are a single patch.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import BlockMix
+        >>> mixer = BlockMix(ratio=0.5, patch=4)
+        >>> batch = mixer(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> batch.labels.shape
+        torch.Size([4, 2, 32, 32])
     """
 
     def draw_patches(
@@ -50,27 +62,27 @@ class BlockMix(GridMixer):
             height, width = _block_size(missing, rows, columns, numbers[0], numbers[1])
             free = (~pasted).flatten().nonzero().flatten()
             row, column = divmod(int(free[int(numbers[2] * len(free))]), columns)
-            top = _first_index(row, height, rows, numbers[3])
-            left = _first_index(column, width, columns, numbers[4])
+            top = _draw_start(row, height, rows, numbers[3])
+            left = _draw_start(column, width, columns, numbers[4])
             pasted[top : top + height, left : left + width] = True
             missing = count - int(pasted.sum())
         return pasted
 
 
 def _block_size(
-    missing: int, rows: int, columns: int, for_area: float, for_aspect: float
+    missing: int, rows: int, columns: int, area_number: float, aspect_number: float
 ) -> tuple[int, int]:
-    """Return rows and columns of a block of `missing` patches at most, by two uniform numbers."""
-    smallest = min(SMALLEST_BLOCK, missing)
-    area = smallest + for_area * (missing - smallest)
-    low, high = map(math.log, ASPECT)
-    aspect = math.exp(low + for_aspect * (high - low))
+    """Rows and columns of a block of at most `missing` patches, from two uniform numbers."""
+    smallest = min(MIN_BLOCK, missing)
+    area = smallest + area_number * (missing - smallest)
+    low, high = map(math.log, ASPECT_RANGE)
+    aspect = math.exp(low + aspect_number * (high - low))
     height = min(max(1, round(math.sqrt(area * aspect))), rows, missing)
     width = min(max(1, round(area / height)), columns, missing // height)
     return height, width
 
 
-def _first_index(covered: int, length: int, size: int, number: float) -> int:
-    """Draw where a span starts that holds an index and stays inside, by a uniform number."""
+def _draw_start(covered: int, length: int, size: int, number: float) -> int:
+    """Draw the start of a span that covers an index and stays inside, from a uniform number."""
     first, last = max(0, covered - length + 1), min(covered, size - length)
     return first + int(number * (last - first + 1))

@@ -1,4 +1,4 @@
-"""Checks of a mixer's settings and of the batch that it is given."""
+"""Checks of a mixer's settings and of the batch it is called with."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from labeltrace.mixing.pairing import Mode, Partner
 
 
 def check_mode(mixer: str, mode: Mode, partner: Partner) -> None:
-    """Check which images share a draw and how partners are found.
+    """Check the settings `mode` and `partner`.
 
     Raises:
-        LabelError: a word that is not among the modes or partners, or pairs by rolling.
+        LabelError: an unknown mode or partner, or pair mode with rolling.
     """
     for name, word, known in (
         ("mode", mode, get_args(Mode)),
@@ -28,17 +28,17 @@ def check_mode(mixer: str, mode: Mode, partner: Partner) -> None:
             )
     if mode == "pair" and partner == "roll":
         raise LabelError(
-            f"{mixer}: rolling makes a ring of the batch, not pairs; set partner to flip or "
-            f"permutation, or mode to batch or elem."
+            f"{mixer}: partner roll does not form pairs; in pair mode set partner to flip or "
+            f"permutation, or set mode to batch or elem."
         )
 
 
 def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = False) -> None:
-    """Check a batch before it is mixed; `blends` says that images must hold averages.
+    """Check a batch before it is mixed; with `blends`, images must be floating point.
 
     Raises:
-        LabelError: images or targets of the wrong type, shape, dtype, batch size or device, or
-            negative targets.
+        LabelError: images or targets have the wrong type, shape, dtype, batch size or device, or
+            targets are negative.
     """
     for name, tensor in (("images", images), ("targets", targets)):
         if not isinstance(tensor, Tensor):
@@ -76,5 +76,5 @@ def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = F
         row = negative.tolist().index(True)
         raise LabelError(
             f"{mixer}: target {row} is {targets[row].item()}, but class indices start at 0; "
-            f"leave out images without a class before mixing."
+            f"remove images without a class before mixing."
         )

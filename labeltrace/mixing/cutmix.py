@@ -1,4 +1,4 @@
-"""CutMix: a box of the partner is pasted."""
+"""CutMix: paste a box of the partner."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ from labeltrace.mixing.sampling import draw_uniform
 class CutMix(BetaMixer):
     """Paste a box of a partner image into every image (Yun et al., 2019; eq. 1 of TL-Align).
 
-    One box for each draw (one for the whole batch, unless `mode` says otherwise). Its sides are
-    `sqrt(1 - lambda)` of the image's with lambda drawn from Beta(alpha, alpha); its centre is
-    uniform over the image, pixels rather than patches, and what sticks out is cut off. Labels say
-    where every pixel really came from, so their mean is the exact mixing ratio. In eq. 1 the image
-    itself is X1 and the mask M is 1 outside of the box.
+    There is one box for each draw (one for the whole batch, unless `mode` is set otherwise). Its
+    sides are `sqrt(1 - lambda)` of the image's, with lambda drawn from Beta(alpha, alpha). Its
+    center is uniform over the pixels of the image, and the box is clipped to the image. Labels say
+    where every pixel came from, so their mean is the exact mixing ratio. In eq. 1 the image itself
+    is X1, and the mask M is 1 outside the box.
 
     Attributes:
         alpha: concentration of the Beta distribution, finite and above 0.
 
     Raises:
-        LabelError: a setting outside of its range.
+        LabelError: a setting is outside its range.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import CutMix
+        >>> batch = CutMix(partner="flip")(torch.rand(2, 3, 32, 32), torch.tensor([5, 7]))
+        >>> batch.labels.shape
+        torch.Size([2, 2, 32, 32])
+        >>> batch.classes.tolist()
+        [[5, 7], [7, 5]]
     """
 
-    def draw_partner_share(
+    def draw_partner_weights(
         self, own_share: float, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
         """Draw the box: (H, W) bool."""
@@ -42,7 +51,7 @@ class CutMix(BetaMixer):
 
 
 def _draw_span(size: int, ratio: float, generator: torch.Generator | None) -> slice:
-    """Draw one side of a box: `ratio * size` pixels around a uniform centre, cut to the image."""
-    centre = size * draw_uniform(generator)
+    """Draw one side of a box: `ratio * size` pixels around a uniform center, clipped."""
+    center = size * draw_uniform(generator)
     half = size * ratio / 2
-    return slice(max(0, round(centre - half)), min(size, round(centre + half)))
+    return slice(max(0, round(center - half)), min(size, round(center + half)))

@@ -1,4 +1,4 @@
-"""What all mixing strategies have in common: settings, pairing, and the mixing itself."""
+"""The base of all mixing strategies: settings, pairing, and the mixing itself."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Mixer(ABC):
     """A way to mix images with partners from the same batch.
 
     Attributes:
-        prob: probability that a draw mixes at all, in [0, 1]. Images that it leaves unmixed are
-            copied and are their own partners.
-        mode: which images share a draw: `"batch"` all of them; `"pair"` the two of a pair, which
-            take the same parts from each other; `"elem"` none. The names are those of timm's
-            `Mixup`.
-        partner: how partners are found: `"permutation"` at random, which may leave an image with
-            itself (random pairs in pair mode); `"flip"` the first with the last, as timm does;
-            `"roll"` each with the one before it, as torchvision does, not in pair mode. In an odd
-            batch of pairs one image is its own partner.
+        prob: probability that a draw mixes, in [0, 1]. Images that are not mixed are copied and are
+            their own partners.
+        mode: which images share a draw, with the names of timm's `Mixup`: `"batch"` all of them;
+            `"pair"` the two of a pair, which exchange the same region; `"elem"` every image has its
+            own draw.
+        partner: how partners are found: `"permutation"` at random, where an image may be its own
+            partner (random pairs in pair mode); `"flip"` the first with the last, as in timm;
+            `"roll"` each with the one before it, as in torchvision (not in pair mode). In pair mode
+            one image of an odd batch is its own partner.
     """
 
-    blends: ClassVar[bool] = False  # whether images are averaged, which integers cannot hold
+    blends: ClassVar[bool] = False  # whether images are averaged, which needs floating point
 
     prob: float = 1.0
     mode: Mode = "batch"
@@ -49,46 +49,46 @@ class Mixer(ABC):
     def __call__(
         self, images: Tensor, targets: Tensor, *, generator: torch.Generator | None = None
     ) -> MixedBatch:
-        """Mix a batch. The arguments are left as they are.
+        """Mix a batch. The arguments are not modified.
 
-        The check for negative targets costs one host synchronisation on an accelerator; a generator
+        The check for negative targets costs one host synchronization on an accelerator; a generator
         on an accelerator costs another.
 
         Args:
-            images: (B, C, H, W), floating point; any dtype where images are pasted, not blended.
+            images: (B, C, H, W), floating point for `MixUp`; any dtype for the other mixers.
             targets: (B,) class indices, any integer dtype, on the device of the images.
-            generator: source of every random draw; torch's default CPU generator where None.
+            generator: source of every random draw; None for torch's default CPU generator.
 
         Returns:
             The batch, with classes (B, 2) and labels (B, 2, H, W) of zeros and ones; labels
             (B, 2, 1, 1) from `MixUp`.
 
         Raises:
-            LabelError: images or targets of the wrong shape, dtype, batch size or device, or
-                negative targets.
+            LabelError: images or targets have the wrong shape, dtype, batch size or device, or
+                targets are negative.
         """
         return mix(type(self).__name__, self.choose, (self,), images, targets, generator)
 
     def choose(self, generator: torch.Generator | None) -> Mixer:
-        """Return the strategy of one draw: this one."""
+        """The strategy of one draw: always this one."""
         return self
 
     def check_size(self, height: int, width: int) -> None:  # noqa: B027 (most take any size)
-        """Refuse images of a size that this strategy cannot mix."""
+        """Raise a `LabelError` for images of a size that this strategy cannot mix."""
 
     @abstractmethod
     def draw_own_share(self, generator: torch.Generator | None) -> float:
         """Draw the share that an image keeps, lambda of eq. 1."""
 
     @abstractmethod
-    def draw_partner_share(
+    def draw_partner_weights(
         self, own_share: float, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
-        """Draw where the partner goes, given the share that the image keeps.
+        """Draw the weight of the partner in every pixel, given the share that the image keeps.
 
         Returns:
-            (H, W) bool on the CPU, true where the partner is pasted, or (1, 1) float64, the weight
-            that it is blended with everywhere.
+            (H, W) bool on the CPU, true where the partner is pasted, or (1, 1) float64, its weight
+            in a blend, the same for all pixels.
         """
 
 
@@ -119,12 +119,12 @@ def mix(
     targets: Tensor,
     generator: torch.Generator | None,
 ) -> MixedBatch:
-    """Mix a batch, each draw by the mixer that `choose` returns for it.
+    """Mix a batch; each draw uses the mixer that `choose` returns.
 
     Args:
-        name: what errors call the mixer.
-        choose: returns one of the mixers.
-        mixers: those that may be chosen; all have the same mode and partner.
+        name: name of the mixer in errors.
+        choose: returns one of the mixers for each draw.
+        mixers: all mixers that may be chosen; they have the same mode and partner.
         images: (B, C, H, W).
         targets: (B,) class indices.
         generator: source of every random draw; torch's default CPU generator where None.
@@ -143,11 +143,11 @@ def mix(
     own_shares = [_draw_own_share(mixer, generator) for mixer in chosen]
     pairing = draw_pairing(mode, partner, batch, generator)
     shares = [
-        mixer.draw_partner_share(own_share, height, width, generator)
+        mixer.draw_partner_weights(own_share, height, width, generator)
         for mixer, own_share in zip(chosen, own_shares, strict=True)
     ]
     pairing = _leave_unmixed(pairing, torch.tensor(own_shares, device="cpu") == 1)
-    return _apply(images, targets, pairing, _stack(shares))
+    return _mix_pairs(images, targets, pairing, _stack(shares))
 
 
 def _draw_own_share(mixer: Mixer, generator: torch.Generator | None) -> float:
@@ -155,20 +155,20 @@ def _draw_own_share(mixer: Mixer, generator: torch.Generator | None) -> float:
 
 
 def _leave_unmixed(pairing: Pairing, unmixed: Tensor) -> Pairing:
-    """Make those images their own partners whose draw leaves them as they are."""
+    """The pairing in which images of an unmixed draw are their own partners."""
     index = torch.arange(len(pairing.partner), device="cpu")
     return Pairing(torch.where(unmixed[pairing.draw], index, pairing.partner), pairing.draw)
 
 
 def _stack(shares: Sequence[Tensor]) -> Tensor:
-    """Stack what the draws say: (draws, H, W), or (draws, 1, 1) where all are constant."""
+    """Stack the weights of all draws: (draws, H, W), or (draws, 1, 1) if all are constant."""
     dtypes = {share.dtype for share in shares}
     if len(dtypes) > 1:
         shares = [share.double() for share in shares]
     return torch.stack(torch.broadcast_tensors(*shares))
 
 
-def _apply(images: Tensor, targets: Tensor, pairing: Pairing, shares: Tensor) -> MixedBatch:
+def _mix_pairs(images: Tensor, targets: Tensor, pairing: Pairing, shares: Tensor) -> MixedBatch:
     device = images.device
     partner, draw = pairing.partner.to(device), pairing.draw.to(device)
     pastes = shares.dtype == torch.bool
@@ -176,16 +176,16 @@ def _apply(images: Tensor, targets: Tensor, pairing: Pairing, shares: Tensor) ->
     own_shares, shares = (~shares, shares) if pastes else ((1 - shares).float(), shares.float())
     own_share = own_shares.to(device)[draw].unsqueeze(1)  # (B, 1, H, W) or (B, 1, 1, 1)
     share = shares.to(device)[draw].unsqueeze(1)
-    theirs = images[partner]
-    mixed = torch.where(share, theirs, images) if pastes else _blend(images, theirs, share)
+    partners = images[partner]
+    mixed = torch.where(share, partners, images) if pastes else _blend(images, partners, share)
 
     labels = torch.cat([own_share, share], dim=1).float()
     classes = torch.stack([targets.long(), targets.long()[partner]], dim=1)
-    # Copied into a clone, because that keeps the memory format whatever the sizes.
+    # Copied into a clone, which keeps the memory format for all sizes.
     return MixedBatch(images.clone().copy_(mixed), labels, classes)
 
 
-def _blend(own: Tensor, theirs: Tensor, share: Tensor) -> Tensor:
-    """Interpolate at the precision of the labels or better: half precision has no room for them."""
+def _blend(own: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+    """Interpolate in float32 or wider: half precision would round the labels' weights."""
     dtype = torch.promote_types(own.dtype, torch.float32)
-    return torch.lerp(own.to(dtype), theirs.to(dtype), share.to(dtype))
+    return torch.lerp(own.to(dtype), partners.to(dtype), share.to(dtype))

@@ -1,4 +1,4 @@
-"""Who is mixed with whom, and which images share one draw."""
+"""Pairing: the partner of every image, and which images share a draw."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Mode = Literal["batch", "pair", "elem"]
-"""Which images share a draw, in timm's words: all of them, the two of a pair, none."""
+"""Which images share a draw, with timm's names: all of them, the two of a pair, none."""
 
 Partner = Literal["permutation", "flip", "roll"]
 """How an image's partner is found."""
@@ -21,7 +21,7 @@ class Pairing:
 
     Attributes:
         partner: (B,) int64 on the CPU, the index of each image's partner.
-        draw: (B,) int64 on the CPU, the index of the draw that each image is mixed by.
+        draw: (B,) int64 on the CPU, the index of each image's draw.
     """
 
     partner: Tensor
@@ -29,7 +29,7 @@ class Pairing:
 
 
 def count_draws(mode: Mode, batch: int) -> int:
-    """Return how many draws a batch takes."""
+    """The number of draws for a batch."""
     return {"batch": 1, "pair": (batch + 1) // 2, "elem": batch}[mode]
 
 
@@ -38,11 +38,11 @@ def draw_pairing(
 ) -> Pairing:
     """Pair the images of a batch.
 
-    - flip: the first with the last, as timm's `Mixup` does; the middle image of an odd batch is its
+    - flip: the first with the last, as in timm's `Mixup`; the middle image of an odd batch is its
       own partner.
-    - roll: each image with the one before it, as torchvision's `v2.CutMix` and `v2.MixUp` do.
-    - permutation: a random permutation, which may leave an image with itself. In pair mode it is
-      random pairs; one image of an odd batch, drawn at random, is its own partner.
+    - roll: each image with the one before it, as in torchvision's `v2.CutMix` and `v2.MixUp`.
+    - permutation: a random permutation, where an image may be its own partner. In pair mode, random
+      pairs; one image of an odd batch, drawn at random, is its own partner.
     """
     index = torch.arange(batch, device="cpu")
     if partner == "flip":
@@ -52,7 +52,7 @@ def draw_pairing(
     else:
         partners = torch.randperm(batch, generator=generator, device="cpu")
         if mode == "pair":
-            partners = _partners_of_neighbours(partners)
+            partners = _pair_neighbors(partners)
 
     if mode == "batch":
         draws = torch.zeros_like(index)
@@ -63,8 +63,8 @@ def draw_pairing(
     return Pairing(partners, draws)
 
 
-def _partners_of_neighbours(order: Tensor) -> Tensor:
-    """Return the partners where the first two images in an order are a pair, and so on."""
+def _pair_neighbors(order: Tensor) -> Tensor:
+    """The partners when consecutive images in an order form pairs: first and second, and so on."""
     even = len(order) // 2 * 2
     partners = torch.arange(len(order), device="cpu")
     partners[order[:even:2]] = order[1:even:2]

@@ -1,4 +1,4 @@
-"""PatchMix: patches of the partner are pasted, drawn one by one; and the grid that they lie on."""
+"""PatchMix: paste random patches of the partner. `GridMixer` is the base for grids of patches."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class GridMixer(BetaMixer):
         if isinstance(self.patch, bool) or not isinstance(self.patch, int) or self.patch < 1:
             raise LabelError(
                 f"{name}: patch must be a side in whole pixels, 1 or more, got {self.patch!r}; "
-                f"take the patch size of the model."
+                f"use the patch size of the model."
             )
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse images that are a single patch, which could only be swapped whole."""
+        """Raise a `LabelError` for images that are a single patch: they cannot be mixed."""
         if max(height, width) <= self.patch:
             raise LabelError(
                 f"{type(self).__name__}: images of {height} × {width} pixels are a single patch of "
@@ -42,10 +42,10 @@ class GridMixer(BetaMixer):
             )
 
     def draw_own_share(self, generator: torch.Generator | None) -> float:
-        """Draw the share of the patches that an image keeps, unless it is fixed."""
+        """The share of the patches that an image keeps: drawn, or fixed by `ratio`."""
         return super().draw_own_share(generator) if self.ratio is None else 1 - self.ratio
 
-    def draw_partner_share(
+    def draw_partner_weights(
         self, own_share: float, height: int, width: int, generator: torch.Generator | None
     ) -> Tensor:
         """Draw the patches that are pasted: (H, W) bool."""
@@ -64,22 +64,29 @@ class GridMixer(BetaMixer):
 
 @dataclass(frozen=True)
 class PatchMix(GridMixer):
-    """Paste randomly drawn patches of a partner image: the random mixing of TL-Align's Table 7.
+    """Paste randomly drawn patches of a partner image: random mixing in TL-Align's Table 7.
 
-    The patches are drawn uniformly, without replacement, as the random masking of *Masked
-    Autoencoders Are Scalable Vision Learners* (He et al., 2022, section 3) draws those that it
-    removes. Where the patch does not divide the image, the last row and column of patches are
-    smaller; labels are exact to the pixel all the same.
+    The patches are drawn uniformly without replacement, like the patches that *Masked Autoencoders
+    Are Scalable Vision Learners* (He et al., 2022, section 3) removes. If the patch does not divide
+    the image, the last row and column of patches are smaller; labels are still exact to the pixel.
 
     Attributes:
-        alpha: concentration of the Beta distribution that the share of kept patches is drawn from,
-            finite and above 0.
-        ratio: share of the patches that come from the partner, in [0, 1], to the nearest whole
-            patch; drawn as 1 - lambda where None.
-        patch: side of a patch in pixels; the paper's is 16, its models' patch size.
+        alpha: concentration of the Beta distribution of the share of kept patches, finite and above
+            0.
+        ratio: share of the patches that come from the partner, in [0, 1], rounded to whole patches;
+            None draws it as 1 - lambda.
+        patch: side of a patch in pixels; 16 in the paper, the patch size of its models.
 
     Raises:
-        LabelError: a setting outside of its range; at the call, images that are a single patch.
+        LabelError: a setting is outside its range; when called, the images are a single patch.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import PatchMix
+        >>> mixer = PatchMix(ratio=0.25, patch=4)
+        >>> batch = mixer(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> batch.labels.shape
+        torch.Size([4, 2, 32, 32])
     """
 
     def draw_patches(

@@ -1,4 +1,4 @@
-"""Notice when a mixer decides by what is in the pixels."""
+"""Detect a mixer whose decisions depend on pixel values."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.utils.weak import WeakTensorKeyDictionary
 CONVERSIONS = ("_to_copy", "copy_")
 
 
-class PixelWatch(TorchDispatchMode):
-    """Within this context, remember the first operator that turns pixels into decisions.
+class PixelDependenceMode(TorchDispatchMode):
+    """Inside this context, record the first operator that turns pixels into a decision.
 
-    Decisions are numbers in Python, truth values and indices: a box placed by `argmax`, a mask made
-    by `>`. Pixels are the images and all that is computed from them.
+    Decisions are Python numbers, booleans and indices: a box placed by `argmax`, a mask computed
+    with `>`. Pixels are the images and everything computed from them.
 
     Attributes:
-        decided_by: name of that operator; None while there is none.
+        deciding_operator: name of that operator; None if there was none so far.
     """
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.decided_by: str | None = None
+        self.deciding_operator: str | None = None
         self._pixels = WeakTensorKeyDictionary({images: True})
 
     def __torch_dispatch__(
@@ -45,7 +45,7 @@ class PixelWatch(TorchDispatchMode):
         converts = name in CONVERSIONS
         for leaf in tree_leaves(result):
             if not converts and _is_decision(leaf, {pixels.dtype for pixels in read}):
-                self.decided_by = self.decided_by or str(func)
+                self.deciding_operator = self.deciding_operator or str(func)
             elif isinstance(leaf, Tensor):
                 self._pixels[leaf] = True
         return result

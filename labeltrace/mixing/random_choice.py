@@ -1,4 +1,4 @@
-"""Mix: each draw picks one of several mixing strategies."""
+"""RandomChoice: each draw picks one of several mixing strategies."""
 
 from __future__ import annotations
 
@@ -19,20 +19,28 @@ SUM_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class RandomChoice:
-    """Switch among mixing strategies, such as MixUp and CutMix in DeiT's recipe (Table 9).
+    """Pick a mixing strategy at random, such as MixUp or CutMix in DeiT's recipe (Table 9).
 
-    Mode and partner are those of the strategies, which must agree on them: in batch mode one
-    strategy is picked for the whole batch, in pair mode one for each pair, in elem mode one for
-    each image. The strategy's own `prob` then decides whether it mixes at all.
+    All strategies must have the same mode and partner. In batch mode one strategy is picked for the
+    whole batch, in pair mode one for each pair, in elem mode one for each image. The strategy's own
+    `prob` then decides whether it mixes.
 
     Attributes:
         mixers: the strategies, at least one.
-        probabilities: how often each is picked, summing to one; all alike where None.
+        probabilities: probability of each strategy, summing to one; None for equal probabilities.
 
     Raises:
-        LabelError: no strategies, something else among them, strategies of different modes or
-            partners; probabilities that are negative, do not sum to one within 1e-6, or are not as
-            many as the strategies.
+        LabelError: there are no strategies, one of them is no strategy, or they differ in mode or
+            partner; probabilities are negative, do not sum to one within 1e-6, or are not one for
+            each strategy.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import CutMix, MixUp, RandomChoice
+        >>> mixer = RandomChoice([CutMix(), MixUp()], [0.5, 0.5])
+        >>> batch = mixer(torch.rand(4, 3, 32, 32), torch.arange(4))
+        >>> batch.images.shape
+        torch.Size([4, 3, 32, 32])
     """
 
     mixers: Sequence[Mixer]
@@ -48,24 +56,24 @@ class RandomChoice:
     def __call__(
         self, images: Tensor, targets: Tensor, *, generator: torch.Generator | None = None
     ) -> MixedBatch:
-        """Mix a batch. The arguments are left as they are.
+        """Mix a batch. The arguments are not modified.
 
-        The check for negative targets costs one host synchronisation on an accelerator; a generator
+        The check for negative targets costs one host synchronization on an accelerator; a generator
         on an accelerator costs another.
 
         Args:
-            images: (B, C, H, W), floating point where one of the strategies is `MixUp`.
+            images: (B, C, H, W), floating point if one of the strategies is `MixUp`.
             targets: (B,) class indices, any integer dtype, on the device of the images.
-            generator: source of every random draw; torch's default CPU generator where None.
+            generator: source of every random draw; None for torch's default CPU generator.
 
         Returns:
-            The batch, with classes (B, 2) and labels (B, 2, H, W), or (B, 2, 1, 1) where every
-            position of every image has the same label because each draw picked `MixUp`.
+            The batch, with classes (B, 2) and labels (B, 2, H, W), or (B, 2, 1, 1) if every draw
+            picked `MixUp`, so that all positions of an image have the same label.
 
         Raises:
-            LabelError: the batch cannot be mixed by every one of the strategies.
+            LabelError: one of the strategies cannot mix the batch.
         """
-        return mix("Mix", self.choose, self.mixers, images, targets, generator)
+        return mix("RandomChoice", self.choose, self.mixers, images, targets, generator)
 
     def choose(self, generator: torch.Generator | None) -> Mixer:
         """Draw a strategy."""
@@ -76,27 +84,29 @@ class RandomChoice:
             if number < probability:
                 return mixer
             number -= probability
-        return self._last_possible()
+        return self._last_with_probability()
 
-    def _last_possible(self) -> Mixer:
-        """Return where a draw ends up that rounding pushed beyond the sum of the probabilities."""
+    def _last_with_probability(self) -> Mixer:
+        """The strategy for a draw that, by rounding, exceeds the sum of the probabilities."""
         assert self.probabilities is not None
         return [m for m, p in zip(self.mixers, self.probabilities, strict=True) if p > 0][-1]
 
     def _check_mixers(self) -> None:
         if not self.mixers:
-            raise LabelError("Mix: at least one mixing strategy is needed, such as CutMix().")
+            raise LabelError(
+                "RandomChoice: at least one mixing strategy is needed, such as CutMix()."
+            )
         for mixer in self.mixers:
             if not isinstance(mixer, Mixer):
                 raise LabelError(
-                    f"Mix: the strategies must be CutMix, MixUp, PatchMix or BlockMix objects, got "
-                    f"{mixer!r}; mixers of other libraries are wrapped by track_mixing."
+                    f"RandomChoice: the strategies must be CutMix, MixUp, PatchMix or BlockMix "
+                    f"objects, got {mixer!r}; wrap mixers of other libraries with track_mixing."
                 )
         settings = {(mixer.mode, mixer.partner) for mixer in self.mixers}
         if len(settings) > 1:
             raise LabelError(
-                f"Mix: all strategies must have the same mode and partner, got "
-                f"{sorted(settings)}; give each of them the same two."
+                f"RandomChoice: all strategies must have the same mode and partner, got "
+                f"{sorted(settings)}; set both to the same values in each."
             )
 
     def _check_probabilities(self) -> None:
@@ -104,12 +114,12 @@ class RandomChoice:
             return
         if len(self.probabilities) != len(self.mixers):
             raise LabelError(
-                f"Mix: one probability for each strategy is needed, got {len(self.probabilities)} "
-                f"for {len(self.mixers)}."
+                f"RandomChoice: give one probability for each strategy, got "
+                f"{len(self.probabilities)} for {len(self.mixers)}."
             )
         wrong = not all(probability >= 0 for probability in self.probabilities)
         if wrong or not math.isclose(sum(self.probabilities), 1, abs_tol=SUM_TOLERANCE):
             raise LabelError(
-                f"Mix: probabilities must not be negative and must sum to one, got "
-                f"{list(self.probabilities)}."
+                f"RandomChoice: probabilities must not be negative and must sum to one, got "
+                f"{list(self.probabilities)}; divide them by their sum."
             )

@@ -1,4 +1,4 @@
-"""Random numbers for mixing, drawn on the CPU from a generator that the user may pass."""
+"""Random numbers for mixing, drawn on the CPU from an optional generator."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 
 
 def host_generator(generator: torch.Generator | None) -> torch.Generator | None:
-    """Return a generator for draws on the CPU, where boxes and ratios are needed as numbers.
+    """A generator for draws on the CPU, where boxes and ratios are needed as Python numbers.
 
-    A generator of another device seeds one with a single draw, hence a single synchronisation.
+    A generator of another device seeds a CPU generator with one draw, which costs one
+    synchronization.
     """
     if generator is None or generator.device.type == "cpu":
         return generator
@@ -24,8 +25,9 @@ def draw_uniform(generator: torch.Generator | None) -> float:
 def draw_beta(alpha: float, generator: torch.Generator | None) -> float:
     """Draw from Beta(alpha, alpha), as X / (X + Y) of two Gamma(alpha) variables.
 
-    `torch.distributions` takes no generator, and both gammas underflow to zero for a small alpha.
-    So in logarithms: Gamma(alpha) is Gamma(alpha + 1) * U ** (1 / alpha), -log U is exponential.
+    `torch.distributions` accepts no generator, and both gammas underflow to zero for a small alpha.
+    Logarithms avoid this: Gamma(alpha) is Gamma(alpha + 1) * U ** (1 / alpha), and -log U is
+    exponential.
     """
     concentration = torch.full((2,), alpha + 1, dtype=torch.float64, device="cpu")
     gamma = torch._standard_gamma(concentration, generator=generator)

@@ -1,4 +1,4 @@
-"""A mixer's own targets, compared with the sources found in its images."""
+"""Compare a mixer's own targets with the sources decoded from its images."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ TOLERANCE = 1e-4
 ROUNDING_STEPS = 8
 
 
-def gives_other_classes(targets: Tensor, classes: Tensor) -> Tensor:
-    """Say which targets prefer a class that neither source has: (B,) bool.
+def contradicts_classes(targets: Tensor, classes: Tensor) -> Tensor:
+    """Which targets prefer a class that neither source has: (B,) bool.
 
-    Label smoothing gives something to every class, but to all the same.
+    Label smoothing adds the same weight to every class, so it prefers none.
 
     Args:
         targets: (B, N) floating point, smoothed or not.
         classes: (B, 2) int64, of the image and its partner.
     """
-    lowest, highest = _range_of_others(targets, classes)
+    lowest, highest = _range_of_other_classes(targets, classes)
     is_missing = (classes >= targets.shape[1]).any(dim=1)
-    return is_missing | ~(highest - lowest <= _tolerance(targets))  # so that NaN is one as well
+    return is_missing | ~(highest - lowest <= _tolerance(targets))  # true for NaN as well
 
 
-def gives_other_ratio(targets: Tensor, batch: MixedBatch) -> Tensor:
-    """Say which images are blended at another ratio than their targets: (B,) bool.
+def contradicts_ratio(targets: Tensor, batch: MixedBatch) -> Tensor:
+    """Which images are blended at another ratio than their targets: (B,) bool.
 
-    Pasted images are not compared: timm's `correct_lam=False` has targets of the box before it was
-    clipped, on purpose. Nor are rows whose target does not tell: those of two sources of the same
-    class, or of only two classes, where smoothing cannot be taken off.
+    Pasted images are not compared: with timm's `correct_lam=False`, targets are those of the box
+    before clipping, on purpose. Rows whose target does not determine the ratio are not compared
+    either: two sources of the same class, or only two classes, where smoothing cannot be
+    subtracted.
 
     Args:
         targets: (B, N) floating point, smoothed or not.
-        batch: the mixed batch, with the classes of the sources found and their labels.
+        batch: the mixed batch, with the classes of the decoded sources and their labels.
     """
     classes, labels = batch.classes, batch.labels
     tolerance = _tolerance(targets)
     if not batch.images.is_floating_point():
-        tolerance += 1 / BYTE  # how well a label tells the weight
-    smoothing = _range_of_others(targets, classes)[0]
+        tolerance += 1 / BYTE  # precision of the decoded labels
+    smoothing = _range_of_other_classes(targets, classes)[0]
     at_sources = targets.gather(1, classes.clamp(max=targets.shape[1] - 1))
     own, partner = (at_sources - smoothing[:, None]).unbind(dim=1)
     is_blended = (labels > tolerance).all(dim=1).flatten(1).any(dim=1)
-    tells = smoothing.isfinite() & (classes[:, 0] != classes[:, 1])
+    is_determined = smoothing.isfinite() & (classes[:, 0] != classes[:, 1])
     agrees = (own / (own + partner) - batch.mixing_ratio[:, 0]).abs() <= tolerance
-    return is_blended & tells & ~agrees
+    return is_blended & is_determined & ~agrees
 
 
-def _range_of_others(targets: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest and highest target over the classes of neither source, twice (B,).
+def _range_of_other_classes(targets: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest target over the classes of neither source, each (B,).
 
-    Where there is no such class they are infinite and minus infinite.
+    If there is no such class, they are plus and minus infinity.
     """
     of_source = torch.zeros_like(targets, dtype=torch.bool)
     of_source.scatter_(1, classes.clamp(max=targets.shape[1] - 1), True)

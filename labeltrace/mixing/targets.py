@@ -1,4 +1,4 @@
-"""What a mixed batch says of its targets: labels over sources, and the class of every source."""
+"""The targets of a mixed batch: labels over sources, and the class of every source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROW_SUM_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class MixedTargets:
-    """The targets of mixed images; takes the place of class indices in a training loop.
+    """The targets of mixed images; they replace class indices in a training loop.
 
     Attributes:
         labels: (B, K, H, W), or (B, K, 1, 1) where every position has the same label. Float32, no
@@ -27,7 +27,7 @@ class MixedTargets:
 
     @classmethod
     def unmixed(cls, targets: Tensor) -> MixedTargets:
-        """The targets of images that were not mixed: each is both of its own two sources.
+        """The targets of images that were not mixed: both sources are the image itself.
 
         Args:
             targets: (B,) class indices, any integer dtype.
@@ -45,40 +45,43 @@ class MixedTargets:
         return self.labels.flatten(start_dim=2).mean(dim=2)
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> MixedTargets:
-        """Move to a device, as :meth:`torch.Tensor.to` does; data types stay as they are."""
+        """Move to a device, like `torch.Tensor.to`; data types do not change."""
         labels = self.labels.to(device, non_blocking=non_blocking)
         return MixedTargets(labels, self.classes.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> MixedTargets:
-        """Pin the memory of both tensors: `DataLoader(pin_memory=True)` asks for it."""
+        """Pin the memory of both tensors; `DataLoader(pin_memory=True)` calls this."""
         return MixedTargets(self.labels.pin_memory(), self.classes.pin_memory())
 
     def soft_targets(self, labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
         """Turn distributions over sources into distributions over classes.
 
-        Sources of the same class add up. Label smoothing is timm's and DeiT's: a source of weight
-        one gives its class `1 - smoothing + smoothing / num_classes`, every other class
-        `smoothing / num_classes`.
+        The weights of sources of the same class add up. Label smoothing is that of timm and DeiT: a
+        source of weight one gives its class `1 - smoothing + smoothing / num_classes`, and every
+        other class `smoothing / num_classes`.
 
-        The checks on values cost one host synchronisation on an accelerator.
+        The checks on values cost one host synchronization on an accelerator.
 
         Args:
             labels: (B, K) floating point, rows summing to one: the labels that an aligned model
-                returns beside its logits, or `mixing_ratio`.
+                returns with its logits, or `mixing_ratio`.
             num_classes: number of classes that the logits distinguish.
-            smoothing: share of the weight that is spread evenly, in [0, 1).
+            smoothing: share of the weight that is spread evenly over the classes, in [0, 1).
 
         Returns:
             (B, num_classes) float32, rows summing to one, no gradient.
 
         Raises:
-            LabelError: labels of the wrong shape, dtype or device, negative, NaN, or with rows that
-                do not sum to one within 1e-4; a class index outside of 0 … num_classes - 1;
-                num_classes below one; smoothing outside of [0, 1).
+            LabelError: labels have the wrong shape, dtype or device, are negative or NaN, or have
+                rows that do not sum to one within 1e-4; a class index is outside
+                0 … num_classes - 1; num_classes is below one; smoothing is outside [0, 1).
         """
         self._check_labels(labels)
         if num_classes < 1:
-            raise LabelError(f"soft_targets: num_classes must be at least 1, got {num_classes}.")
+            raise LabelError(
+                f"soft_targets: num_classes must be at least 1, got {num_classes}; pass the number "
+                f"of the model's outputs."
+            )
         if not 0 <= smoothing < 1:
             raise LabelError(
                 f"soft_targets: smoothing must be in [0, 1), got {smoothing}; 0.1 is usual."
@@ -98,7 +101,7 @@ class MixedTargets:
             )
         if not labels.is_floating_point():
             raise LabelError(
-                f"soft_targets: labels must be floating point, got {labels.dtype}; they are "
+                f"soft_targets: labels must be floating point, got {labels.dtype}; pass "
                 f"distributions over sources, not class indices."
             )
         if labels.device != self.classes.device:
@@ -122,7 +125,7 @@ class MixedTargets:
         if kind == 0:
             raise LabelError(
                 f"soft_targets: image {row} has sources of classes {self.classes[row].tolist()}, "
-                f"outside of 0 … {num_classes - 1}; num_classes={num_classes} must cover every "
+                f"outside 0 … {num_classes - 1}; num_classes={num_classes} must cover every "
                 f"class of the data set."
             )
         fault = "holds a negative number or NaN" if kind == 1 else "does not sum to one"

@@ -1,4 +1,4 @@
-"""Errors of the code that builds a model, as one error that names the line."""
+"""Errors in code that builds a model, as one kind of error that names the line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _OWN_FOLDER = str(Path(__file__).parent)
 
 
 @contextlib.contextmanager
-def building(what: str, verb: str = "building") -> Iterator[None]:
-    """Turn whatever foreign code raises into one error that says where it stopped.
+def wrap_building_errors(what: str, verb: str = "building") -> Iterator[None]:
+    """Turn any error of foreign code into a `ModelLoadingError` that says where it occurred.
 
     Raises:
-        ModelLoadingError: any other error, except those that labeltrace raises on purpose.
+        ModelLoadingError: the code inside raised an error that is not a `LabelTraceError`.
     """
     try:
         yield

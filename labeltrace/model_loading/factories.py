@@ -1,4 +1,4 @@
-"""Models from `package.module:factory`."""
+"""Models by `package.module:factory`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from torch import nn
 
 from labeltrace.errors import ModelLoadingError
-from labeltrace.model_loading.building_errors import building
+from labeltrace.model_loading.building_errors import wrap_building_errors
 
 
 def from_factory(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """Import a factory and call it with `options`; a module instance is returned as it is.
+    """Import a factory and call it with `options`; a module instance is returned unchanged.
 
     Raises:
-        ModelLoadingError: it cannot be imported, its code fails, or it returns something else.
+        ModelLoadingError: it cannot be imported, its code fails, or it returns no module.
     """
     module_name, _, attribute = name.partition(":")
-    factory = _attribute(_imported(module_name, name), attribute, name)
+    factory = _find_attribute(_import_module(module_name, name), attribute, name)
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
@@ -29,7 +29,7 @@ def from_factory(name: str, options: Mapping[str, Any]) -> nn.Module:
             f"{name} is of type {type(factory).__name__}; it must be a callable without arguments "
             f"that returns a torch.nn.Module"
         )
-    with building(name):
+    with wrap_building_errors(name):
         model = factory(**options)
     if not isinstance(model, nn.Module):
         raise ModelLoadingError(
@@ -39,28 +39,28 @@ def from_factory(name: str, options: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _imported(module_name: str, name: str) -> Any:
+def _import_module(module_name: str, name: str) -> Any:
     try:
-        with building(f"the module {module_name!r}", "importing"):
+        with wrap_building_errors(f"the module {module_name!r}", "importing"):
             return importlib.import_module(module_name)
     except ModelLoadingError as error:
         cause = error.__cause__
         missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
         if missing is None or not f"{module_name}.".startswith(f"{missing}."):
-            raise  # found, but its own code failed
+            raise  # the module was found, but its own code failed
         raise ModelLoadingError(
             f"{name}: there is no module {missing!r} to import; install it, or run in the folder "
-            f"that holds it (for a timm model, write its name alone)"
+            f"that contains it (for a timm model, write only its name)"
         ) from cause
 
 
-def _attribute(module: Any, attribute: str, name: str) -> Callable[[], object] | object:
+def _find_attribute(module: Any, attribute: str, name: str) -> Callable[[], object] | object:
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError as error:
         callables = [key for key, value in vars(module).items() if callable(value)]
         close = difflib.get_close_matches(attribute, callables)
-        suggestion = f"; close to it: {', '.join(close)}" if close else ""
+        suggestion = f"; similar names: {', '.join(close)}" if close else ""
         raise ModelLoadingError(
-            f"{name}: the module {module.__name__} defines no {attribute!r}{suggestion}"
+            f"{name}: the module {module.__name__} has nothing named {attribute!r}{suggestion}"
         ) from error

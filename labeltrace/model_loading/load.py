@@ -11,7 +11,7 @@ from labeltrace.errors import WeightsUnavailableError
 from labeltrace.model_loading.factories import from_factory
 from labeltrace.model_loading.loaded_model import LoadedModel, describe
 
-WEIGHTS_SEED = 0  # of random weights
+WEIGHTS_SEED = 0  # seed of random weights
 
 
 def load_model(
@@ -26,22 +26,24 @@ def load_model(
 
     Args:
         name: a timm model name, with or without the tag of its weights, or
-            `package.module:factory`: a callable without arguments (or a module instance) in
-            something that Python can import.
-        image_size: height and width of the inputs, one number for both; None for the model's own,
-            which is the `input_size` of its `pretrained_cfg` (timm's convention), else 224.
+            `package.module:factory`: a callable without required arguments (or a module instance)
+            in a module that Python can import.
+        image_size: height and width of the inputs, one number for both; None for the model's
+            default, which is the `input_size` of its `pretrained_cfg` (timm's convention), or 224.
         pretrained: whether to load timm's trained weights, from the hub or its cache.
-        device: where timm models are built; `"meta"` costs no memory.  A factory builds its
-            model where it likes.
-        options: further arguments with which the model is made.
+        device: the device on which timm models are built; `"meta"` needs no memory. A factory
+            chooses its own device.
+        options: further arguments for building the model.
 
     Raises:
         ModelLoadingError: there is no such model, or building it failed.
-        WeightsUnavailableError: trained weights are asked for and cannot be had.
+        WeightsUnavailableError: trained weights are requested and unavailable.
     """
     if ":" in name:
         if pretrained:
-            raise WeightsUnavailableError(f"{name} is a factory, which has to load weights itself")
+            raise WeightsUnavailableError(
+                f"{name} is a factory; load trained weights in the factory itself"
+            )
         return describe(from_factory(name, options or {}), image_size)
     from labeltrace.model_loading.timm_models import from_timm  # timm takes long to import
 
@@ -55,15 +57,19 @@ def load_or_random(
     image_size: int | tuple[int, int] | None = None,
     load: Callable[..., LoadedModel] = load_model,
 ) -> tuple[LoadedModel, str]:
-    """The model, and why it lacks the trained weights that were asked for, or nothing.
+    """Load a model, with random weights if trained weights are unavailable.
 
     Random weights are the same in each run.
 
     Args:
         name: as for `load_model`.
-        pretrained: whether to ask for trained weights.
-        image_size: likewise.
-        load: how a name becomes a model.
+        pretrained: whether to load trained weights.
+        image_size: as for `load_model`.
+        load: the function that loads a model by its name.
+
+    Returns:
+        The model, and the reason why trained weights are unavailable: empty if they were loaded or
+        not requested.
 
     Raises:
         ModelLoadingError: there is no such model, or building it failed.

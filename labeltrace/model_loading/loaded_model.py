@@ -1,4 +1,4 @@
-"""A model that has been loaded, and the images that it takes."""
+"""A loaded model with the format of its input images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LoadedModel:
-    """A model and the images that it takes.
+    """A model and the format of its input images.
 
     Attributes:
         model: the module, in the mode in which it was built.
         input_size: (channels, height, width) of an input image.
-        mean: what to subtract from pixels in [0, 1], one number a channel.
-        std: what to divide by then.
-        size_assumed: whether nobody, neither the model nor the caller, said what it takes.
+        mean: mean of pixels in [0, 1], one number for each channel; subtracted from the pixels.
+        std: standard deviation of pixels, one number for each channel; pixels are divided by it.
+        size_assumed: whether the input size is a default, given neither by the model nor by the
+            caller.
     """
 
     model: nn.Module
@@ -40,7 +41,7 @@ class LoadedModel:
 
 
 def describe(model: nn.Module, image_size: int | tuple[int, int] | None) -> LoadedModel:
-    """A model with the input size, mean and standard deviation that its own config states."""
+    """A model with the input size, mean and standard deviation of its own configuration."""
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = config.get("input_size") or DEFAULT_INPUT_SIZE
     if image_size is not None:

@@ -15,20 +15,20 @@ from labeltrace.errors import WeightsUnavailableError
 
 CONNECT_SECONDS = 4.0
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-# What a download raises: file and connection errors, and those of the hub's own HTTP library, which
-# is not the same in each of its versions but always has the base class of the hub's error.
+# Errors of a download: file and connection errors, and those of the hub's HTTP library. The library
+# differs between versions of the hub; the base classes of the hub's error are always its own.
 DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
 
 
 def weight_options(name: str) -> dict[str, Any]:
-    """The options with which timm loads a model's trained weights.
+    """The options for `timm.create_model` to load a model's trained weights.
 
     Raises:
-        WeightsUnavailableError: there are none; or they are not cached and there is no network.
+        WeightsUnavailableError: there are none, or they are not cached and there is no network.
     """
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise WeightsUnavailableError("timm has no trained weights for it")
+        raise WeightsUnavailableError("timm has no trained weights for it; use random weights")
     if not config.hf_hub_id:
         _check_reachable(str(config.url))
         return {"pretrained": True}
@@ -42,7 +42,7 @@ def weight_options(name: str) -> dict[str, Any]:
 
 
 def _check_reachable(url: str) -> None:
-    """Try the server, or the proxy on the way to it, once: the hub itself retries for a minute."""
+    """Connect once to the server or its proxy: the hub itself would retry for a minute."""
     target = urlsplit(url)
     host = target.hostname or ""
     proxies = {} if proxy_bypass(host) else getproxies()
@@ -54,5 +54,6 @@ def _check_reachable(url: str) -> None:
         socket.create_connection((target.hostname or "", port), CONNECT_SECONDS).close()
     except OSError as error:
         raise WeightsUnavailableError(
-            f"its weights are not on this machine, and {host} cannot be reached ({error})"
+            f"its weights are not on this machine, and {host} cannot be reached ({error}); connect "
+            f"to a network, or use random weights"
         ) from error

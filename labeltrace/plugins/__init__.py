@@ -1,5 +1,5 @@
-"""Aligned training in the trainers that people use; each file needs its trainer, nothing here does.
+"""Aligned training in other trainers: one module for each.
 
-`labeltrace.plugins.timm`, `.torchvision`, `.lightning`, `.transformers`, `.accelerate`: import the
-one that you train with.
+Import the module for your trainer: `labeltrace.plugins.timm`, `.torchvision`, `.lightning`,
+`.transformers` or `.accelerate`. Each needs its trainer to be installed; this package does not.
 """

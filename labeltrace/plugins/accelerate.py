@@ -1,7 +1,7 @@
-"""Aligned training with Hugging Face Accelerate: batches mixed on the device, behind its loader.
+"""Aligned training with Hugging Face Accelerate: batches are mixed on the device, after loading.
 
-Accelerate splits, sends and gathers tensors.  Mixing comes after all that, so that every process
-mixes its own share and no loader has to know of labels.
+Accelerate splits, sends and gathers tensors. Batches are mixed after that, so every process mixes
+its own share, and the loader needs no labels.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeltrace.mixing import MixedBatch
-from labeltrace.plugins.mixer_types import BatchMixer
+from labeltrace.mixing.batch import BatchMixer
 
 
 @dataclass(frozen=True)
 class MixedLoader:
-    """A prepared loader whose batches are mixed where it put them.
+    """A prepared loader whose batches are mixed on their device.
 
     Attributes:
-        loader: what `accelerator.prepare` made of a `DataLoader`; yields images (B, C, H, W) and
-            class indices (B,).
+        loader: the result of `accelerator.prepare` for a `DataLoader`; yields images (B, C, H, W)
+            and class indices (B,).
         mixer: mixes a batch.
     """
 
@@ -28,10 +28,10 @@ class MixedLoader:
     mixer: BatchMixer
 
     def __iter__(self) -> Iterator[MixedBatch]:
-        """Go once over the loader.
+        """Iterate once over the loader.
 
         Raises:
-            LabelError: what the mixer refuses.
+            LabelError: the mixer cannot mix a batch.
         """
         batches: Iterable[Any] = self.loader
         for images, targets in batches:
@@ -41,7 +41,7 @@ class MixedLoader:
         return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
-        """What else the loader has: `set_epoch`, `dataset`."""
-        if name == "loader":  # asked for before it is set, by a copy that is being made
+        """Other attributes of the loader, such as `set_epoch` and `dataset`."""
+        if name == "loader":  # requested before it is set, while the loader is being copied
             raise AttributeError(name)
         return getattr(self.loader, name)

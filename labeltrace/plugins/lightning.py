@@ -1,4 +1,4 @@
-"""Aligned training with Lightning: a module that mixes on the device, with aligned targets."""
+"""Aligned training with Lightning: a module that mixes batches on the device."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from torch import Tensor, nn
 from labeltrace.aligned import AlignedModule, align
 from labeltrace.losses import soft_cross_entropy
 from labeltrace.mixing import MixedBatch
-from labeltrace.plugins.mixer_types import BatchMixer
+from labeltrace.mixing.batch import BatchMixer
 
 
 class AlignedClassifier(LightningModule):
-    """A classifier with aligned targets; subclass it and give it `configure_optimizers`.
+    """A classifier with aligned targets; subclass it and add `configure_optimizers`.
 
-    Batches of the loaders are pairs of images (B, C, H, W) and class indices (B,).  Logs
-    ``train_loss``, ``val_loss`` and ``val_accuracy``.  Checkpoints hold the plain model's
-    parameters under ``model.``.
+    The loaders yield pairs of images (B, C, H, W) and class indices (B,). `train_loss`, `val_loss`
+    and `val_accuracy` are logged. Checkpoints contain the plain model's parameters under `model.`.
 
     Args:
-        model: the model to train; it is aligned where it is not yet.
+        model: the model to train; aligned if it is not yet.
         mixer: mixes the batches of the training loader, on the device.
-        smoothing: label smoothing, timm's and DeiT's.
+        smoothing: label smoothing as in timm and DeiT.
     """
 
     def __init__(self, model: nn.Module, mixer: BatchMixer, smoothing: float = 0.0) -> None:
@@ -39,10 +38,10 @@ class AlignedClassifier(LightningModule):
         return logits
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Mix a training batch; leave all others.
+        """Mix training batches; return other batches unchanged.
 
         Raises:
-            LabelError: what the mixer refuses.
+            LabelError: the mixer cannot mix a batch.
         """
         if not self.trainer.training:
             return batch
@@ -50,7 +49,7 @@ class AlignedClassifier(LightningModule):
         return self.mixer(images, targets)
 
     def training_step(self, batch: MixedBatch, batch_idx: int) -> Tensor:
-        """The loss of one mixed batch against its aligned targets."""
+        """The loss of one mixed batch with its aligned targets."""
         logits, labels = self.model(batch.images, batch.labels)
         soft_targets = batch.soft_targets(labels, logits.shape[1], self.smoothing)
         loss = soft_cross_entropy(logits, soft_targets)
@@ -58,7 +57,7 @@ class AlignedClassifier(LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and accuracy of the plain model on images that are not mixed."""
+        """Log loss and accuracy of the plain model on unmixed images."""
         images, targets = batch
         logits = self.model(images)
         loss = torch.nn.functional.cross_entropy(logits, targets)

@@ -1,9 +1,8 @@
 """Aligned training with timm: a task, and mixers for both places where timm's loop mixes.
 
-The loop of timm's `train.py` makes a loader, a mixer and a task; it then calls
-``task(input, target)`` and takes ``["loss"]``.  The mixers here hand it targets that know where
-each source went, and the task makes class targets of them when the model has said what became of
-them.
+The loop of timm's `train.py` creates a loader, a mixer and a task; it then calls
+`task(input, target)` and uses `["loss"]`. The mixers in this module return `MixedTargets`, with the
+label image of the batch. The task runs the aligned model on them and computes class targets.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from torch import Tensor, nn
 from labeltrace.aligned import AlignedModule, align
 from labeltrace.errors import LabelError
 from labeltrace.mixing import MixedTargets
-from labeltrace.plugins.mixer_types import BatchMixer
+from labeltrace.mixing.batch import BatchMixer
 
 
 class AlignedMixup:
-    """A mixer in the place of timm's `Mixup`, where the loop mixes batches itself.
+    """Replaces timm's `Mixup`, for loops that mix batches themselves.
 
     Attributes:
         mixer: mixes a batch: `labeltrace.CutMix()`, or `track_mixing(timm.data.Mixup(...))`.
-        mixup_enabled: timm's switch: false leaves images as they are.
+        mixup_enabled: timm's switch: if false, images are not mixed.
     """
 
     def __init__(self, mixer: BatchMixer) -> None:
@@ -46,7 +45,7 @@ class AlignedMixup:
             Images of the same shape and dtype, and their targets.
 
         Raises:
-            LabelError: what the mixer refuses.
+            LabelError: the mixer cannot mix the batch.
         """
         if not self.mixup_enabled:
             return x, MixedTargets.unmixed(target)
@@ -55,18 +54,18 @@ class AlignedMixup:
 
 
 class AlignedCollate(FastCollateMixup):
-    """A mixer in the place of timm's `FastCollateMixup`, where the loader's workers mix.
+    """Replaces timm's `FastCollateMixup`, for loaders whose workers mix.
 
-    It is a `FastCollateMixup` for the sake of timm's loader, which asks for that type before it
-    passes `mixup_enabled` on.  Images are blended in float32 and rounded, as timm does.
+    It is a subclass of `FastCollateMixup` because timm's loader passes `mixup_enabled` on only to
+    that type. Images are blended in float32 and rounded, as in timm.
 
     Attributes:
         mixer: mixes a batch.
-        mixup_enabled: timm's switch: false leaves images as they are.
+        mixup_enabled: timm's switch: if false, images are not mixed.
     """
 
     def __init__(self, mixer: BatchMixer) -> None:
-        # Not FastCollateMixup's own: its settings are those of a mixer that is not used here.
+        # FastCollateMixup.__init__ is not called: it sets up a mixer that is not used here.
         self.mixer = mixer
         self.mixup_enabled = True
 
@@ -80,7 +79,7 @@ class AlignedCollate(FastCollateMixup):
             Images (B, C, H, W) uint8, and their targets.
 
         Raises:
-            LabelError: what the mixer refuses.
+            LabelError: the mixer cannot mix the batch.
         """
         images, targets = fast_collate(batch)
         if not self.mixup_enabled:
@@ -92,15 +91,15 @@ class AlignedCollate(FastCollateMixup):
 class AlignedClassificationTask(ClassificationTask):
     """timm's `ClassificationTask` with aligned targets.
 
-    The model is aligned where it is not yet.  Checkpoints, EMA and distributed training work on the
-    plain model's parameters under their own names.
+    The model is aligned if it is not yet. Checkpoints, EMA and distributed training use the plain
+    model's parameters under their own names.
 
     Args:
         model: the model to train.
-        criterion: takes logits (B, C) and class distributions (B, C); made from
-            ``criterion_kwargs`` where None.
+        criterion: a loss of logits (B, C) and class distributions (B, C); None creates it from
+            `criterion_kwargs`.
         criterion_kwargs: arguments of timm's `create_classification_loss`.
-        smoothing: label smoothing, timm's and DeiT's; here it is part of the targets.
+        smoothing: label smoothing as in timm and DeiT; it is applied to the targets.
         device: device of the task's own tensors.
         dtype: dtype of the task's own tensors.
         verbose: log the criterion.
@@ -133,13 +132,13 @@ class AlignedClassificationTask(ClassificationTask):
 
         Args:
             input: images (B, C, H, W).
-            target: what `AlignedMixup` or `AlignedCollate` returned beside them.
+            target: the targets that `AlignedMixup` or `AlignedCollate` returned with them.
 
         Returns:
-            ``loss``, a scalar, and ``output``, the logits (B, C).
+            `loss`, a scalar, and `output`, the logits (B, C).
 
         Raises:
-            LabelError: targets that do not say where the sources are.
+            LabelError: the targets are not `MixedTargets`.
         """
         if not isinstance(target, MixedTargets):
             raise LabelError(

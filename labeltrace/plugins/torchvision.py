@@ -1,6 +1,6 @@
-"""Aligned training with torchvision's reference loop: the collate function that mixes.
+"""Aligned training with torchvision's reference loop: a collate function that mixes.
 
-It takes the place of the reference's own, ``lambda batch: mixup_cutmix(*default_collate(batch))``,
+It replaces the reference's collate function, `lambda batch: mixup_cutmix(*default_collate(batch))`,
 and works with every `DataLoader`.
 """
 
@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from labeltrace.mixing import MixedTargets
-from labeltrace.plugins.mixer_types import BatchMixer
+from labeltrace.mixing.batch import BatchMixer
 
 
 @dataclass(frozen=True)
 class MixedCollate:
     """Collate samples, then mix them; for `DataLoader(collate_fn=...)`.
 
-    Workers mix with random states of their own, as `DataLoader` seeds them.
+    Each worker mixes with its own random state, seeded by `DataLoader`.
 
     Attributes:
         mixer: mixes a batch: `labeltrace.CutMix()`, or `track_mixing(v2.RandomChoice([...]))`.
-        collate: makes images (B, C, H, W) and class indices (B,) of samples.
+        collate: collates samples to images (B, C, H, W) and class indices (B,).
     """
 
     mixer: BatchMixer
@@ -38,11 +38,12 @@ class MixedCollate:
             samples: pairs of an image (C, H, W) and its class index.
 
         Returns:
-            Images (B, C, H, W), and their targets: ``.to(device)`` moves them, ``.labels`` goes to
-            the aligned model, ``.soft_targets(...)`` makes class targets of what it returns.
+            Images (B, C, H, W), and their targets: `.to(device)` moves them, `.labels` is the label
+            image for the aligned model, `.soft_targets(...)` turns the labels that the model
+            returns into class targets.
 
         Raises:
-            LabelError: what the mixer refuses.
+            LabelError: the mixer cannot mix the batch.
         """
         images, targets = self.collate(samples)
         batch = self.mixer(images, targets)

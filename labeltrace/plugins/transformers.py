@@ -1,7 +1,7 @@
 """Aligned training with the Hugging Face `Trainer`.
 
-The loss is computed here, never by the model: models of that library take targets in floating point
-for independent classes, and switch to binary cross-entropy.
+The trainer computes the loss, not the model: models of that library interpret floating point
+targets as independent classes and switch to binary cross-entropy.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from transformers import Trainer
 from labeltrace.aligned import AlignedModule, align
 from labeltrace.errors import LabelError
 from labeltrace.losses import soft_cross_entropy
-from labeltrace.plugins.mixer_types import BatchMixer
+from labeltrace.mixing.batch import BatchMixer
 
 
 class AlignedTrainer(Trainer):
     """A `Trainer` for image classifiers with aligned targets.
 
-    Training batches are mixed on the device; evaluation and prediction are those of the plain
-    model.  `TrainingArguments.label_smoothing_factor` smooths the aligned targets.  Checkpoints are
-    the plain model's.
+    Training batches are mixed on the device; evaluation and prediction use the plain model.
+    `TrainingArguments.label_smoothing_factor` smooths the aligned targets. Checkpoints contain the
+    plain model.
 
     Args:
-        model: an image classifier of `transformers`, or anything that takes images under its
-            ``main_input_name`` (``pixel_values``) and returns ``logits``.
-        *args: the further arguments of `Trainer`.
+        model: an image classifier of `transformers`, or any module that takes images as
+            `main_input_name` (`pixel_values`) and returns `logits`.
+        *args: further arguments of `Trainer`.
         mixer: mixes a batch of images (B, C, H, W) and class indices (B,).
-        **kwargs: likewise.
+        **kwargs: further arguments of `Trainer`.
 
     Raises:
-        LabelError: several GPUs in one process.
+        LabelError: there are several GPUs in one process.
     """
 
-    # The mean over one batch; a trainer that accumulates divides it by the number of batches.
+    # The loss is a mean over one batch; the trainer divides it by the number of accumulated ones.
     loss_is_scaled_for_ga = False
 
     def __init__(self, model: nn.Module, *args: Any, mixer: BatchMixer, **kwargs: Any) -> None:
@@ -45,15 +45,15 @@ class AlignedTrainer(Trainer):
         if self.args.n_gpu > 1:
             raise LabelError(
                 f"AlignedTrainer: {self.args.n_gpu} GPUs in one process would need copies of the "
-                f"model at every step; start one process a GPU with torchrun or accelerate launch, "
-                f"or show this one a single GPU with CUDA_VISIBLE_DEVICES."
+                f"model at every step; start one process for each GPU with torchrun or accelerate "
+                f"launch, or set CUDA_VISIBLE_DEVICES to a single GPU."
             )
         self.mixer = mixer
         self.model_accepts_loss_kwargs = False
         self._plain = aligned.module
         parameters = inspect.signature(self._plain.forward).parameters
         columns: Any = [*parameters, *self.label_names, "label", "label_ids"]
-        self._signature_columns = columns  # else the trainer drops what `aligned.forward` lacks
+        self._signature_columns = columns  # otherwise the trainer drops the plain model's columns
 
     def compute_loss(
         self,
@@ -62,20 +62,20 @@ class AlignedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of a batch: against aligned targets in training, the plain model's otherwise.
+        """The loss of a batch: with aligned targets in training, otherwise that of the plain model.
 
         Args:
-            model: the aligned model, as the trainer wrapped it.
-            inputs: images under the model's ``main_input_name``, class indices (B,) under
-                ``labels``; whatever else the model takes.
+            model: the aligned model, wrapped by the trainer.
+            inputs: images as the model's `main_input_name`, class indices (B,) as `labels`, and
+                other inputs of the model.
             return_outputs: return the model's outputs as well.
             num_items_in_batch: not used; the loss is a mean over the batch.
 
         Returns:
-            The loss, a scalar, or a pair of it and the outputs.
+            The loss, a scalar, or the pair of loss and outputs.
 
         Raises:
-            LabelError: what the mixer refuses.
+            LabelError: the mixer cannot mix the batch.
         """
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -90,7 +90,7 @@ class AlignedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate the plain model, which takes inputs under its own names."""
+        """Evaluate the plain model, which has its own names for inputs."""
         with self.accelerator.autocast():
             return super().prediction_step(self._plain, *args, **kwargs)
 

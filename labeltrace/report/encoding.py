@@ -1,4 +1,4 @@
-"""Arrays of small numbers as text: deflated bytes in base64."""
+"""Arrays of small numbers as text: compressed bytes in base64."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import numpy
 from torch import Tensor
 
 LEVELS = 255
-"""What a share of one, or the largest one of an image, is as a byte."""
+"""The byte for a share of 1, or for the largest share of an image."""
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """An array of bytes.
+class EncodedArray:
+    """An array of bytes as text.
 
     Attributes:
-        shape: its sizes.
-        data: the bytes in row-major order, through zlib, in base64.
+        shape: shape of the array.
+        data: the bytes in row-major order, compressed by zlib, in base64.
     """
 
     shape: tuple[int, ...]
     data: str
 
 
-def packed(values: Tensor) -> Packed:
-    """An array of bytes (uint8, any shape) as text."""
+def encode(values: Tensor) -> EncodedArray:
+    """Encode an array of bytes (uint8, any shape) as text."""
     found = numpy.ascontiguousarray(values.numpy())
     if found.dtype != numpy.uint8:
-        raise TypeError(f"bytes are packed, not {found.dtype}")
+        raise TypeError(f"only uint8 is encoded, got {found.dtype}; convert shares with to_levels")
     data = base64.b64encode(zlib.compress(found.tobytes(), 9)).decode()
-    return Packed(tuple(found.shape), data)
+    return EncodedArray(tuple(found.shape), data)
 
 
-def in_levels(shares: Tensor) -> Tensor:
-    """Shares in [0, 1] as bytes, to the nearest level."""
+def to_levels(shares: Tensor) -> Tensor:
+    """Shares in [0, 1] as bytes, rounded to the nearest level."""
     return shares.clamp(0, 1).mul(LEVELS).round().byte()

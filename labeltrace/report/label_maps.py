@@ -1,4 +1,4 @@
-"""The label maps of a report: one for each label field that some node carries."""
+"""The label maps of a report: one for each label field of a node."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch.nn import functional
 from labeltrace.errors import LayoutError
 from labeltrace.flow import LabelField
 from labeltrace.inspection.observer import NodeLabels, Observer
-from labeltrace.inspection.places import Place, tokens
+from labeltrace.inspection.places import Place, token_layout
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.report.encoding import in_levels, packed
+from labeltrace.report.encoding import encode, to_levels
 from labeltrace.report.schema import LabelMap
 
 MAP_BYTES = 2 * 2**20
-"""What all maps together may take, deflated or not."""
+"""Memory limit for all maps together, before compression."""
 MAP_SIDES = (56, 28, 14, 7)
-OTHERS = 4
-"""Of how many tokens without a place in the image data is kept."""
+MAX_OTHERS = 4
+"""Number of tokens without a position in the image whose data is stored."""
 
 
-def separable(places: tuple[Place, ...]) -> dict[str, Place]:
-    """The places, by node, at which the images of a batch can be told apart."""
+def places_with_images(places: tuple[Place, ...]) -> dict[str, Place]:
+    """The places, by node, where each image of the batch has its own labels."""
     found = {}
     for place in places:
         try:
-            tokens(place.layout)
+            token_layout(place.layout)
         except LayoutError:
             continue
         found[place.node] = place
@@ -43,19 +43,21 @@ def label_maps(
         observer: the model.
         images: (1, C, H, W).
         labels: (1, 2, H, W).
-        places: by node; places with one field share a map.
+        places: the places, by node; places with the same field share a map.
     """
     firsts: dict[LabelField, Place] = {}
     for place in places.values():
         firsts.setdefault(place.field, place)
     found = observer.labels(images, labels, {place.node: place for place in firsts.values()})
     sizes = [labelled.grid.shape for labelled in found.values() if labelled.grid]
-    side = next((side for side in MAP_SIDES if _bytes(sizes, side) <= MAP_BYTES), MAP_SIDES[-1])
+    side = next(
+        (side for side in MAP_SIDES if _total_bytes(sizes, side) <= MAP_BYTES), MAP_SIDES[-1]
+    )
     return {labelled.place.field: _label_map(labelled, side) for labelled in found.values()}
 
 
-def within(shape: tuple[int, int], side: int) -> tuple[int, int]:
-    """Rows and columns, at most ``side`` of them the longer way, in the same proportion."""
+def fit_within(shape: tuple[int, int], side: int) -> tuple[int, int]:
+    """Rows and columns scaled down, in proportion, so that the larger number is at most `side`."""
     longest = max(shape)
     if longest <= side:
         return shape
@@ -63,14 +65,14 @@ def within(shape: tuple[int, int], side: int) -> tuple[int, int]:
     return rows, columns
 
 
-def others_of(grid: TokenGrid | None, count: int) -> list[int]:
-    """The first few tokens that have no place in the image, by their index."""
+def tokens_without_position(grid: TokenGrid | None, count: int) -> list[int]:
+    """The indices of the first few tokens without a position in the image."""
     placed = set(grid.index.flatten().tolist()) if grid else set()
-    return [token for token in range(count) if token not in placed][:OTHERS]
+    return [token for token in range(count) if token not in placed][:MAX_OTHERS]
 
 
-def _bytes(sizes: list[tuple[int, int]], side: int) -> int:
-    return sum(rows * columns for rows, columns in (within(size, side) for size in sizes))
+def _total_bytes(sizes: list[tuple[int, int]], side: int) -> int:
+    return sum(rows * columns for rows, columns in (fit_within(size, side) for size in sizes))
 
 
 def _label_map(found: NodeLabels, side: int) -> LabelMap:
@@ -80,26 +82,28 @@ def _label_map(found: NodeLabels, side: int) -> LabelMap:
     shares = None
     if found.grid is not None:
         grid = found.map()[:1, 1:].cpu()
-        fitted = functional.adaptive_avg_pool2d(grid, within((rows, columns), side))
-        shares = packed(in_levels(fitted[0, 0]))
+        fitted = functional.adaptive_avg_pool2d(grid, fit_within((rows, columns), side))
+        shares = encode(to_levels(fitted[0, 0]))
     return LabelMap(
         tokens=count,
         rows=rows,
         columns=columns,
         shares=shares,
         mean=round(float(second.mean()), 4),
-        others=tuple(round(float(second[t]), 4) for t in others_of(found.grid, count)),
-        why="" if found.grid else _no_map(count),
+        others=tuple(
+            round(float(second[t]), 4) for t in tokens_without_position(found.grid, count)
+        ),
+        why="" if found.grid else _reason_for_no_map(count),
     )
 
 
-def _no_map(count: int) -> str:
+def _reason_for_no_map(count: int) -> str:
     if count == 1:
         return (
             "The whole image is one vector here: its tokens were pooled, or a single token was "
-            "picked, so there is no map."
+            "selected, so there is no map."
         )
     return (
-        f"These {count} positions are no places in the image any more: they were mixed into "
-        "positions of the layer's own, so there is no map."
+        f"These {count} positions are no places in the image any more: tokens were mixed into "
+        "new positions of the layer, so there is no map."
     )

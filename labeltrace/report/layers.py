@@ -1,4 +1,4 @@
-"""The layers of a model: where the slider of a report stops."""
+"""The layers of a model: the stops of the report's slider."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from labeltrace.inspection.places import Place
-from labeltrace.report.module_tree import Folding
+from labeltrace.report.module_tree import ModuleTree
 from labeltrace.tracing.ablation import moves_labels
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
@@ -17,9 +17,9 @@ class Stop:
     """The end of a layer.
 
     Attributes:
-        title: what the layer is called.
+        title: title of the layer.
         node: the node whose tensor the layer returns.
-        module: the index of its module; None for a node outside the folded modules.
+        module: index of its module; None for a node outside the folded modules.
     """
 
     title: str
@@ -27,22 +27,22 @@ class Stop:
     module: int | None
 
 
-def stops(trace: Trace, folding: Folding, places: Mapping[str, Place]) -> tuple[Stop, ...]:
+def find_stops(trace: Trace, tree: ModuleTree, places: Mapping[str, Place]) -> tuple[Stop, ...]:
     """The image, each folded module or single step that moves labels, and the output, in order."""
     last: dict[int | str, Stop] = {}
     for node in trace.nodes:
         if node.name not in places:
             continue
-        unit = folding.unit(node.module_path)
+        unit = tree.folded_module(node.module_path)
         if unit is not None:
-            module = folding.modules[unit]
+            module = tree.modules[unit]
             last[unit] = Stop(f"{module.path} · {module.kind}", node.name, unit)
         elif _moves(trace, node):
             where = node.module_path or node.name
             last[node.name] = Stop(f"{where} · {node.operation}", node.name, None)
     ordered = sorted(last.values(), key=lambda stop: trace.order[stop.node])
     found = [Stop("the mixed image", trace.capture.traced_input, None)]
-    for stop in (*ordered, *_output(trace, places)):
+    for stop in (*ordered, *_output_stop(trace, places)):
         if places[stop.node].field != places[found[-1].node].field:
             found.append(stop)
     return tuple(found)
@@ -52,7 +52,7 @@ def _moves(trace: Trace, node: TracedNode) -> bool:
     return any(moves_labels(trace.steps[field]) for field in trace.fields_of(node.name))
 
 
-def _output(trace: Trace, places: Mapping[str, Place]) -> tuple[Stop, ...]:
+def _output_stop(trace: Trace, places: Mapping[str, Place]) -> tuple[Stop, ...]:
     """The first node that computes the label of the model's first output with labels."""
     fields = [value.field for value in trace.outputs if value is not None and value.field]
     nodes = [node for node, place in places.items() if fields and place.field == fields[0]]

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Write a text file atomically."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from labeltrace.errors import ReportError
 
 
 @contextmanager
-def writable(path: Path) -> Iterator[Callable[[str], None]]:
-    """A function that puts a text into a file at once, which is left as it was until then.
+def atomic_text_file(path: Path) -> Iterator[Callable[[str], None]]:
+    """A function that writes the whole text of a file at once; until then the file is unchanged.
 
-    Whether the file can be written is known before anything is computed.
+    An unwritable file raises an error on entry, before anything is computed.
 
     Raises:
-        ReportError: it cannot.
+        ReportError: the file cannot be written.
     """
     if path.is_dir():
         raise ReportError(f"{path} is a folder; give the name of a file in it")
@@ -27,7 +27,7 @@ def writable(path: Path) -> Iterator[Callable[[str], None]]:
     except OSError as error:
         raise ReportError(
             f"{path} cannot be written: {error.strerror or error}; the folder {path.parent} must "
-            "be there and writable"
+            "exist and be writable"
         ) from error
     os.close(handle)
     unfinished = Path(name)
@@ -38,7 +38,10 @@ def writable(path: Path) -> Iterator[Callable[[str], None]]:
             unfinished.chmod(0o666 & ~_umask())
             unfinished.replace(path)
         except OSError as error:
-            raise ReportError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise ReportError(
+                f"{path} cannot be written: {error.strerror or error}; free disk space or give "
+                "another file"
+            ) from error
 
     try:
         yield write
@@ -47,7 +50,7 @@ def writable(path: Path) -> Iterator[Callable[[str], None]]:
 
 
 def _umask() -> int:
-    """What new files lack; it can be read by setting it only."""
+    """The permissions that new files lack. The operating system reports them only when set."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

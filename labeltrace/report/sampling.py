@@ -1,4 +1,4 @@
-"""A sample of tokens, and the cells that they are made of, small enough for a page."""
+"""A sample of tokens and the shares of cells in them, small enough for a page."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from labeltrace.inspection.token_grid import TokenGrid
-from labeltrace.report.encoding import in_levels, packed
-from labeltrace.report.label_maps import others_of
+from labeltrace.report.encoding import encode, to_levels
+from labeltrace.report.label_maps import tokens_without_position
 from labeltrace.report.schema import Sources
 
-DIGITS = 5  # of shares: a cell among ten thousand still counts
+DIGITS = 5  # digits of shares: one cell of ten thousand is not rounded to zero
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Sample:
+class TokenSample:
     """Some tokens of a place, evenly spread over its grid.
 
     Attributes:
-        shape: rows and columns of the grid; zeros where there is none.
-        rows, columns: which of them are kept.
-        others: kept tokens without a place in the image.
-        index: (T,) int64, all kept tokens: those of the grid row by row, then the others.
+        shape: rows and columns of the grid; zeros if there is none.
+        rows, columns: indices of the sampled rows and columns.
+        others: sampled tokens without a position in the image.
+        index: (T,) int64, all sampled tokens: those of the grid row by row, then the others.
     """
 
     shape: tuple[int, int]
@@ -34,20 +34,20 @@ class Sample:
     index: Tensor
 
     @classmethod
-    def of(cls, grid: TokenGrid | None, count: int, side: int) -> Self:
-        """At most ``side`` rows and columns of a place with ``count`` tokens."""
-        others = others_of(grid, count)
+    def draw(cls, grid: TokenGrid | None, count: int, side: int) -> Self:
+        """Sample at most `side` rows and columns of a place with `count` tokens."""
+        others = tokens_without_position(grid, count)
         if grid is None:
             return cls((0, 0), (), (), tuple(others), torch.tensor(others, dtype=torch.int64))
-        rows, columns = (_spread(size, side) for size in grid.shape)
+        rows, columns = (_evenly_spaced(size, side) for size in grid.shape)
         placed = grid.index[torch.tensor(rows)][:, torch.tensor(columns)].flatten()
         index = torch.cat([placed, torch.tensor(others, dtype=torch.int64)])
         return cls(grid.shape, rows, columns, tuple(others), index)
 
     def sources(self, shares: Tensor) -> Sources:
-        """What the tokens are made of: ``shares`` (T, h, w), which sum to at most one.
+        """Encode the shares (T, h, w) of cells in the tokens; they sum to at most one.
 
-        Their roots are kept, so that a hundredth of the largest share still is 25 levels.
+        Square roots are stored, so that 1 % of the largest share is still 25 levels.
         """
         peaks = shares.flatten(1).amax(1)
         relative = shares / peaks.clamp(min=torch.finfo(shares.dtype).tiny)[:, None, None]
@@ -57,14 +57,14 @@ class Sample:
             kept_rows=self.rows,
             kept_columns=self.columns,
             others=self.others,
-            cells=packed(in_levels(relative.sqrt())),
+            cells=encode(to_levels(relative.sqrt())),
             peaks=tuple(round(value, DIGITS) for value in peaks.tolist()),
             elsewhere=tuple(round(value, DIGITS) for value in elsewhere.tolist()),
         )
 
 
-def _spread(size: int, most: int) -> tuple[int, ...]:
-    """Which of ``size`` indices are kept: the middles of ``most`` equal parts."""
-    if size <= most:
+def _evenly_spaced(size: int, count: int) -> tuple[int, ...]:
+    """The indices, out of `size`, in the middle of `count` equal parts."""
+    if size <= count:
         return tuple(range(size))
-    return tuple(int((part + 0.5) * size / most) for part in range(most))
+    return tuple(int((part + 0.5) * size / count) for part in range(count))

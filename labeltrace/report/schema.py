@@ -1,11 +1,11 @@
-"""What a report holds: plain immutable data, which becomes the page's JSON field by field."""
+"""The data of a report: immutable, written to the page's JSON field by field."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 
-from labeltrace.report.encoding import Packed
+from labeltrace.report.encoding import EncodedArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +14,9 @@ class Module:
 
     Attributes:
         path: its name in the model.
-        kind: its class.
-        parent: the index of the module around it; None at the top.
-        open: whether it is unfolded at first, since it holds several blocks.
+        kind: name of its class.
+        parent: index of the module around it; None at the top.
+        open: whether it is initially unfolded, because it contains several blocks.
     """
 
     path: str
@@ -31,21 +31,21 @@ class Node:
 
     Attributes:
         name: its name in the captured graph.
-        operator: the operator's name.
-        operation: what it does, by the factors that it contracts.
-        about: what this step does, in a sentence; empty where the operation says all.
+        operator: name of the operator.
+        operation: its class, from the factors that it contracts.
+        about: what this step does, in a sentence; empty if the operation is explanation enough.
         call: its arguments.
-        module: the index of the innermost folding module; None at the top.
-        path: the module that made the call.
-        kind: that module's class.
+        module: index of the innermost module of the tree around it; None at the top.
+        path: path of the module that made the call.
+        kind: name of that module's class.
         source: file, line and code.
-        rule: the rule that says so, and its file.
-        layout: its axes in words.
+        rule: the rule of the operator, and its file.
+        layout: its axes as text.
         approximation: why it is approximate; empty for exact steps.
         inputs: indices of the nodes that it reads.
-        map: the index of its label map; None where it carries no labels.
-        why: why there is no map; empty where there is one.
-        reach: the index of what its own step reads; None where it moves no labels.
+        map: index of its label map; None if it carries no labels.
+        why: why there is no map; empty if there is one.
+        reach: index of the receptive field of its step; None if it moves no labels.
     """
 
     name: str
@@ -68,21 +68,21 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """The labels at one place: the second photograph's share, the first has the rest.
+    """The labels at one place: the share of the second photograph; the first has the rest.
 
     Attributes:
-        tokens: how many positions there are.
-        rows, columns: of the tokens that lie in the image; zero where they form no map.
-        shares: (rows, columns) in levels, at most ``MAP_SIDE`` a side: means of neighbours then.
-        mean: over all positions, in [0, 1].
-        others: the shares of tokens without a place in the image, the first few.
-        why: why the tokens form no map; empty where they do.
+        tokens: number of positions.
+        rows, columns: of the tokens with a position in the image; zero if they form no map.
+        shares: (rows, columns) in levels; larger maps are averaged to one of `MAP_SIDES`.
+        mean: mean over all positions, in [0, 1].
+        others: the shares of the first few tokens without a position in the image.
+        why: why the tokens form no map; empty if they do.
     """
 
     tokens: int
     rows: int
     columns: int
-    shares: Packed | None
+    shares: EncodedArray | None
     mean: float
     others: tuple[float, ...]
     why: str
@@ -90,16 +90,16 @@ class LabelMap:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What chosen tokens of a place are made of.
+    """The shares of cells in the sampled tokens of a place.
 
     Attributes:
-        rows, columns: of the tokens' own grid; zero where they form no map.
-        kept_rows, kept_columns: which of them have data here.
-        others: tokens without a place in the image that have data here, by their index.
-        cells: (T, h, w) in levels: the root of each cell's share in each token by the token's
-            ``peaks``; the tokens of the grid row by row, then the others.
+        rows, columns: of the tokens' grid; zero if they form no map.
+        kept_rows, kept_columns: indices of the sampled rows and columns.
+        others: indices of the sampled tokens without a position in the image.
+        cells: (T, h, w) in levels: the square root of (a cell's share in a token / the token's
+            entry in `peaks`); the tokens of the grid row by row, then the others.
         peaks: the largest share of a cell in each token.
-        elsewhere: the share in each token of what has no place in the image.
+        elsewhere: the share in each token of content without a position in the image.
     """
 
     rows: int
@@ -107,31 +107,31 @@ class Sources:
     kept_rows: tuple[int, ...]
     kept_columns: tuple[int, ...]
     others: tuple[int, ...]
-    cells: Packed
+    cells: EncodedArray
     peaks: tuple[float, ...]
     elsewhere: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """What one step alone reads.
+class ReceptiveField:
+    """The tokens that one step reads.
 
     Attributes:
-        sources: which tokens right before the step make up those right after it.
-        read: the smallest and the largest number of tokens that a token reads; None where cells
-            stand for several tokens.
-        entering: how many tokens enter the step.
-        groups: (rows, columns) over the cells of ``sources``: which window or tile each is in,
-            modulo 256; None where there are none.
-        windows: how many windows there are, such that every token reads the whole of its own one
-            and no other; zero where it is not so.
-        tiles: how many tiles there are, such that each becomes one token; likewise.
+        sources: the shares of the step's input tokens in its output tokens.
+        read: the smallest and the largest number of tokens that a token reads; None if cells
+            contain several tokens.
+        entering: number of input tokens.
+        groups: (rows, columns) over the cells of `sources`: the window or tile of each cell,
+            modulo 256; None without windows and tiles.
+        windows: number of windows, if every token reads all tokens of its own window and no others;
+            zero otherwise.
+        tiles: number of tiles, if each tile becomes one token; zero otherwise.
     """
 
     sources: Sources
     read: tuple[int, int] | None
     entering: int
-    groups: Packed | None
+    groups: EncodedArray | None
     windows: int
     tiles: int
 
@@ -141,10 +141,10 @@ class Layer:
     """A stop of the slider.
 
     Attributes:
-        title: what it is called.
-        node: the index of the node at its end.
-        module: the index of the module; None for a node outside the blocks.
-        sources: the index of what its tokens are made of; None for the image itself.
+        title: its title.
+        node: index of the node at its end.
+        module: index of the module; None for a node outside the blocks.
+        sources: index of the provenance of its tokens; None for the image itself.
     """
 
     title: str
@@ -155,7 +155,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture: its name, and the file as a ``data:`` address."""
+    """A picture: its name, and its file as a `data:` URL."""
 
     name: str
     address: str
@@ -163,24 +163,24 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that the page shows.
+    """All data of the page.
 
     Attributes:
-        model: its name.
-        version: labeltrace's.
-        weights: one sentence on where the weights come from.
+        model: name of the model.
+        version: version of labeltrace.
+        weights: one sentence about the weights.
         height, width: of the images, in pixels.
         mixed: the mixed image.
-        photographs: the two that it is made of; their labels are the sources.
-        ratio: the second one's share of the mixed image, in [0, 1].
-        operations: a sentence for each operation that occurs.
-        cells: rows and columns of the cells that provenance tells apart in the image.
-        modules: parents before children.
-        nodes: in the order of the graph.
-        maps: by index.
-        layers: in the order of the graph.
-        sources: by index.
-        reaches: by index.
+        photographs: the two photographs that were mixed: the sources.
+        ratio: share of the second photograph in the mixed image, in [0, 1].
+        operations: a sentence for each operation in the model.
+        cells: rows and columns of the cells of the image for provenance.
+        modules: the modules, parents before children.
+        nodes: the nodes, in the order of the graph.
+        maps: the label maps.
+        layers: the stops of the slider, in the order of the graph.
+        sources: the provenance of sampled tokens.
+        reaches: the receptive fields of steps.
     """
 
     model: str
@@ -198,8 +198,8 @@ class Report:
     maps: tuple[LabelMap, ...]
     layers: tuple[Layer, ...]
     sources: tuple[Sources, ...]
-    reaches: tuple[Reach, ...]
+    reaches: tuple[ReceptiveField, ...]
 
     def json(self) -> str:
-        """The report as one JSON document."""
+        """The report as a JSON document."""
         return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)

@@ -44,6 +44,17 @@ class Ablation:
             the branch alone, as if the layer had no residual connection.  To leave out Norm
             literally would change nothing in a plain ViT: all labels would grow by one factor,
             which a target that sums to one takes back.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import Ablation, align
+        >>> blur = torch.nn.AvgPool2d((1, 3), stride=1, padding=(0, 1))
+        >>> images = torch.rand(1, 3, 1, 4)
+        >>> labels = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 1.0]]]])
+        >>> align(blur)(images, labels)[1][0, 0]
+        tensor([[1.0000, 0.6667, 0.3333, 0.0000]])
+        >>> align(blur, ablation=Ablation(layers=[]))(images, labels)[1][0, 0]
+        tensor([[1., 1., 0., 0.]])
     """
 
     layers: tuple[str, ...] | None = None

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from labeltrace.capture.call_records import ModelCalls
 from labeltrace.flow import LabelField, LabelStep, Operation
 from labeltrace.layout import Layout
@@ -19,6 +17,7 @@ from labeltrace.tracing.values import Value
 
 if TYPE_CHECKING:
     import networkx
+    from rich.table import Table
 
     from labeltrace.capture.captured import Capture
 

@@ -1,6 +1,6 @@
 """Training: timm's models, optimizers and schedules, with labels that follow the tokens.
 
-`train(recipe, folder)` is what `labeltrace train` runs; a `Recipe` is all that decides how it goes.
+`train(recipe, folder)` is the function behind `labeltrace train`. A `Recipe` holds all settings.
 """
 
 from labeltrace.extras import extra
@@ -14,7 +14,7 @@ with extra("train"):
         OptimizerSettings,
         Recipe,
         ScheduleSettings,
-        changed,
+        with_changes,
     )
     from labeltrace.training.run import Result, train
 
@@ -27,6 +27,6 @@ __all__ = [
     "Recipe",
     "Result",
     "ScheduleSettings",
-    "changed",
     "train",
+    "with_changes",
 ]

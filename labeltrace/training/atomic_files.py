@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Atomic file writes: a file is written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from labeltrace.errors import TrainingError
 
 
-def write(path: Path, content: bytes) -> None:
-    """Put a file in place of an older one, which stays where writing fails.
+def write_file(path: Path, content: bytes) -> None:
+    """Write or replace a file. If writing fails, the old file is unchanged.
 
     Raises:
         TrainingError: the file cannot be written.
@@ -32,23 +32,27 @@ def write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise TrainingError(
-            f"{path} cannot be written: {error.strerror}; the last good one, if there is any, is "
-            f"as it was. Make room, then go on with --resume"
+            f"{path} cannot be written: {error.strerror}; an older version of the file, if any, is "
+            f"unchanged. Free disk space, then continue with --resume"
         ) from error
 
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
-    """Likewise, as `torch.save` writes it.
+    """Write tensors in the format of `torch.save`; if writing fails, the old file is unchanged.
 
-    In memory first: on a full disk `torch.save` raises an error that does not say so.
+    The content is serialized in memory first, because the error that `torch.save` raises on a full
+    disk does not mention the disk.
+
+    Raises:
+        TrainingError: the file cannot be written.
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    write(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def read_tensors(path: Path) -> Any:
-    """What `torch.save` or safetensors wrote, on the CPU.
+    """Read a file written by `torch.save` or safetensors; tensors are on the CPU.
 
     Raises:
         TrainingError: the file cannot be read, or holds more than tensors and plain data.
@@ -57,6 +61,9 @@ def read_tensors(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of the many kinds that unpickling a wrong file raises
+    except Exception as error:  # unpickling a wrong file raises many kinds of error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise TrainingError(f"{path} cannot be read as a checkpoint: {reason}") from error
+        raise TrainingError(
+            f"{path} cannot be read as a checkpoint: {reason}; give a file written by torch.save "
+            f"or safetensors that holds only tensors and plain data"
+        ) from error

@@ -1,4 +1,4 @@
-"""Those who watch a run: a progress bar, TensorBoard."""
+"""Callbacks of a training run: a progress bar, TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from rich.console import Console
 
 from labeltrace.errors import TrainingError
 from labeltrace.progress import counting_bar
-from labeltrace.training.history import EpochResult, Record
+from labeltrace.training.history import EpochResult, History
+from labeltrace.training.setup import TrainingSetup
 from labeltrace.training.train_step import Update
-from labeltrace.training.training_state import Machinery
 
-UPDATES_BETWEEN = 10  # of those that TensorBoard is told
+LOG_INTERVAL = 10  # updates between two points in TensorBoard
 
 
-class Watcher(AbstractContextManager["Watcher"]):
-    """Somebody to tell what happens; this one does not listen."""
+class Callback(AbstractContextManager["Callback"]):
+    """Callbacks for training events. The base class ignores them."""
 
-    def began(self, run: Machinery, record: Record) -> None:
-        """A run begins, or goes on from a record."""
+    def on_start(self, setup: TrainingSetup, history: History) -> None:
+        """Called when a run starts or resumes."""
 
-    def updated(self, update: Update) -> None:
-        """An update was made."""
+    def on_update(self, update: Update) -> None:
+        """Called after every update of the weights."""
 
-    def ended(self, epoch: EpochResult) -> None:
-        """An epoch has ended and been evaluated."""
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Called after an epoch was evaluated."""
 
     def __exit__(
         self,
@@ -37,66 +37,66 @@ class Watcher(AbstractContextManager["Watcher"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """The run is over."""
+        """Called when the run ends, with or without an error."""
 
 
-class Together(Watcher):
-    """Several watchers as one."""
+class CallbackList(Callback):
+    """Several callbacks as one; they are called in order."""
 
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self.watchers, self.stack = watchers, ExitStack()
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks, self.stack = callbacks, ExitStack()
 
-    def __enter__(self) -> Together:
-        for watcher in self.watchers:
-            self.stack.enter_context(watcher)
+    def __enter__(self) -> CallbackList:
+        for callback in self.callbacks:
+            self.stack.enter_context(callback)
         return self
 
     def __exit__(self, *details: Any) -> None:
         self.stack.__exit__(*details)
 
-    def began(self, run: Machinery, record: Record) -> None:
-        """Tell all."""
-        for watcher in self.watchers:
-            watcher.began(run, record)
+    def on_start(self, setup: TrainingSetup, history: History) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_start(setup, history)
 
-    def updated(self, update: Update) -> None:
-        """Tell all."""
-        for watcher in self.watchers:
-            watcher.updated(update)
+    def on_update(self, update: Update) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_update(update)
 
-    def ended(self, epoch: EpochResult) -> None:
-        """Tell all."""
-        for watcher in self.watchers:
-            watcher.ended(epoch)
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_epoch_end(epoch)
 
 
-class Bar(Watcher):
+class ProgressBar(Callback):
     """A progress bar over all updates, and a line for every epoch."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = counting_bar(console)
-        self.bar = self.progress.add_task("Training", total=None)
+        self.task = self.progress.add_task("Training", total=None)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self.progress.start()
         return self
 
     def __exit__(self, *details: Any) -> None:
         self.progress.stop()
 
-    def began(self, run: Machinery, record: Record) -> None:
-        """Start at the record's position."""
-        position, each = record.position, run.sampling.updates
-        done = position.epoch * each + position.updates
-        self.progress.update(self.bar, total=run.sampling.epochs * each, completed=done)
+    def on_start(self, setup: TrainingSetup, history: History) -> None:
+        """Set the bar to the position of the run."""
+        position, per_epoch = history.position, setup.sampling.updates
+        done = position.epoch * per_epoch + position.updates
+        self.progress.update(self.task, total=setup.sampling.epochs * per_epoch, completed=done)
 
-    def updated(self, update: Update) -> None:
-        """Move on."""
-        self.progress.update(self.bar, advance=1, description=f"loss {update.loss:.3f}")
+    def on_update(self, update: Update) -> None:
+        """Advance by one update."""
+        self.progress.update(self.task, advance=1, description=f"loss {update.loss:.3f}")
 
-    def ended(self, epoch: EpochResult) -> None:
-        """Say how it went."""
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Print the losses and the accuracy."""
         self.console.print(
             f"epoch {epoch.epoch}: training loss {epoch.training_loss:.3f}, validation loss "
             f"{epoch.validation_loss:.3f}, accuracy {epoch.validation_accuracy:.2%}",
@@ -104,7 +104,7 @@ class Bar(Watcher):
         )
 
 
-class TensorBoard(Watcher):
+class TensorBoard(Callback):
     """Scalars for TensorBoard."""
 
     def __init__(self, folder: Path) -> None:
@@ -118,20 +118,20 @@ class TensorBoard(Watcher):
         self.open = lambda step: SummaryWriter(str(folder), purge_step=step)
         self.writer: Any = None
 
-    def began(self, run: Machinery, record: Record) -> None:
-        """Forget what a killed run wrote beyond its last checkpoint."""
-        position = record.position
-        self.writer = self.open(position.epoch * run.sampling.updates + position.updates + 1)
+    def on_start(self, setup: TrainingSetup, history: History) -> None:
+        """Discard what a killed run wrote after its last checkpoint."""
+        position = history.position
+        self.writer = self.open(position.epoch * setup.sampling.updates + position.updates + 1)
 
-    def updated(self, update: Update) -> None:
-        """Write the loss, the gradient's norm and the learning rate of some updates."""
-        if update.number % UPDATES_BETWEEN:
+    def on_update(self, update: Update) -> None:
+        """Write loss, gradient norm and learning rate of every `LOG_INTERVAL`-th update."""
+        if update.number % LOG_INTERVAL:
             return
         for name in ("loss", "gradient_norm", "learning_rate"):
             self.writer.add_scalar(f"training/{name}", getattr(update, name), update.number)
 
-    def ended(self, epoch: EpochResult) -> None:
-        """Write the scores of an epoch."""
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Write validation loss and accuracy."""
         for name in ("validation_loss", "validation_accuracy"):
             tag = name.replace("_", "/", 1)
             self.writer.add_scalar(tag, getattr(epoch, name), epoch.updates)

@@ -1,4 +1,4 @@
-"""The processes of one run, started by torchrun or alone."""
+"""The processes of one run: those that torchrun started, or a single one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from labeltrace.errors import TrainingError
 
 @dataclass(frozen=True)
 class Processes:
-    """What one process knows of all.
+    """All processes of a run, seen from one of them.
 
     Attributes:
-        index: this process, from zero.
-        count: their number.
-        device: where this process computes.
+        index: index of this process, from zero.
+        count: number of processes.
+        device: device of this process.
     """
 
     index: int
@@ -29,14 +29,14 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this is the process that prints and writes files."""
         return self.index == 0
 
-    def summed(self, numbers: Sequence[float]) -> list[float]:
-        """These numbers, summed over all processes."""
+    def sum_across(self, numbers: Sequence[float]) -> list[float]:
+        """The sums of these numbers over all processes."""
         if self.count == 1:
             return list(numbers)
-        # In single precision on devices that know no other.
+        # MPS has no float64.
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         sums = torch.tensor(numbers, dtype=dtype, device=self.device)
         dist.all_reduce(sums)
@@ -44,17 +44,17 @@ class Processes:
 
 
 @contextlib.contextmanager
-def joined(device: str | None = None) -> Iterator[Processes]:
-    """Join the processes that torchrun started; without torchrun be the only one.
+def join_processes(device: str | None = None) -> Iterator[Processes]:
+    """Join the processes that torchrun started; without torchrun, a single process.
 
-    A process group that there is already is used and left.
+    A process group that exists already is used, and is not destroyed at the end.
 
     Args:
-        device: such as `cpu` or `cuda`; None for an accelerator where there is one.
+        device: such as `cpu` or `cuda`; None for an accelerator if available.
 
     Raises:
-        TrainingError: there are more processes on this machine than accelerators; or, while the
-            context lasts, another process died.
+        TrainingError: there are more processes on this machine than accelerators; or, inside the
+            context, another process died.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -63,13 +63,13 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     own = _device(device, int(os.environ["LOCAL_RANK"]))
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    with deaths_told():
+    with explain_lost_process():
         starts = not dist.is_initialized()
         if starts:
             dist.init_process_group(None if own.type == "cuda" else "gloo")
         yield Processes(dist.get_rank(), count, own)
         if starts:
-            dist.destroy_process_group()  # not after an error: there it could wait for the dead
+            dist.destroy_process_group()  # not after an error: it could wait for a dead process
 
 
 def _device(device: str | None, local_index: int) -> torch.device:
@@ -77,7 +77,9 @@ def _device(device: str | None, local_index: int) -> torch.device:
     try:
         chosen = torch.device(device) if device else found or torch.device("cpu")
     except RuntimeError as error:
-        raise TrainingError(f"there is no device {device!r}: {error}") from error
+        raise TrainingError(
+            f"there is no device {device!r}: {error}; name one such as cpu or cuda"
+        ) from error
     if chosen.type != "cuda" or (device and ":" in device):
         return chosen
     if local_index >= torch.cuda.device_count():
@@ -89,8 +91,8 @@ def _device(device: str | None, local_index: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def deaths_told() -> Iterator[None]:
-    """Within this context, say what it means that another process does not answer."""
+def explain_lost_process() -> Iterator[None]:
+    """Inside this context, turn the error of a lost process into a `TrainingError`."""
     try:
         yield
     except RuntimeError as error:
@@ -98,6 +100,6 @@ def deaths_told() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"another process of this run died or cannot be reached, its own message says why; "
-            f"go on from the last checkpoint with --resume. ({reason})"
+            f"another process of this run died or cannot be reached; its own output says why. "
+            f"Continue from the last checkpoint with --resume. ({reason})"
         ) from error

@@ -1,4 +1,4 @@
-"""How far a run is, and what came out so far."""
+"""The position of a run and the results of its epochs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ START = Position(epoch=0, updates=0)
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch.
+    """The results of one epoch.
 
     Attributes:
         epoch: its number, from one.
-        updates: updates made since the run began.
-        learning_rate: of its last update.
-        training_loss: mean over its updates, of mixed images and soft targets, in nats.
+        updates: number of updates since the start of the run.
+        learning_rate: learning rate of its last update.
+        training_loss: mean loss of its updates, on mixed images and soft targets, in nats.
         validation_loss: mean cross-entropy in nats.
         validation_accuracy: in [0, 1].
         seconds: wall time, evaluation included.
@@ -36,13 +36,13 @@ class EpochResult:
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run up to a position.
+class History:
+    """The history of a run up to a position.
 
     Attributes:
-        position: where the run is.
-        loss_sum: of the losses of the updates of the unfinished epoch.
-        epochs: the finished ones.
+        position: the position of the run.
+        loss_sum: sum of the losses in the unfinished epoch.
+        epochs: results of the finished epochs.
     """
 
     position: Position = START
@@ -51,11 +51,11 @@ class Record:
 
     @property
     def best(self) -> EpochResult | None:
-        """The first epoch of the highest accuracy; None before any has ended."""
+        """The first epoch with the highest accuracy; None before the first epoch has ended."""
         return max(self.epochs, key=lambda epoch: epoch.validation_accuracy, default=None)
 
     def as_csv(self) -> str:
-        """The epochs as a table with a head."""
+        """The epochs as CSV with a header line."""
         names = [field.name for field in dataclasses.fields(EpochResult)]
         text = io.StringIO()
         writer = csv.DictWriter(text, names, lineterminator="\n")

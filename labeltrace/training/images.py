@@ -1,7 +1,7 @@
 """Training and validation images, from a folder or from scikit-learn's digits.
 
-An image that cannot be read is a value, `Unreadable`, not an exception: so what is wrong with which
-file comes out of a worker process in one piece.
+A file that cannot be read becomes a value, `Unreadable`, so that the path and the reason leave a
+worker process intact. An exception would lose them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ HELD_OUT_DIGITS = 360
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image file that cannot be read, and why."""
+    """An image file that cannot be read, with the reason."""
 
     path: str
     reason: str
 
     def error(self) -> TrainingError:
-        """The error to stop with."""
+        """The error to raise."""
         return TrainingError(
-            f"the image {self.path} cannot be read: {self.reason}; mend the file or take it away"
+            f"the image {self.path} cannot be read: {self.reason}; repair the file or remove it"
         )
 
 
@@ -41,7 +41,7 @@ Sample = tuple[Image.Image | Unreadable, int]
 
 
 class Samples(Protocol):
-    """Images with their class indices, by number."""
+    """Images with their class indices, by index."""
 
     def __len__(self) -> int: ...
 
@@ -50,12 +50,12 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images to train on and to validate with.
+    """Training and validation images.
 
     Attributes:
-        name: what to call them.
-        training: (image or `Unreadable`, class index) by number.
-        validation: likewise.
+        name: a description for people.
+        training: pairs (image or `Unreadable`, class index), by index.
+        validation: the same for the validation images.
         classes: names of the classes, in the order of their indices.
     """
 
@@ -66,7 +66,7 @@ class Images:
 
 
 def read_images(folder: str | None) -> Images:
-    """Find the images.
+    """Open the training and validation images.
 
     Args:
         folder: see `DataSettings.folder`; None for scikit-learn's digits.
@@ -76,28 +76,30 @@ def read_images(folder: str | None) -> Images:
             only one; scikit-learn is missing.
     """
     if folder is None:
-        return _digits()
+        return _load_digits()
     root = Path(folder)
     for base, dataset in CIFAR.items():
         if (root / base).is_dir():
-            return _cifar(root, dataset)
-    training, validation = (_in_classes(root / n) for n in (TRAINING_FOLDER, VALIDATION_FOLDER))
+            return _read_cifar(root, dataset)
+    training, validation = (
+        _read_class_folders(root / n) for n in (TRAINING_FOLDER, VALIDATION_FOLDER)
+    )
     if training.classes != validation.classes:
         differing = sorted(set(training.classes) ^ set(validation.classes))
         raise TrainingError(
-            f"{root}: {TRAINING_FOLDER}/ and {VALIDATION_FOLDER}/ must have the same classes; only "
-            f"one of them has {_listed(differing)}"
+            f"{root}: {TRAINING_FOLDER}/ and {VALIDATION_FOLDER}/ must have the same classes; add "
+            f"or remove the folders that only one of them has: {_join_names(differing)}"
         )
     if len(training.classes) < 2:
         raise TrainingError(
-            f"{root / TRAINING_FOLDER} has one class, {training.classes[0]!r}; to tell classes "
-            f"apart takes two at least, each a folder of images"
+            f"{root / TRAINING_FOLDER} has one class, {training.classes[0]!r}; a classifier needs "
+            f"at least two, each a folder of images"
         )
     return Images(str(root), training, validation, tuple(training.classes))
 
 
 def read_image(path: str) -> Image.Image | Unreadable:
-    """An image file as three channels of 8 bits."""
+    """Read an image file as RGB with 8 bits a channel."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -107,7 +109,7 @@ def read_image(path: str) -> Image.Image | Unreadable:
         return Unreadable(path, "the file is empty")
 
 
-def _in_classes(folder: Path) -> Any:
+def _read_class_folders(folder: Path) -> Any:
     if not folder.is_dir():
         raise TrainingError(
             f"there is no folder {folder}; a data folder holds {TRAINING_FOLDER}/ and "
@@ -116,18 +118,22 @@ def _in_classes(folder: Path) -> Any:
     try:
         return ImageFolder(str(folder), loader=read_image)
     except FileNotFoundError as error:  # no classes, or classes without images
-        raise TrainingError(f"{folder}: {error}") from error
+        raise TrainingError(
+            f"{folder}: {error}; put images into a folder for each class"
+        ) from error
 
 
-def _cifar(root: Path, dataset: Any) -> Images:
+def _read_cifar(root: Path, dataset: Any) -> Images:
     try:
         training, validation = (dataset(str(root), train=train) for train in (True, False))
     except (RuntimeError, *READING_ERRORS) as error:
-        raise TrainingError(f"{root}: {dataset.__name__} cannot be read: {error}") from error
+        raise TrainingError(
+            f"{root}: {dataset.__name__} cannot be read: {error}; download it again"
+        ) from error
     return Images(f"{dataset.__name__} in {root}", training, validation, tuple(training.classes))
 
 
-def _listed(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
@@ -147,19 +153,19 @@ class _Digits:
         return Image.fromarray(self.pixels[index]), self.targets[index]
 
 
-def _digits() -> Images:
-    """1437 digits to train on, and 360 that are always the same."""
+def _load_digits() -> Images:
+    """1437 digits to train on and 360 to validate with; the split is always the same."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise TrainingError(
-            "training without data takes scikit-learn's digits; pip install scikit-learn (or "
+            "training without --data uses scikit-learn's digits; pip install scikit-learn (or "
             "pip install 'labeltrace[train]'), or give a folder of images with --data"
         ) from error
     digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    pixels = np.repeat(grey[..., None], 3, axis=-1)
+    gray = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    pixels = np.repeat(gray[..., None], 3, axis=-1)
     parts = train_test_split(
         *(pixels, digits.target), test_size=HELD_OUT_DIGITS, stratify=digits.target, random_state=0
     )

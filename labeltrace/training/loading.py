@@ -1,4 +1,4 @@
-"""Batches of augmented images, through torch's data loader."""
+"""Batches of augmented images, loaded by torch's data loader."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from labeltrace.errors import TrainingError
 from labeltrace.model_loading import LoadedModel
+from labeltrace.training.distributed import Processes
 from labeltrace.training.images import Images, Samples, Unreadable
 from labeltrace.training.recipe import DataSettings
-from labeltrace.training.sampling import Draw, Position, Sampling, shares_of
+from labeltrace.training.sampling import Draw, Position, Sampling, process_batches
 from labeltrace.training.seeds import seeded
 
 Transform = Callable[[Image.Image], Tensor]
-NO_TARGET = -1  # of a sample that fills up a batch
-PREFETCHED = 2  # batches for each worker
+NO_TARGET = -1  # target of a sample that only fills up a batch
+PREFETCH_FACTOR = 2  # batches that each worker loads ahead
 
 
 def training_batches(
@@ -29,18 +30,18 @@ def training_batches(
     settings: DataSettings,
     sampling: Sampling,
     position: Position,
-    parts: range,
+    micro_batches: range,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The parts of batches that are left of a run, augmented: (B, 3, H, W) and (B,) int64.
+    """The remaining micro-batches of a run, augmented: images (B, 3, H, W), targets (B,) int64.
 
     Raises:
         TrainingError: an image cannot be read, or a worker died.
     """
     transform = _training_transform(loaded, settings)
-    samples = _Augmented(images.training, transform)
-    order = _Listed(sampling.batches(position, parts))
-    return _batches(samples, order, settings.workers, device)
+    samples = _TrainingDataset(images.training, transform)
+    order = _BatchSampler(sampling.batches(position, micro_batches))
+    return _load_batches(samples, order, settings.workers, device)
 
 
 def validation_batches(
@@ -48,18 +49,18 @@ def validation_batches(
     loaded: LoadedModel,
     settings: DataSettings,
     batch: int,
-    process: int,
-    processes: int,
-    device: torch.device,
+    processes: Processes,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One process's share of the validation images; `NO_TARGET` where a batch is filled up.
+    """The validation images of one process: images (B, 3, H, W), targets (B,) int64.
+
+    A sample that only fills up a batch has the target `NO_TARGET`.
 
     Raises:
         TrainingError: an image cannot be read, or a worker died.
     """
-    samples = _Plain(images.validation, _validation_transform(loaded, settings))
-    order = shares_of(len(images.validation), batch, process, processes)
-    return _batches(samples, order, settings.workers, device)
+    samples = _ValidationDataset(images.validation, _validation_transform(loaded, settings))
+    order = process_batches(len(images.validation), batch, processes.index, processes.count)
+    return _load_batches(samples, order, settings.workers, processes.device)
 
 
 def _training_transform(loaded: LoadedModel, settings: DataSettings) -> Transform:
@@ -95,8 +96,8 @@ def _validation_transform(loaded: LoadedModel, settings: DataSettings) -> Transf
     )
 
 
-class _Augmented(Dataset[Any]):
-    """Samples, each augmented by the seed of its draw."""
+class _TrainingDataset(Dataset[Any]):
+    """Training samples, each augmented with the seed of its draw."""
 
     def __init__(self, samples: Samples, transform: Transform) -> None:
         self.samples, self.transform = samples, transform
@@ -109,8 +110,8 @@ class _Augmented(Dataset[Any]):
             return self.transform(image), target
 
 
-class _Plain(Dataset[Any]):
-    """Samples as they are validated."""
+class _ValidationDataset(Dataset[Any]):
+    """Validation samples; index -1 gives a sample without a target."""
 
     def __init__(self, samples: Samples, transform: Transform) -> None:
         self.samples, self.transform = samples, transform
@@ -122,8 +123,8 @@ class _Plain(Dataset[Any]):
         return self.transform(image), target if index >= 0 else NO_TARGET
 
 
-class _Listed:
-    """An iterable that a data loader takes for its batch sampler."""
+class _BatchSampler:
+    """Makes an iterator usable as the batch sampler of a data loader."""
 
     def __init__(self, batches: Iterator[list[Draw]]) -> None:
         self.batches = batches
@@ -133,12 +134,12 @@ class _Listed:
 
 
 def _collate(samples: list[tuple[Tensor | Unreadable, int]]) -> Any:
-    """A batch, or the first of its images that cannot be read."""
+    """A batch, or the first unreadable image in it."""
     unreadable = (image for image, _ in samples if isinstance(image, Unreadable))
     return next(unreadable, None) or default_collate(samples)
 
 
-def _batches(
+def _load_batches(
     samples: Dataset[Any], order: Iterable[Any], workers: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     loader = DataLoader(
@@ -147,12 +148,12 @@ def _batches(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
-        prefetch_factor=PREFETCHED if workers else None,
-        generator=torch.Generator(),  # the loader's own draw must not move the global one
+        prefetch_factor=PREFETCH_FACTOR if workers else None,
+        generator=torch.Generator(),  # the loader draws once; keep the global generator unchanged
     )
     batches = iter(loader)
     while True:
-        batch = _next(batches)
+        batch = _next_batch(batches)
         if batch is None:
             return
         if isinstance(batch, Unreadable):
@@ -161,13 +162,13 @@ def _batches(
         yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
-def _next(batches: Iterator[Any]) -> Any:
+def _next_batch(batches: Iterator[Any]) -> Any:
     try:
         return next(batches, None)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            f"a process that reads images died: {error}; often memory ran out: take fewer "
-            f"workers, then go on with --resume"
+            f"a process that reads images died: {error}; the usual cause is lack of memory. Set "
+            f"fewer workers, then continue with --resume"
         ) from error

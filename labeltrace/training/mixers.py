@@ -1,4 +1,4 @@
-"""The mixer of a recipe."""
+"""The mixer that a recipe describes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from labeltrace.mixing.mixer import Mixer
 from labeltrace.training.recipe import MixingSettings
 
 
-def mixer_of(settings: MixingSettings) -> Mixer | RandomChoice | None:
-    """The mixer; None where images are not mixed.
+def make_mixer(settings: MixingSettings) -> Mixer | RandomChoice | None:
+    """The mixer; None if images are not mixed.
 
     Raises:
-        LabelError: a setting outside of its range.
+        LabelError: a setting is outside its range.
     """
     mode, partner, alpha = settings.mode, settings.partner, settings.alpha
     match settings.strategy:

@@ -1,9 +1,9 @@
 """One model over several processes: DDP, or FSDP2 with the aligned model as one group.
 
-FSDP2 gathers parameters in hooks of the modules that it shards. A captured graph calls no
-submodules, so hooks of theirs would not run; those of the aligned module itself do. Sharded as a
-whole, it has all parameters while the graph reads them, and gradients are reduced behind it.
-Parameters, gradients and the optimizer's state are sharded in between.
+FSDP2 gathers parameters in forward hooks of the modules it shards. A captured graph calls no
+submodules, so their hooks would not run; the hooks of the aligned module do. Sharded as one group,
+all parameters are available while the graph reads them, and gradients are reduced afterwards.
+Between forward passes, parameters, gradients and the optimizer's state are sharded.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from labeltrace.training.distributed import Processes
 Engine = Literal["ddp", "fsdp2"]
 
 
-def spread(
+def wrap_parallel(
     aligned: nn.Module, average: ModelEmaV3 | None, processes: Processes, engine: Engine
 ) -> nn.Module:
-    """The module to call in training, whose gradients are averaged over all processes."""
+    """The module to call in training; its gradients are averaged over all processes."""
     if processes.count == 1:
         return aligned
     if engine == "ddp":
@@ -41,8 +41,8 @@ def spread(
     return aligned
 
 
-def for_part(network: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """The context of one part of a batch: gradients are averaged behind the last part alone."""
+def gradient_sync_context(network: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """The context of a micro-batch: gradients are averaged over processes after the last one."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(is_last)
     if isinstance(network, DistributedDataParallel) and not is_last:
@@ -50,28 +50,28 @@ def for_part(network: nn.Module, is_last: bool) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def settle(module: nn.Module, processes: Processes) -> None:
-    """Give back gathered parameters, and average the running statistics of batch norms."""
+def synchronize(module: nn.Module, processes: Processes) -> None:
+    """Free gathered parameters, and average the running statistics of batch norms."""
     if isinstance(module, FSDPModule):
         module.reshard()
     if processes.count > 1:
         distribute_bn(module, processes.count, reduce=True)
 
 
-def whole(state: Any) -> Any:
-    """A state with whole tensors on the CPU; all processes must call this together."""
-    gathered = tree_map_only(DTensor, lambda shard: shard.full_tensor(), state)
-    return tree_map_only(Tensor, lambda tensor: tensor.detach().cpu(), gathered)
+def gather(state: Any) -> Any:
+    """A state with complete tensors on the CPU; all processes must call this together."""
+    complete = tree_map_only(DTensor, lambda shard: shard.full_tensor(), state)
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().cpu(), complete)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a state of whole tensors into an optimizer, whose parameters may be sharded."""
+    """Load a state of complete tensors into an optimizer, whose parameters may be sharded."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    of_parameters = {
+    per_parameter = {
         number: {key: _shard_like(parameters[number], value) for key, value in values.items()}
         for number, values in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": of_parameters})
+    optimizer.load_state_dict({**state, "state": per_parameter})
 
 
 def _shard_like(parameter: Tensor, value: Any) -> Any:
@@ -80,7 +80,7 @@ def _shard_like(parameter: Tensor, value: Any) -> Any:
     if value.shape != parameter.shape:
         raise TrainingError(
             f"the optimizer keeps a tensor of shape {tuple(value.shape)} for a parameter of shape "
-            f"{tuple(parameter.shape)}, which FSDP2 cannot shard; take AdamW, or DDP"
+            f"{tuple(parameter.shape)}, which FSDP2 cannot shard; use AdamW, or --engine ddp"
         )
     value = value.to(parameter.device)
     mesh, placements = parameter.device_mesh, parameter.placements

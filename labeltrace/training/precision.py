@@ -12,10 +12,10 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float1
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """The context that forward passes run in."""
+    """The context for forward passes."""
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """The loss scaler: half precision needs one, the others get one that does nothing."""
+    """The loss scaler: enabled in half precision, a no-op in the others."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

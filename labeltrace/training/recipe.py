@@ -1,4 +1,4 @@
-"""A recipe: all that decides how a training run goes, as immutable data."""
+"""A recipe: all settings of a training run, as immutable data."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ModelSettings:
     """The model.
 
     Attributes:
-        name: of timm's, or `package.module:factory`; timm's are made with the data's classes.
-        options: further arguments of timm's `create_model`, or of the factory.
-        image_size: height and width of the images in pixels; None for the model's own.
+        name: a timm name, or `package.module:factory`. A timm model gets one output per class.
+        options: further arguments for timm's `create_model` or for the factory.
+        image_size: height and width of the images in pixels; None for the model's default.
         pretrained: start from timm's trained weights.
-        initial_weights: start from this file: the weights of this very model.
-        gradient_checkpointing: timm's `set_grad_checkpointing`.
+        initial_weights: start from the weights in this file, which must fit the model.
+        gradient_checkpointing: call timm's `set_grad_checkpointing`.
         compile: run the model through `torch.compile`.
     """
 
@@ -42,7 +42,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """The images and what is done to them, in the words of timm's `create_transform`.
+    """The images and their augmentation, with the terms of timm's `create_transform`.
 
     Attributes:
         folder: holds `train/` and `val/` with a folder for each class, or CIFAR-10 or CIFAR-100 as
@@ -50,13 +50,13 @@ class DataSettings:
         scale: smallest and largest area of a random crop, as a share of the image.
         ratio: smallest and largest ratio of a crop's width to its height.
         flip: probability of a horizontal flip.
-        color_jitter: strength of colour jitter; unused beside `auto_augment`.
-        auto_augment: timm's notation, such as `rand-m9-mstd0.5-inc1`.
-        erasing: probability of random erasing, with noise for each pixel.
-        interpolation: of resized images.
+        color_jitter: strength of color jitter; ignored if `auto_augment` is set.
+        auto_augment: a policy in timm's notation, such as `rand-m9-mstd0.5-inc1`.
+        erasing: probability of random erasing; pixels are replaced with noise.
+        interpolation: interpolation of resized images.
         crop_share: side of the central crop of a validation image, as a share of the resized one.
-        repeats: how often an image is drawn within an epoch, which then sees as many times fewer
-            images (repeated augmentation).
+        repeats: how often an image is drawn in an epoch (repeated augmentation). An epoch has the
+            same number of samples, so it sees that many times fewer different images.
         workers: processes that read images, for each training process.
     """
 
@@ -75,18 +75,18 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MixingSettings:
-    """How images are mixed, and what their labels become.
+    """How images are mixed, and how their labels are aligned.
 
     Attributes:
         strategy: `mix` switches between CutMix and MixUp.
         alpha: concentration of the Beta distribution of lambda.
-        mixup_alpha: likewise, of MixUp within `mix`.
-        switch: probability of CutMix within `mix`.
-        patch: side of a patch in pixels, of the strategies `patch` and `block`.
+        mixup_alpha: the same for MixUp in `mix`.
+        switch: probability of CutMix in `mix`.
+        patch: side of a patch in pixels, for the strategies `patch` and `block`.
         mode: which images share a draw.
         partner: how partners are found.
         align: `full` moves labels through the whole model (TL-Align), `last` through the attention
-            of its last layer alone (TransMix, Table 8), `off` leaves the ratio of pixels.
+            of its last layer only (TransMix, Table 8), `off` uses the ratio of pixels.
         smoothing: label smoothing.
     """
 
@@ -106,18 +106,18 @@ class OptimizerSettings:
     """One of timm's optimizers.
 
     Attributes:
-        name: as in `timm.optim.list_optimizers()`.
-        learning_rate: its peak.
-        for_batch: the batch that the learning rate is meant for; it grows with the batch of the
-            recipe. None where it is meant for that batch.
-        weight_decay: not for biases and what the model itself exempts.
-        momentum: of those optimizers that have one.
-        clip_norm: largest norm of the gradient; None for any.
+        name: a name in `timm.optim.list_optimizers()`.
+        learning_rate: the peak learning rate.
+        reference_batch: the batch size that the learning rate is given for. The learning rate is
+            scaled linearly to the batch size of the recipe. None: no scaling.
+        weight_decay: weight decay; biases and what the model itself exempts have none.
+        momentum: momentum, for optimizers that have one.
+        clip_norm: largest norm of the gradient; None for no clipping.
     """
 
     name: str = "adamw"
     learning_rate: float = 1e-3
-    for_batch: int | None = None
+    reference_batch: int | None = None
     weight_decay: float = 0.05
     momentum: float = 0.9
     clip_norm: float | None = None
@@ -125,14 +125,14 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """How long, and how the learning rate goes with it (timm's schedulers, by update).
+    """Length of the run and the learning rate over it (timm's schedulers, stepped per update).
 
     Attributes:
         name: the schedule; `constant` has no warm-up.
-        epochs: their number, warm-up included.
-        warmup_epochs: how many of them the learning rate rises in.
-        warmup_learning_rate: where it starts.
-        lowest_learning_rate: where it ends.
+        epochs: number of epochs, warm-up included.
+        warmup_epochs: number of epochs in which the learning rate rises.
+        warmup_learning_rate: learning rate at the start of the warm-up.
+        lowest_learning_rate: learning rate at the end.
     """
 
     name: Schedule = "cosine"
@@ -144,15 +144,16 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides how a training run goes.
+    """All settings of a training run.
 
     Attributes:
-        batch: images of one update, over all processes and accumulated parts.
-        accumulation: parts of a batch that each process goes through one after the other.
-        precision: `bf16` and `fp16` are autocast; `fp16` scales the loss.
-        ema_decay: keep an average of the weights, which is then what is evaluated and exported.
-        seed: of weights, order, augmentation, mixing and dropout.
-        checkpoint_updates: write the state after so many updates too, not after epochs alone.
+        batch: images in one update, over all processes and micro-batches.
+        accumulation: micro-batches of a batch that each process works on one after the other.
+        precision: `bf16` and `fp16` use autocast; `fp16` also scales the loss.
+        ema_decay: decay of a moving average of the weights, which is then evaluated and exported;
+            None for no average.
+        seed: seed of weights, order, augmentation, mixing and dropout.
+        checkpoint_updates: also write the state every so many updates; None for after epochs only.
     """
 
     model: ModelSettings
@@ -189,30 +190,39 @@ class Recipe:
 
     @property
     def learning_rate(self) -> float:
-        """The peak for this recipe's batch."""
-        share = 1 if self.optimizer.for_batch is None else self.batch / self.optimizer.for_batch
+        """The peak learning rate, scaled to this recipe's batch size."""
+        share = (
+            1
+            if self.optimizer.reference_batch is None
+            else self.batch / self.optimizer.reference_batch
+        )
         return self.optimizer.learning_rate * share
 
     def to_json(self) -> str:
-        """The recipe as one JSON document.
+        """The recipe as a JSON document.
 
         Raises:
-            TrainingError: the model has options that JSON cannot hold.
+            TrainingError: a model option cannot be written as JSON.
         """
         try:
             return json.dumps(dataclasses.asdict(self), indent=2)
         except TypeError as error:
-            raise TrainingError(f"the model's options must be plain data: {error}") from error
+            raise TrainingError(
+                f"the model's options must be plain data (numbers, strings, lists, dicts): {error}"
+            ) from error
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with some settings changed, one after the other, by dotted name.
+def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with some settings changed, in order, by dotted name.
 
-    `{"batch": 64, "schedule.epochs": 3}`; also a whole part, such as `{"mixing": …}`.
+    Args:
+        recipe: the recipe to start from.
+        changes: such as `{"batch": 64, "schedule.epochs": 3}`, or a whole section, such as
+            `{"mixing": MixingSettings(...)}`.
     """
     for name, value in changes.items():
-        part, _, setting = name.rpartition(".")
-        if part:
-            value = dataclasses.replace(getattr(recipe, part), **{setting: value})
-        recipe = dataclasses.replace(recipe, **{part or setting: value})
+        section, _, setting = name.rpartition(".")
+        if section:
+            value = dataclasses.replace(getattr(recipe, section), **{setting: value})
+        recipe = dataclasses.replace(recipe, **{section or setting: value})
     return recipe

@@ -1,4 +1,4 @@
-"""A training run from beginning to end."""
+"""A training run from start to end."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from torch import Tensor
 
 from labeltrace.errors import TrainingError
 from labeltrace.training import checkpoints
-from labeltrace.training.atomic_files import write
-from labeltrace.training.callbacks import Watcher
-from labeltrace.training.checkpoints import Folder
-from labeltrace.training.distributed import Processes, joined
+from labeltrace.training.atomic_files import write_file
+from labeltrace.training.callbacks import Callback
+from labeltrace.training.checkpoints import RunFolder
+from labeltrace.training.distributed import join_processes
 from labeltrace.training.evaluation import Score, evaluate
-from labeltrace.training.history import EpochResult, Record
+from labeltrace.training.history import EpochResult, History
 from labeltrace.training.loading import training_batches, validation_batches
 from labeltrace.training.parallel import Engine
 from labeltrace.training.recipe import Recipe
 from labeltrace.training.sampling import Position
-from labeltrace.training.train_step import Update, update
-from labeltrace.training.training_state import Machinery, build
+from labeltrace.training.setup import TrainingSetup, build_setup
+from labeltrace.training.train_step import Update, make_update
+from labeltrace.training.training_state import TrainingState, build_state
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
-        recipe: its settings.
-        folder: where its files are.
-        data: what the images are.
-        images: number of training and of validation images.
+        recipe: the settings of the run.
+        folder: the folder of its files.
+        data: a description of the images.
+        images: number of training images and of validation images.
         classes: number of classes.
         parameters: number of the model's parameters.
         updates: number of updates in all epochs.
         processes: number of processes.
-        record: what came out, epoch by epoch.
-        is_first: whether this process is the one to speak.
+        history: the results of every epoch.
+        is_first: whether this is the process that prints and writes files.
     """
 
     recipe: Recipe
@@ -52,7 +53,7 @@ class Result:
     parameters: int
     updates: int
     processes: int
-    record: Record
+    history: History
     is_first: bool
 
 
@@ -63,137 +64,150 @@ def train(
     resume: bool = False,
     engine: Engine = "ddp",
     device: str | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> Result:
-    """Train a model by a recipe; under torchrun together with the other processes.
+    """Train a model by a recipe. Under torchrun every process calls this.
 
     Seeds the global generators of Python, NumPy and torch.
 
     Args:
         recipe: the settings.
-        output: folder for the files of `checkpoints.Folder`.
-        resume: go on with the run in the folder, if there is one.
+        output: folder for the files that `checkpoints.RunFolder` names.
+        resume: continue the run in the folder, if there is one.
         engine: how several processes share a model.
-        device: where to compute; None for an accelerator where there is one.
-        watcher: told by the first process what happens.
+        device: the device, such as `cpu` or `cuda`; None for an accelerator if available.
+        callback: called by the first process at training events.
 
     Raises:
         LabelTraceError: a setting, the images, the model or a checkpoint cannot be used; a file
-            cannot be written; the loss is NaN; a worker or another process died. The checkpoints
-            written until then are whole.
+            cannot be written; the loss is NaN; a worker or another process died. Checkpoints that
+            were already written stay complete.
     """
     if engine not in get_args(Engine):
         raise TrainingError(f"engine must be one of {', '.join(get_args(Engine))}, got {engine!r}")
-    folder = Folder(output)
+    folder = RunFolder(output)
     if folder.state.exists() and not resume:
         raise TrainingError(
-            f"{output} holds a run already; go on with it by --resume, or give another folder with "
+            f"{output} holds a run already; continue it with --resume, or give another folder with "
             f"--output"
         )
-    with joined(device) as processes:
+    with join_processes(device) as processes:
         saved, fingerprint = (
             checkpoints.read(folder, recipe) if folder.state.exists() else (None, None)
         )
-        run = build(recipe, processes, engine, saved.state if saved else None)
+        setup = build_setup(recipe, processes)
+        state = build_state(setup, engine, saved.state if saved else None)
         if fingerprint is not None:
-            checkpoints.check_fingerprint(folder, run, fingerprint)
+            checkpoints.check_fingerprint(folder, setup, fingerprint)
         if processes.is_first:
-            folder.make()
-            write(folder.recipe, recipe.to_json().encode())
-        record = saved.record if saved else Record()
-        silent = Watcher()
-        with (watcher or silent) if processes.is_first else silent as told:
-            told.began(run, record)
-            record = _rest(run, folder, record, told)
-        return _result(run, folder, record, processes)
+            folder.create()
+            write_file(folder.recipe, recipe.to_json().encode())
+        history = saved.history if saved else History()
+        silent = Callback()
+        with (callback or silent) if processes.is_first else silent as active:
+            active.on_start(setup, history)
+            history = _train_remaining(setup, state, folder, history, active)
+        return _result(setup, state, folder, history)
 
 
-def _rest(run: Machinery, folder: Folder, record: Record, watcher: Watcher) -> Record:
-    """Go through what is left of the run."""
+def _train_remaining(
+    setup: TrainingSetup,
+    state: TrainingState,
+    folder: RunFolder,
+    history: History,
+    callback: Callback,
+) -> History:
+    """Train the epochs after the position of the history."""
     batches = training_batches(
-        run.images,
-        run.loaded,
-        run.recipe.data,
-        run.sampling,
-        record.position,
-        run.own_parts,
-        run.processes.device,
+        setup.images,
+        setup.loaded,
+        setup.recipe.data,
+        setup.sampling,
+        history.position,
+        setup.micro_batches,
+        setup.processes.device,
     )
-    for _ in range(record.position.epoch, run.sampling.epochs):
-        record = _epoch(run, folder, record, batches, watcher)
-        checkpoints.save(folder, run, record, epoch_ended=True)
-        watcher.ended(record.epochs[-1])
-    return record
+    for _ in range(history.position.epoch, setup.sampling.epochs):
+        history = _train_epoch(setup, state, folder, history, batches, callback)
+        checkpoints.save(folder, setup, state, history, epoch_ended=True)
+        callback.on_epoch_end(history.epochs[-1])
+    return history
 
 
-def _epoch(
-    run: Machinery,
-    folder: Folder,
-    record: Record,
+def _train_epoch(
+    setup: TrainingSetup,
+    state: TrainingState,
+    folder: RunFolder,
+    history: History,
     batches: Iterator[tuple[Tensor, Tensor]],
-    watcher: Watcher,
-) -> Record:
+    callback: Callback,
+) -> History:
     started = time.perf_counter()
-    epoch, each = record.position.epoch, run.sampling.updates
-    run.aligned.train()
+    processes = setup.processes
+    epoch, per_epoch = history.position.epoch, setup.sampling.updates
+    state.aligned.train()
     last: Update | None = None
-    for within in range(record.position.updates, each):
-        last = update(run, batches, epoch * each + within + 1)
-        watcher.updated(last)
-        position = Position(epoch, within + 1)
-        record = dataclasses.replace(
-            record, position=position, loss_sum=record.loss_sum + last.loss
+    for index in range(history.position.updates, per_epoch):
+        last = make_update(setup, state, batches, epoch * per_epoch + index + 1)
+        callback.on_update(last)
+        position = Position(epoch, index + 1)
+        history = dataclasses.replace(
+            history, position=position, loss_sum=history.loss_sum + last.loss
         )
-        if _is_due(run.recipe, last.number) and within + 1 < each:
-            run.settle()
-            checkpoints.save(folder, run, record, epoch_ended=False)
-    run.settle()
-    score = _score(run)
-    loss_sum = run.processes.summed([record.loss_sum])[0] / run.processes.count
+        if _checkpoint_is_due(setup.recipe, last.number) and index + 1 < per_epoch:
+            state.synchronize(processes)
+            checkpoints.save(folder, setup, state, history, epoch_ended=False)
+    state.synchronize(processes)
+    score = _evaluate(setup, state)
+    loss_sum = processes.sum_across([history.loss_sum])[0] / processes.count
     result = EpochResult(
         epoch=epoch + 1,
-        updates=(epoch + 1) * each,
-        learning_rate=last.learning_rate if last else run.optimizer.param_groups[0]["lr"],
-        training_loss=loss_sum / each,
+        updates=(epoch + 1) * per_epoch,
+        learning_rate=last.learning_rate if last else state.optimizer.param_groups[0]["lr"],
+        training_loss=loss_sum / per_epoch,
         validation_loss=score.loss,
         validation_accuracy=score.accuracy,
         seconds=round(time.perf_counter() - started, 3),
     )
-    return Record(Position(epoch + 1, 0), 0.0, (*record.epochs, result))
+    return History(Position(epoch + 1, 0), 0.0, (*history.epochs, result))
 
 
-def _is_due(recipe: Recipe, number: int) -> bool:
+def _checkpoint_is_due(recipe: Recipe, number: int) -> bool:
     every = recipe.checkpoint_updates
     return every is not None and number % every == 0
 
 
-def _score(run: Machinery) -> Score:
+def _evaluate(setup: TrainingSetup, state: TrainingState) -> Score:
     batches = validation_batches(
-        run.images,
-        run.loaded,
-        run.recipe.data,
-        run.recipe.batch // run.sampling.parts,
-        run.processes.index,
-        run.processes.count,
-        run.processes.device,
+        setup.images,
+        setup.loaded,
+        setup.recipe.data,
+        setup.recipe.batch // setup.sampling.micro_batches,
+        setup.processes,
     )
     score = evaluate(
-        run.evaluated, batches, len(run.images.classes), run.recipe.precision, run.processes
+        state.evaluation_model,
+        batches,
+        len(setup.images.classes),
+        setup.recipe.precision,
+        setup.processes,
     )
-    run.settle()
+    state.synchronize(setup.processes)
     return score
 
 
-def _result(run: Machinery, folder: Folder, record: Record, processes: Processes) -> Result:
+def _result(
+    setup: TrainingSetup, state: TrainingState, folder: RunFolder, history: History
+) -> Result:
     return Result(
-        recipe=run.recipe,
+        recipe=setup.recipe,
         folder=folder.path,
-        data=run.images.name,
-        images=(run.sampling.samples, len(run.images.validation)),
-        classes=len(run.images.classes),
-        parameters=sum(parameter.numel() for parameter in run.aligned.parameters()),
-        updates=run.sampling.updates * run.sampling.epochs,
-        processes=processes.count,
-        record=record,
-        is_first=processes.is_first,
+        data=setup.images.name,
+        images=(setup.sampling.samples, len(setup.images.validation)),
+        classes=len(setup.images.classes),
+        parameters=sum(parameter.numel() for parameter in state.aligned.parameters()),
+        updates=setup.sampling.updates * setup.sampling.epochs,
+        processes=setup.processes.count,
+        history=history,
+        is_first=setup.processes.is_first,
     )

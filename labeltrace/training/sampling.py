@@ -1,4 +1,4 @@
-"""Which samples make up which part of a run: decided by the recipe, not by who asks."""
+"""The order of the samples. It depends on the recipe only, not on the number of processes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import torch
 
 from labeltrace.errors import TrainingError
-from labeltrace.training.seeds import seed_of
+from labeltrace.training.seeds import derive_seed
 
 
 class Draw(NamedTuple):
-    """One sample of an epoch: which image, and the seed that it is augmented by."""
+    """One sample of an epoch: the index of its image, and the seed of its augmentation."""
 
     image: int
     seed: int
 
 
 class Position(NamedTuple):
-    """Where a run is: `updates` have been made in `epoch`, counted from zero."""
+    """A position in a run: after `updates` updates of `epoch`, counted from zero."""
 
     epoch: int
     updates: int
@@ -30,33 +30,34 @@ class Position(NamedTuple):
 class Sampling:
     """The order of all samples of a run.
 
-    A batch is dealt out to its parts one sample after the other, as cards are: part m of M has the
-    samples m, m + M, m + 2M … Copies of an image, which follow each other, go to different parts.
+    The samples of a batch are assigned to its micro-batches in turn: micro-batch m of M has the
+    samples m, m + M, m + 2M … Copies of an image follow each other in a batch, so they are assigned
+    to different micro-batches.
 
     Attributes:
         samples: number of images.
-        batch: images of one update.
-        parts: into how many equal parts a batch is cut, over all processes.
+        batch: images in one update.
+        micro_batches: number of equal micro-batches in a batch, over all processes.
         epochs: number of epochs.
-        repeats: how often an image is drawn in the epochs that draw it.
-        seed: the recipe's.
+        repeats: how often an image is drawn in an epoch that draws it.
+        seed: the seed of the recipe.
 
     Raises:
-        TrainingError: the batch cannot be cut so, or there are fewer images than it has.
+        TrainingError: the batch cannot be divided evenly, or there are fewer images than a batch.
     """
 
     samples: int
     batch: int
-    parts: int
+    micro_batches: int
     epochs: int
     repeats: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch % self.parts:
+        if self.batch % self.micro_batches:
             raise TrainingError(
-                f"a batch of {self.batch} images cannot be cut into {self.parts} equal parts "
-                f"(processes times accumulation); choose a multiple of {self.parts}"
+                f"a batch of {self.batch} images cannot be cut into {self.micro_batches} equal "
+                f"parts (processes times accumulation); choose a multiple of {self.micro_batches}"
             )
         if self.samples < self.batch:
             raise TrainingError(
@@ -66,33 +67,44 @@ class Sampling:
 
     @property
     def updates(self) -> int:
-        """Updates of an epoch; images left over at its end are not used in it."""
+        """Number of updates in an epoch; the images of an incomplete last batch are not used."""
         return self.samples // self.batch
 
     def draws(self, epoch: int) -> list[Draw]:
         """The samples of an epoch in order."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         order = torch.randperm(self.samples, generator=generator).repeat_interleave(self.repeats)
         return [
-            Draw(image, seed_of(self.seed, "sample", epoch, place))
-            for place, image in enumerate(order[: self.updates * self.batch].tolist())
+            Draw(image, derive_seed(self.seed, "sample", epoch, index))
+            for index, image in enumerate(order[: self.updates * self.batch].tolist())
         ]
 
-    def batches(self, position: Position, parts: range) -> Iterator[list[Draw]]:
-        """What is left of the run from a position on, part by part, of these parts alone."""
+    def batches(self, position: Position, micro_batches: range) -> Iterator[list[Draw]]:
+        """The selected micro-batches of every batch after a position, in order.
+
+        Args:
+            position: where the run starts or resumes.
+            micro_batches: indices of the micro-batches of each batch that are yielded.
+        """
         first = position.updates
         for epoch in range(position.epoch, self.epochs):
             draws = self.draws(epoch)
             for update in range(first, self.updates):
                 batch = draws[update * self.batch : (update + 1) * self.batch]
-                yield from (batch[part :: self.parts] for part in parts)
+                yield from (batch[index :: self.micro_batches] for index in micro_batches)
             first = 0
 
 
-def shares_of(samples: int, batch: int, process: int, processes: int) -> list[list[int]]:
-    """The batches of one process that goes through its share of all samples in order.
+def process_batches(samples: int, batch: int, process: int, processes: int) -> list[list[int]]:
+    """The batches of one process: its share of the sample indices in order.
 
-    All processes have equally many: -1 stands for a sample that is none.
+    All processes have the same number of samples; index -1 fills up a share that is one short.
+
+    Args:
+        samples: number of samples.
+        batch: samples in a batch.
+        process: index of the process.
+        processes: number of processes.
     """
     share = list(range(process, samples, processes))
     share += [-1] * (-(-samples // processes) - len(share))

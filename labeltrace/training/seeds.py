@@ -1,8 +1,8 @@
-"""Random numbers that depend on where a run is, not on how it got there.
+"""Random numbers that depend only on the seed of the recipe and the position in the run.
 
-Every sample and every part of a batch has a seed of its own, made of the recipe's seed and its
-place in the run. So a run that was killed goes on with the very numbers that it would have had, and
-two processes draw what one process draws that goes through both their parts.
+Every sample and every micro-batch has its own seed, derived from the recipe's seed and its position
+in the run. A resumed run therefore draws the same numbers as an uninterrupted one, and two
+processes draw the same numbers as one process that works on the micro-batches of both.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 
-def seed_of(*place: int | str) -> int:
-    """A seed for a place in a run, 63 bits."""
-    digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
+def derive_seed(*key: int | str) -> int:
+    """A seed of 63 bits, derived from a key such as `(seed, "sample", epoch, index)`."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
@@ -31,7 +31,7 @@ def seed_everything(seed: int) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within this context the CPU's global generators start at a seed; then they are put back."""
+    """Inside this context the CPU's global generators are seeded; their state is restored after."""
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

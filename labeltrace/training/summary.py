@@ -1,4 +1,4 @@
-"""What a run did, in words."""
+"""The summary that a training run prints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TARGETS = {
 
 
 def summary(result: Result) -> str:
-    """A few lines: model, data, settings, accuracy, files."""
-    recipe, record = result.recipe, result.record
-    last, best = record.epochs[-1], record.best
+    """A few lines of text: model, data, settings, accuracy, files."""
+    recipe, history = result.recipe, result.history
+    last, best = history.epochs[-1], history.best
     assert best is not None
-    seconds = sum(epoch.seconds for epoch in record.epochs)
+    seconds = sum(epoch.seconds for epoch in history.epochs)
     training, validation = result.images
     of_average = " of the averaged weights" if recipe.ema_decay is not None else ""
     return "\n".join(
@@ -29,8 +29,8 @@ def summary(result: Result) -> str:
             f"{_mixing(recipe.mixing)}; {_optimizer(recipe)}.",
             f"Accuracy{of_average} on {validation} images held out: "
             f"{last.validation_accuracy:.2%} after the last epoch, {best.validation_accuracy:.2%} "
-            f"after the best, epoch {best.epoch} (chosen by these very images).",
-            f"Weights, log and the state to go on from: {result.folder}",
+            f"after the best, epoch {best.epoch} (chosen by these same images).",
+            f"Weights, log and the state to resume from: {result.folder}",
         )
     )
 

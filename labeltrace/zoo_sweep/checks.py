@@ -50,7 +50,7 @@ def structural(task: Task) -> dict[str, Any]:
         Input size, number of parameters and nodes, nodes by operation, approximate nodes by their
         reason, those that remain so where maxima are followed, the smallest and largest batch (None
         for any), why it is fixed (or nothing), and processor seconds: building, capturing
-        (``torch.export``, mostly), tracing and generating.
+        (`torch.export`, mostly), tracing and generating.
 
     Raises:
         LabelTraceError: the model cannot be built, captured or traced.

@@ -26,7 +26,7 @@ def plan(
 ) -> list[Task]:
     """The tasks of a sweep: the smallest member of each family, or all of them.
 
-    Numbers are checked for the families ``numeric``, on the smallest member alone, with the
+    Numbers are checked for the families `numeric`, on the smallest member alone, with the
     smallest images that it takes.
     """
     tasks: list[Task] = []
@@ -40,9 +40,9 @@ def plan(
 
 
 def rotating(families: Sequence[Family], count: int, day: int) -> tuple[Family, ...]:
-    """``count`` of the families, the next ones each day: within a few days it is the turn of all.
+    """`count` of the families, the next ones each day: within a few days it is the turn of all.
 
-    ``day`` is the number of any day, such as :meth:`datetime.date.toordinal`.
+    `day` is the number of any day, such as `datetime.date.toordinal`.
     """
     first = day * count % len(families)
     return (*families[first:], *families[:first])[:count]
@@ -70,7 +70,7 @@ def _is_recorded_of(family: Family, outcome: Outcome) -> bool:
 
 
 def record(file: Path, outcomes: Iterable[Outcome]) -> None:
-    """Put the counts and approximations of smallest members into ``measured.json``.
+    """Put the counts and approximations of smallest members into `measured.json`.
 
     Those of families that are not among the outcomes stay, if they were measured with the same
     libraries.

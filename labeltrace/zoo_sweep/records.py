@@ -46,7 +46,7 @@ class Task:
 
     Attributes:
         family: the name of its family.
-        model: its name, as :func:`labeltrace.models_zoo.load` takes it.
+        model: its name, as `labeltrace.models_zoo.load` takes it.
         check: what to check.
         image_size: height and width of the images; None for the model's own.
     """
@@ -65,7 +65,7 @@ class Outcome:
         task: the task.
         status: how it ended.
         error: why it did not pass; empty if it did.
-        findings: what the check found, as :mod:`labeltrace.zoo_sweep.checks` says.
+        findings: what the check found, as `labeltrace.zoo_sweep.checks` says.
         versions: of the libraries that it ran on.
     """
 
@@ -118,7 +118,7 @@ def versions() -> dict[str, str]:
 
 
 def same_libraries(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether both are the same models; a build for another device (``2.15.0+cu132``) is no other.
+    """Whether both are the same models; a build for another device (`2.15.0+cu132`) is no other.
 
     Versions that are not stated are not the same.
     """

@@ -47,7 +47,7 @@ class Limits:
 
 
 def run(tasks: Iterable[Task], jobs: int = 1, limits: Limits | None = None) -> Iterator[Outcome]:
-    """Check models in ``jobs`` processes at once; outcomes come as they are finished.
+    """Check models in `jobs` processes at once; outcomes come as they are finished.
 
     Raises:
         WorkerError: a new process ends before it is ready.

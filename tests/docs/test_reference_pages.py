@@ -45,8 +45,7 @@ def public() -> Iterator[str]:
     for module in (labeltrace, *(found(f"labeltrace.{package}") for package in PACKAGES)):
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
     for plugin in pkgutil.iter_modules(plugins.__path__):
-        if plugin.name != "mixer_types":  # a type that the others share
-            yield f"labeltrace.plugins.{plugin.name}"
+        yield f"labeltrace.plugins.{plugin.name}"
 
 
 def used() -> Iterator[str]:

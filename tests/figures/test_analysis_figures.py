@@ -140,7 +140,7 @@ def test_provenance_lies_over_the_image_and_frames_the_token() -> None:
         assert mark.get_bbox().bounds == pytest.approx((2 * 33 / 7, 3 * 21 / 5, 33 / 7, 21 / 5))
     with pytest.raises(LabelError, match="no token \\(5, 0\\)"):
         provenance_figure(PIXELS, SHARES, (5, 0))
-    with pytest.raises(ValueError, match="has 36 tokens, and no token 36"):
+    with pytest.raises(ValueError, match="has no token 36; choose one below 36"):
         provenance_figure(PIXELS, SHARES, 36)
 
 
@@ -166,7 +166,7 @@ def test_ratio_lines_differ_in_style_and_leave_out_what_is_not_known() -> None:
     assert lines["alignment"].get_ydata() == pytest.approx(CURVES.alignment[:, 1].tolist())
     assert lines["similarity"].get_ydata() == pytest.approx(CURVES.similarity[:, 1].tolist())
     looks = {(line.get_linestyle(), line.get_marker()) for line in lines.values()}
-    assert len(looks) == 4  # told apart without colour
+    assert len(looks) == 4  # distinguishable without color
     unknown = RatioCurves(CURVES.layers, CURVES.cutmix, None, CURVES.alignment, CURVES.similarity)
     (axes,) = ratio_figure(unknown).axes
     assert [line.get_label() for line in axes.lines] == ["CutMix", "alignment", "similarity"]
@@ -187,9 +187,9 @@ def test_nothing_to_show_is_an_error(draw: Callable[[], Figure]) -> None:
 
 
 def test_heat_is_lighter_the_more_it_is() -> None:
-    """Readable in grey, hence for any colour vision."""
-    from labeltrace.figures.style import HEAT_COLOURS
+    """Readable in gray, hence for any color vision."""
+    from labeltrace.figures.style import HEAT_COLORS
 
-    steps = matplotlib.colormaps[HEAT_COLOURS](numpy.linspace(0, 1, 64))[:, :3]
+    steps = matplotlib.colormaps[HEAT_COLORS](numpy.linspace(0, 1, 64))[:, :3]
     grey = steps @ [0.2126, 0.7152, 0.0722]
     assert (numpy.diff(grey) > 0).all()

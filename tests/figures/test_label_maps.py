@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from labeltrace.figures import COLOURS, LabelMaps, label_map_figure
+from labeltrace.figures import COLORS, LabelMaps, label_map_figure
 from labeltrace.photographs import Photograph
 
 TITLES = ("DeiT-S", "Swin-T", "Mixer-B", "ConvNeXt-T", "another one")
@@ -41,7 +41,7 @@ def test_shows_the_pixels_and_maps_that_it_was_given() -> None:
     figure, maps, pixels = figure_of(4)
     shown = pictures(figure)
     assert len(shown) == 3 + 3 * len(maps)
-    assert len(figure.axes) == len(shown) + 2  # colour bars
+    assert len(figure.axes) == len(shown) + 2  # color bars
     for axes, expected in zip(shown[:3], pixels, strict=True):
         assert (axes.images[0].get_array() == expected.permute(1, 2, 0).numpy()).all()
     for number, model in enumerate(maps):
@@ -67,9 +67,9 @@ def test_first_image_is_red_and_second_blue() -> None:
     assert ticks[0] == (0, "dahlia")
     assert ticks[-1] == (1, "temple")
     for share, strongest in ((1.0, 0), (0.0, 2)):
-        colour = matplotlib.colormaps[COLOURS](share)[:3]
-        assert max(range(3), key=colour.__getitem__) == strongest
-    assert all(axes.images[0].get_cmap().name == COLOURS for axes in pictures(figure)[3:])
+        color = matplotlib.colormaps[COLORS](share)[:3]
+        assert max(range(3), key=color.__getitem__) == strongest
+    assert all(axes.images[0].get_cmap().name == COLORS for axes in pictures(figure)[3:])
 
 
 @pytest.mark.parametrize("models", [1, 2, 4, 5])
@@ -90,7 +90,7 @@ def test_no_words_overlap_or_leave_the_figure(models: int) -> None:
             assert not box.overlaps(axes.get_window_extent()), text
 
 
-def test_equal_labels_are_not_stretched_to_full_colour() -> None:
+def test_equal_labels_are_not_stretched_to_full_color() -> None:
     pixels = torch.zeros(3, 2, 2)
     flat = LabelMaps("flat", torch.ones(2, 2), torch.full((2, 2), 0.25), 0.5, 0.25)
     photographs = (Photograph("a", pixels), Photograph("b", pixels))

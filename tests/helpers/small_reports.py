@@ -14,8 +14,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from labeltrace.model_loading import LoadedModel
-from labeltrace.photographs import mix, normalise, sample_photographs
-from labeltrace.report import Report, gather
+from labeltrace.photographs import mix_photographs, normalize, sample_photographs
+from labeltrace.report import Report, build_report
 from tests.helpers.small_models import SIZES, seeded
 
 
@@ -46,7 +46,9 @@ def report_of(make: Callable[[], nn.Module]) -> Report:
     model = loaded(make)
     photographs = sample_photographs(model.input_size[1:])
     quiet = Progress(disable=True)
-    return gather(make.__name__, model, photographs, weights="Random weights.", progress=quiet)
+    return build_report(
+        make.__name__, model, photographs, weights="Random weights.", progress=quiet
+    )
 
 
 def document(make: Callable[[], nn.Module]) -> dict[str, Any]:
@@ -56,8 +58,8 @@ def document(make: Callable[[], nn.Module]) -> dict[str, Any]:
 @functools.cache
 def images_and_labels(make: Callable[[], nn.Module]) -> tuple[Tensor, Tensor]:
     model = loaded(make)
-    batch = mix(sample_photographs(model.input_size[1:]))
-    return normalise(batch.images, model.mean, model.std), batch.labels
+    batch = mix_photographs(sample_photographs(model.input_size[1:]))
+    return normalize(batch.images, model.mean, model.std), batch.labels
 
 
 def levels(packed: dict[str, Any]) -> Tensor:

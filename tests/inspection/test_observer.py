@@ -100,7 +100,7 @@ def test_activations_are_the_models_and_its_mode_and_buffers_stay() -> None:
         for module, mode in zip(model.modules(), modes, strict=True):
             module.training = mode
     state = torch.random.get_rng_state()
-    found = observer.activations(images, observer.named(list(wanted)))
+    found = observer.activations(images, observer.find_places(list(wanted)))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
     for name in ("layers.0.blocks.1", "layers.1.downsample"):
@@ -122,7 +122,7 @@ def test_labels_in_windows_belong_to_the_activations_beside_them() -> None:
     labels = label_image(2, 2, 36, 56)
     images = torch.cat([labels, torch.zeros(2, 1, 36, 56)], 1)
     observer = Observer(model, images)
-    at = observer.named(["reshape", "view", "roll", "permute", "transpose"])
+    at = observer.find_places(["reshape", "view", "roll", "permute", "transpose"])
     found, values = observer.labels(images, labels, at), observer.activations(images, at)
     for name in at:
         torch.testing.assert_close(values[name][..., :2], found[name].labels)
@@ -130,19 +130,19 @@ def test_labels_in_windows_belong_to_the_activations_beside_them() -> None:
 
 def test_names_that_lead_nowhere_say_what_is_near() -> None:
     images, observer = images_of(2, *SIZE), observed_model(small_vit)
-    with pytest.raises(LabelError, match=r"no node or module 'block\.1'.*close to it: blocks\.1"):
-        observer.named(["block.1"])
+    with pytest.raises(LabelError, match=r"no node or module 'block\.1'.*similar names: blocks\.1"):
+        observer.find_places(["block.1"])
     with pytest.raises(LabelError, match=r"given as a list of names; write \['blocks\.1'\]"):
-        observer.named("blocks.1")
+        observer.find_places("blocks.1")
     weights = next(
         node.name
         for node in observer.trace.nodes
         if node.operation == "constant" and node.name not in observer.trace.labelled
     )
     with pytest.raises(LabelError, match="carries no label"):
-        observer.named([weights])
+        observer.find_places([weights])
     with pytest.raises(LabelError, match="make another Observer for this size"):
-        observer.check(images[:, :, 1:])
+        observer.check_images(images[:, :, 1:])
     with pytest.raises(LabelError, match="images must be a tensor"):
         Observer(observer.model, None)
     with pytest.raises(LabelError, match=r"images must be floating point .* and not empty"):
@@ -169,7 +169,7 @@ class Blind(nn.Module):
 def test_what_cannot_be_observed_is_said() -> None:
     observer = Observer(OfTwo(), images_of(2, 6, 6))
     with pytest.raises(LabelError, match=r"but the model was captured for 2 to 2 images"):
-        observer.check(images_of(3, 6, 6))
+        observer.check_images(images_of(3, 6, 6))
     with pytest.raises(LabelError, match="no output of the model comes from the image"):
         labels_at(Blind(), images_of(2, 6, 6), label_image(2, 3, 6, 6), ["output"])
     rows = layout.renumbered([(layout.Factor(7, layout.Kind.POSITION),), layout.channel(3)])
@@ -181,7 +181,7 @@ def test_steps_by_themselves_read_one_tensor_and_are_of_one_size() -> None:
     trace = observed_model(small_vit).trace
     single = [field for field, step in trace.steps.items() if isinstance(step, OneSourceStep)]
     residual = [field for field, step in trace.steps.items() if isinstance(step, Average)]
-    with pytest.raises(LayoutError, match="joins the labels of several tensors; it mixes none"):
+    with pytest.raises(LayoutError, match="joins the labels of several tensors and mixes none"):
         isolate_steps(trace, residual[:1])
-    with pytest.raises(LayoutError, match=r"these steps read fields of . sizes; take them one by"):
+    with pytest.raises(LayoutError, match=r"these steps read fields of . sizes; isolate them one"):
         isolate_steps(trace, single)

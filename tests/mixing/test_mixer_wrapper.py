@@ -298,21 +298,21 @@ def erased(images):
     return mixed
 
 
-NO_AVERAGE = "image 0 is no average of images: its weights do not sum to one.*step of its own"
+NO_AVERAGE = "image 0 is no average of images: its weights do not sum to one.*in a separate step"
 NO_PAIR = "has more than two sources, or more than one partner"
 NO_BLEND = "is not the blend of its two sources in every channel and pixel: pixels are moved"
-LOOKS = "looks at pixels to decide what to mix .aten.*channels appended here could change"
+READS_PIXELS = "reads pixels to decide what to mix .aten.*channels that track_mixing appends could"
 
 
 @pytest.mark.parametrize(
     ("mix", "words"),
     [
         pytest.param(lambda x: x * 2 - 1, NO_AVERAGE, id="scaled"),
-        pytest.param(lambda x: (x - 0.45) / 0.22, NO_AVERAGE, id="normalised"),
+        pytest.param(lambda x: (x - 0.45) / 0.22, NO_AVERAGE, id="normalized"),
         pytest.param(
             lambda x: (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True) + 1),
             NO_AVERAGE,
-            id="normalised by channel",
+            id="normalized by channel",
         ),
         pytest.param(lambda x: 1.2 * x - 0.2 * x.flip(0), NO_AVERAGE, id="extrapolated"),
         pytest.param(lambda x: torch.maximum(x, x.flip(0)), NO_BLEND, id="maximum"),
@@ -335,10 +335,10 @@ LOOKS = "looks at pixels to decide what to mix .aten.*channels appended here cou
         pytest.param(
             lambda x: torch.cat([x[:, :1].flip(0), x[:, 1:]], dim=1), NO_BLEND, id="one channel"
         ),
-        pytest.param(color_box, NO_BLEND, id="colours only"),
-        pytest.param(box_of_the_largest, LOOKS, id="saliency"),
-        pytest.param(pasted_where_brighter, LOOKS, id="threshold"),
-        pytest.param(gated_by_a_number, LOOKS, id="number"),
+        pytest.param(color_box, NO_BLEND, id="colors only"),
+        pytest.param(box_of_the_largest, READS_PIXELS, id="saliency"),
+        pytest.param(pasted_where_brighter, READS_PIXELS, id="threshold"),
+        pytest.param(gated_by_a_number, READS_PIXELS, id="number"),
     ],
 )
 def test_what_is_no_mix_of_two_is_refused(mix, words):
@@ -426,13 +426,13 @@ def test_few_classes_and_smoothing_are_no_contradiction(classes, smoothing):
         ),
         (
             lambda x, t: x[:, :3],
-            r"came back as \(6, 3, 7, 11\).*crop, resize and convert in a step",
+            r"came back as \(6, 3, 7, 11\).*crop, resize and convert in a separate step",
         ),
         (lambda x, t: x.double(), "came back as .* torch.float64"),
         (lambda x, t: x.to("meta"), "came back as .* on meta"),
         (
             lambda x, t: {"images": x},
-            "must return images, or a tuple that begins with them, got di",
+            "must return images, or a tuple that starts with them, got di",
         ),
         (lambda x, t: (), "must return images, or a tuple .*, got tuple"),
     ],
@@ -446,7 +446,7 @@ def test_unusable_results_are_refused(mixer, words):
     ("mixer", "words"),
     [
         (3, "a mixer must be callable with images and targets, got 3"),
-        (CutMix(), "track_mixing: CutMix returns its labels already; call it as it is"),
+        (CutMix(), "track_mixing: CutMix returns its labels already; use it without"),
         (track_mixing(CUT), "returns its labels already"),
         (FastCollateMixup(), "FastCollateMixup mixes lists of samples.*use timm's Mixup"),
     ],

@@ -131,7 +131,7 @@ def test_lambda_of_a_tiny_alpha_is_either_end():
 
 
 def test_cutmix_box_has_the_area_of_a_uniform_clipped_box():
-    """A side of ratio r around a uniform centre keeps r - r²/4 of an axis once it is clipped.
+    """A side of ratio r around a uniform center keeps r - r²/4 of an axis once it is clipped.
 
     With lambda = 1 - r² uniform, the mean of (r - r²/4)² is 1/2 - 1/5 + 1/48.
     """
@@ -156,7 +156,7 @@ def test_cutmix_box_keeps_the_aspect_and_falls_anywhere():
                 assert abs(len(inside) - whole) <= 1
             else:
                 assert whole / 2 - 1 <= len(inside) <= whole + 1
-    # The centre reaches the far border, so the near edge reaches size - side / 2.
+    # The center reaches the far border, so the near edge reaches size - side / 2.
     assert tops == set(range(round(height * (1 - math.sqrt(1 / 8))) + 1))
     assert lefts == set(range(round(width * (1 - math.sqrt(1 / 8))) + 1))
 
@@ -383,7 +383,7 @@ IMAGES, TARGETS = torch.zeros(3, 1, 5, 7), torch.zeros(3, dtype=torch.long)
         (
             IMAGES,
             torch.tensor([0, -7, 2]),
-            r"target 1 is -7, but class indices start at 0; leave out images",
+            r"target 1 is -7, but class indices start at 0; remove images",
         ),
     ],
 )

@@ -376,7 +376,7 @@ def test_cuda_batches(mode):
             lambda: MixUp(partner="self"),
             "the partner of a mixing strategy must be one of permutation, flip, roll",
         ),
-        (lambda: MixUp(mode="pair", partner="roll"), "rolling makes a ring of the batch, not pair"),
+        (lambda: MixUp(mode="pair", partner="roll"), "partner roll does not form pairs"),
         (lambda: PatchMix(ratio=1.1), r"PatchMix: ratio must be a share .* in \[0, 1\], got 1.1"),
         (lambda: BlockMix(ratio=math.nan), "ratio must be a share of the patches .* got nan"),
         (lambda: PatchMix(patch=0), "patch must be a side in whole pixels, 1 or more, got 0"),
@@ -384,7 +384,7 @@ def test_cuda_batches(mode):
         (lambda: PatchMix(alpha=0), "PatchMix: alpha must be finite and above 0, got 0"),
         (
             lambda: RandomChoice([]),
-            r"Mix: at least one mixing strategy is needed, such as CutMix\(\)",
+            r"RandomChoice: at least one mixing strategy is needed, such as CutMix\(\)",
         ),
         (
             lambda: RandomChoice([CutMix]),
@@ -422,5 +422,7 @@ def test_images_of_one_patch_are_refused(mixer):
 
 def test_mix_refuses_integers_if_any_strategy_blends():
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-    with pytest.raises(LabelError, match=r"Mix: images must be floating point.*uint8.*blend"):
+    with pytest.raises(
+        LabelError, match=r"RandomChoice: images must be floating point.*uint8.*blend"
+    ):
         RandomChoice([CutMix(), MixUp()], [1, 0])(images, torch.arange(2))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from labeltrace.report import page as page_text
+from labeltrace.report import render_page as page_text
 from tests.helpers.small_models import small_swin, small_vit
 from tests.helpers.small_reports import document, report_of, shares
 
@@ -208,7 +208,7 @@ def test_the_slider_goes_through_the_layers(show: Callable[..., Any]) -> None:
 def heat_is_true(
     view: Any, figure: str, sources: dict[str, Any], token: int, skip: set[tuple[int, int]]
 ) -> None:
-    """Each cell's pixel is the colour of its share over the photograph, whatever that is there."""
+    """Each cell's pixel is the color of its share, blended with the photograph."""
     found = shares(sources)[token]
     rows, columns = found.shape
     roots = (found / max(float(found.max()), 4 / found.numel())).sqrt()

@@ -16,8 +16,8 @@ from labeltrace.cli import app
 from labeltrace.errors import ReportError
 from labeltrace.flow import Operation
 from labeltrace.inspection.observer import Observer
-from labeltrace.report import page, writable
-from labeltrace.report.build import MANY, SMALLEST_SIDE, _side
+from labeltrace.report import atomic_text_file, render_page
+from labeltrace.report.build import MANY_PLACES, MIN_SIDE, _side_length
 from tests.helpers.small_models import (
     attention_maps,
     small_convnext,
@@ -177,12 +177,14 @@ def test_layers_go_from_the_image_through_blocks_and_mergers_to_the_output() -> 
 
 
 def test_many_places_have_smaller_samples() -> None:
-    assert [_side(28, count) for count in (MANY, MANY + 4, 4 * MANY + 16)] == [28, 14, 7]
-    assert _side(28, 10**6) <= SMALLEST_SIDE
+    assert [
+        _side_length(28, count) for count in (MANY_PLACES, MANY_PLACES + 4, 4 * MANY_PLACES + 16)
+    ] == [28, 14, 7]
+    assert _side_length(28, 10**6) <= MIN_SIDE
 
 
 def test_the_page_holds_its_data_and_asks_for_nothing_else() -> None:
-    text = page(report_of(small_vit))
+    text = render_page(report_of(small_vit))
     start = text.index('id="data">') + len('id="data">')
     assert json.loads(text[start : text.index("</script>", start)]) == document(small_vit)
     assert "{{" not in text[:start] and "sourceMappingURL" not in text
@@ -195,15 +197,15 @@ def test_the_page_holds_its_data_and_asks_for_nothing_else() -> None:
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     target.write_text("before")
-    with pytest.raises(ZeroDivisionError), writable(target) as write:
+    with pytest.raises(ZeroDivisionError), atomic_text_file(target) as write:
         raise ZeroDivisionError
     assert target.read_text() == "before" and list(tmp_path.iterdir()) == [target]
-    with writable(target) as write:
+    with atomic_text_file(target) as write:
         write("after")
     assert target.read_text() == "after" and list(tmp_path.iterdir()) == [target]
-    for path, words in [(tmp_path, "is a folder"), (tmp_path / "no" / "x.html", "must be there")]:
-        with pytest.raises(ReportError, match=words), writable(path):
-            pytest.fail("it was taken for writable")
+    for path, words in [(tmp_path, "is a folder"), (tmp_path / "no" / "x.html", "must exist")]:
+        with pytest.raises(ReportError, match=words), atomic_text_file(path):
+            pytest.fail("the path was accepted as writable")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         (["vit_tiny_patch16_224", "--image-size", "0x3"], "no image size; write 224, or 192x320"),
         (
             ["tests.helpers.small_reports:maxima_of_tokens"],
-            "224 x 224 pixels, unless told --image-size",
+            "224 x 224 pixels. Set another size with --image-size",
         ),
     ],
 )
@@ -223,7 +225,7 @@ def test_what_cannot_be_done_is_said_and_leaves_no_file(
     arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app.app, ["report", *arguments])
+    result = CliRunner().invoke(app, ["report", *arguments])
     assert result.exit_code != 0 and words in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
 
@@ -231,9 +233,7 @@ def test_what_cannot_be_done_is_said_and_leaves_no_file(
 def test_the_command_writes_a_page_for_images_that_are_not_square(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     name = "tests.helpers.small_reports:maxima_of_tokens"
-    result = CliRunner().invoke(
-        app.app, ["report", name, "--image-size", "20x28", "-o", str(target)]
-    )
+    result = CliRunner().invoke(app, ["report", name, "--image-size", "20x28", "-o", str(target)])
     assert result.exit_code == 0, result.output
     assert str(target) in result.output and "MB" in result.output
     assert '"height":20,"width":28' in target.read_text(encoding="utf-8")

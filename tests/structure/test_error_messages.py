@@ -465,6 +465,6 @@ def test_trained_weights_that_nobody_has() -> None:
     with pytest.raises(WeightsUnavailableError, match="timm has no trained weights for it"):
         load_model(untrained, pretrained=True)
     with pytest.raises(
-        WeightsUnavailableError, match="is a factory, which has to load weights its"
+        WeightsUnavailableError, match="is a factory; load trained weights in the factory"
     ):
         load_model("tests.helpers.command_line_models:Tiny", pretrained=True)

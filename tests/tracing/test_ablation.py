@@ -52,7 +52,7 @@ def test_vit(ablation: Ablation, mixed: tuple[int, ...], residual: bool) -> None
             tokens = (tokens + moved) / 2 if residual else moved
     observer = observed_model(small_vit)
     changed = with_outputs_at(
-        ablated(observer.trace, ablation), observer.named(["output"]).values()
+        ablated(observer.trace, ablation), observer.find_places(["output"]).values()
     )
     (found,) = observer.run(changed, images, labels)
     torch.testing.assert_close(found[:, 0], tokens[:, 0].float())

@@ -28,25 +28,25 @@ from labeltrace import AlignedModule
 from labeltrace.cli import app
 from labeltrace.errors import TrainingError
 from labeltrace.mixing import CutMix, MixUp
-from labeltrace.training import PRESETS, MixingSettings, Recipe, changed, train
+from labeltrace.training import PRESETS, MixingSettings, Recipe, train, with_changes
 from labeltrace.training import images as image_files
-from labeltrace.training.callbacks import Watcher
-from labeltrace.training.distributed import deaths_told
-from labeltrace.training.objective import Objective, aligned_as
-from labeltrace.training.sampling import Position, Sampling, shares_of
+from labeltrace.training.callbacks import Callback
+from labeltrace.training.distributed import explain_lost_process
+from labeltrace.training.objective import Objective, align_model
+from labeltrace.training.sampling import Position, Sampling, process_batches
 from labeltrace.training.train_step import Update
 from tests.helpers.training_runs import DEAD, draw_images, tiny
 
 STATE = "training_state.pth"
 
 
-class Killer(Watcher):
+class StopAfter(Callback):
     """Ends a run after an update."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def updated(self, update: Update) -> None:
+    def on_update(self, update: Update) -> None:
         if update.number == self.number:
             raise KeyboardInterrupt
 
@@ -69,7 +69,7 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, killed in the fifth update; its last checkpoint is from behind the fourth."""
     folder = tmp_path_factory.mktemp("killed")
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(data), folder, device="cpu", watcher=Killer(5))
+        train(tiny(data), folder, device="cpu", callback=StopAfter(5))
     return folder
 
 
@@ -93,7 +93,7 @@ def check_alike(found: Any, expected: Any, **tolerances: float) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app.app, ["train", "--quiet", *arguments])
+    return CliRunner().invoke(app, ["train", "--quiet", *arguments])
 
 
 # What a run learns. -------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_compiled_run_learns_the_same(
 
     plainly = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", compile_traced)
-    recipe = changed(tiny(data), {"model.compile": True})
+    recipe = with_changes(tiny(data), {"model.compile": True})
     train(recipe, tmp_path, device="cpu")
     assert [type(module) for module in compiled] == [AlignedModule]
     found, expected = state(tmp_path)["state"]["model"], state(undisturbed)["state"]["model"]
@@ -167,7 +167,7 @@ def test_targets_move_with_the_content_and_only_then() -> None:
     def loss(mixer: CutMix | MixUp, align: Any) -> Tensor:
         torch.manual_seed(1)
         objective = Objective(mixer, align != "off", num_classes=5, smoothing=0.1)
-        return objective(aligned_as(model, align), images, targets)
+        return objective(align_model(model, align), images, targets)
 
     pasted = [loss(CutMix(mode="elem"), align) for align in ("full", "last", "off")]
     assert len({round(value.item(), 3) for value in pasted}) == 3
@@ -178,7 +178,7 @@ def test_targets_move_with_the_content_and_only_then() -> None:
 
 def test_recipe_of_deit_runs_on_small_images(data: Path, tmp_path: Path) -> None:
     small = tiny(data)
-    recipe = changed(
+    recipe = with_changes(
         PRESETS["deit-small"],
         {
             **{"model": small.model, "batch": 12, "schedule.epochs": 1},
@@ -188,7 +188,7 @@ def test_recipe_of_deit_runs_on_small_images(data: Path, tmp_path: Path) -> None
     result = train(recipe, tmp_path, device="cpu")
     assert recipe.precision == "fp16" and recipe.data.repeats == 3
     assert recipe.learning_rate == pytest.approx(5e-4 * 12 / 512)
-    assert 0 < result.record.epochs[0].training_loss < 2
+    assert 0 < result.history.epochs[0].training_loss < 2
 
 
 def test_command_says_what_it_did(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_samples_depend_on_the_place_in_the_run_alone(drawn: st.DataObject) -> N
 
 
 def test_every_validation_image_is_counted_once() -> None:
-    shares = [shares_of(17, 4, process, 3) for process in range(3)]
+    shares = [process_batches(17, 4, process, 3) for process in range(3)]
     assert [[len(batch) for batch in share] for share in shares] == [[4, 2]] * 3
     indices = [index for share in shares for batch in share for index in batch]
     assert sorted(index for index in indices if index >= 0) == list(range(17))
@@ -275,9 +275,12 @@ def test_two_processes_learn_what_one_learns_and_survive_a_death(
 
 
 def test_what_is_left_of_a_run_says_that_a_process_died() -> None:
-    with pytest.raises(TrainingError, match="another process of this run died"), deaths_told():
+    with (
+        pytest.raises(TrainingError, match="another process of this run died"),
+        explain_lost_process(),
+    ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
-    with pytest.raises(RuntimeError, match="another matter"), deaths_told():
+    with pytest.raises(RuntimeError, match="another matter"), explain_lost_process():
         raise RuntimeError("another matter")
 
 
@@ -312,7 +315,7 @@ def spoilt(data: Path, tmp_path: Path, fault: str) -> Path:
         ("no images", ("rows", "Found no valid file")),
         ("no folder", ("there is no folder", "holds train/ and val/")),
         ("empty", ("train/rows/", "cannot be read: the file is empty")),
-        ("cut off", ("train/rows/", "cannot be read: ", "take it away")),
+        ("cut off", ("train/rows/", "cannot be read: ", "or remove it")),
     ],
 )
 def test_images_that_cannot_be_used(
@@ -366,8 +369,8 @@ def test_full_disk_leaves_the_last_checkpoint(data: Path, killed: Path, tmp_path
 
 
 def test_diverging_run_stops_before_its_weights_are_lost(data: Path, tmp_path: Path) -> None:
-    recipe = changed(tiny(data, checkpoint_updates=1), {"optimizer.learning_rate": 1e30})
-    recipe = changed(recipe, {"schedule.name": "constant"})
+    recipe = with_changes(tiny(data, checkpoint_updates=1), {"optimizer.learning_rate": 1e30})
+    recipe = with_changes(recipe, {"schedule.name": "constant"})
     with pytest.raises(
         TrainingError, match=r"the (loss|gradient) is (nan|inf) in update \d of epoch 1"
     ):
@@ -380,7 +383,9 @@ def test_death_of_a_worker_is_told(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_files, "read_image", lambda path: os._exit(3))
-    recipe: Recipe = changed(tiny(data), {"data.workers": 1, "mixing": MixingSettings(align="off")})
+    recipe: Recipe = with_changes(
+        tiny(data), {"data.workers": 1, "mixing": MixingSettings(align="off")}
+    )
     with pytest.raises(TrainingError, match="a process that reads images died"):
         train(recipe, tmp_path, device="cpu")
 

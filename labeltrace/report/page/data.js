@@ -1,11 +1,11 @@
 "use strict";
-// The report's data: what the page was made of, and the arrays in it, unpacked when they are needed.
+// The report's data. Its arrays are decoded when they are needed.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 
 const unpackedArrays = new WeakMap();
 
-/** The bytes of a packed array; each is unpacked once. */
+/** The bytes of an encoded array; each array is decoded once. */
 function unpacked(array) {
   if (!unpackedArrays.has(array)) unpackedArrays.set(array, inflated(array.data));
   return unpackedArrays.get(array);
@@ -46,7 +46,7 @@ function endOf(module) {
   return inside.findLast((index) => report.nodes[index].map !== null) ?? inside.at(-1);
 }
 
-/** The steps inside a module, or of a node, that move labels and whose reading is known. */
+/** The steps inside a module, or of a node, that move labels and have a receptive field. */
 function stepsOf(chosen) {
   const nodes = chosen.kind === "module" ? nodesInside[chosen.index] : [chosen.index];
   return nodes.filter((index) => report.nodes[index].reach !== null);

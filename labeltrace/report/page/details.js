@@ -9,7 +9,7 @@ function made(tag, text, attributes = {}) {
   return element;
 }
 
-/** The step whose reading is shown: the first that mixes, if nothing else was asked for. */
+/** The step whose receptive field is shown: the selected one, or the first that mixes. */
 function defaultStep(chosen) {
   const steps = stepsOf(chosen);
   return steps.find((index) => report.nodes[index].operation === "spatial mixing") ?? steps[0] ?? null;
@@ -58,7 +58,7 @@ function showWords(chosen, node, layer) {
   part("about").replaceChildren(...about);
 }
 
-/** Where to look for what is not kept at this node. */
+/** A link to the layer that has the data which this node lacks. */
 function nextLayer(node) {
   const index = report.nodes.indexOf(node);
   const layer = report.layers.findIndex((one) => one.node >= index);
@@ -113,15 +113,15 @@ function showScale() {
     `${percent(high, 0)} ${report.photographs[1].name}`,
   ];
   part("scale").replaceChildren(
-    "Tokens: ", ends[0], gradient(heat ? heatColour : labelColour), ends[1],
-    " · other pictures: none", gradient(heatColour), "most",
+    "Tokens: ", ends[0], gradient(heat ? heatColor : labelColor), ends[1],
+    " · other pictures: none", gradient(heatColor), "most",
   );
   part("scale").hidden = !view.map?.rows;
 }
 
 const TELLING = new Set(["spatial mixing", "spatial aggregation", "residual"]);
 
-/** The steps inside a module that do something to tokens, those between them counted. */
+/** The steps inside a module that change tokens, with the number of steps between them. */
 function showInside(chosen) {
   part("inside").hidden = chosen.kind !== "module";
   if (chosen.kind !== "module") return;

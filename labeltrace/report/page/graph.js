@@ -20,7 +20,7 @@ const graph = cytoscape({
         shape: "round-rectangle",
         width: "data(width)",
         height: "data(height)",
-        "background-color": "data(colour)",
+        "background-color": "data(color)",
         color: "data(ink)",
         "font-size": 12,
         "font-family": 'system-ui, "DejaVu Sans", sans-serif',
@@ -66,8 +66,8 @@ ruler.font = '12px system-ui, "DejaVu Sans", sans-serif';
 const moduleId = (index) => `m${index}`;
 const nodeId = (index) => `n${index}`;
 
-/** What stands for a node on the screen: itself, or the outermost folded module around it. */
-function standIn(index) {
+/** The element that shows a node on the screen: the node, or the outermost folded module around it. */
+function visibleElement(index) {
   const folded = modulesAround(report.nodes[index].module).find((module) => !open.has(module));
   return folded === undefined ? nodeId(index) : moduleId(folded);
 }
@@ -78,7 +78,7 @@ function box(lines, look) {
     label: lines.join("\n"),
     width: Math.ceil(Math.max(...widths)) + 22,
     height: 14 * lines.length + 12,
-    colour: look.colour,
+    color: look.color,
     ink: look.ink ?? "#111111",
   };
 }
@@ -117,7 +117,7 @@ function elements() {
   });
   const edges = new Map();
   report.nodes.forEach((node, index) => {
-    const shown = standIn(index);
+    const shown = visibleElement(index);
     if (shown === nodeId(index)) {
       found.push({
         data: { id: shown, parent: parentId(node.module), first: index, ...box(nodeLines(node), OPERATIONS[node.operation]) },
@@ -125,7 +125,7 @@ function elements() {
       });
     }
     for (const input of node.inputs) {
-      const source = standIn(input);
+      const source = visibleElement(input);
       if (source !== shown) edges.set(`${source}>${shown}`, { data: { id: `${source}>${shown}`, source, target: shown } });
     }
   });
@@ -155,7 +155,7 @@ function draw(anchor) {
   markHits();
 }
 
-/** Titles of unfolded modules go to the left, where no edges run. */
+/** Titles of unfolded modules are placed on the left, where there are no edges. */
 function placeTitles() {
   graph.nodes(".unfolded").forEach((element) => {
     const room = element.outerWidth() - element.data("width");
@@ -163,7 +163,7 @@ function placeTitles() {
   });
 }
 
-/** More nodes than this are not laid out in a second or two. */
+/** The largest number of nodes whose layout takes only a second or two. */
 const MOST_NODES = 600;
 
 /** Fold or unfold a module. */
@@ -197,7 +197,7 @@ function unfoldAll() {
   draw();
 }
 
-/** Unfold whatever hides a node. */
+/** Unfold the modules that hide a node. */
 function reveal(index) {
   const hiding = modulesAround(report.nodes[index].module).filter((module) => !open.has(module));
   if (!hiding.length) return;
@@ -211,7 +211,7 @@ function chosenById(id) {
   return { kind: id[0] === "m" ? "module" : "node", index: Number(id.slice(1)) };
 }
 
-/** Mark the chosen node or module, and bring it into sight. */
+/** Mark the chosen node or module, and scroll to it. */
 function showChosen(chosen) {
   graph.nodes(".chosen").removeClass("chosen");
   const element = graph.getElementById(idOf(chosen)).addClass("chosen");
@@ -223,7 +223,7 @@ function showChosen(chosen) {
   if (!inside) graph.center(top);
 }
 
-/** The first sight: readable, the chosen node in the middle. */
+/** The initial view: readable, with the chosen node in the center. */
 function firstSight(chosen) {
   const { w } = graph.elements().boundingBox();
   graph.zoom(Math.min(1, Math.max(0.55, graph.width() / (w + 40))));

@@ -64,11 +64,11 @@ function redrawn(change) {
   choose(visible(current.chosen));
 }
 
-/** What stands for a choice while it is folded away. */
+/** The element that is marked while the chosen one is inside a folded module. */
 function visible(chosen) {
   if (graph.getElementById(idOf(chosen)).length) return chosen;
   const inside = chosen.kind === "module" ? nodesInside[chosen.index][0] : chosen.index;
-  return chosenById(standIn(inside));
+  return chosenById(visibleElement(inside));
 }
 
 part("unfold").disabled = report.nodes.length > MOST_NODES;
@@ -103,7 +103,7 @@ document.addEventListener("keydown", (event) => {
 
 window.addEventListener("resize", () => drawPictures());
 
-// The first sight.
+// The initial view.
 
 function showHeader() {
   const [first, second] = report.photographs.map((one) => one.name);
@@ -118,7 +118,7 @@ function showHeader() {
   part("limits").textContent =
     `Provenance is kept for the end of each layer and up to ${report.sources.reduce((most, one) => Math.max(most, one.kept_rows.length * one.kept_columns.length), 0)} ` +
     `tokens of it, evenly spread (a click takes the nearest one), over ${across(...report.cells)} cells of the image, to 1/255 of each token's ` +
-    "largest share. The darkest colour is that share, or four times an even one if this is more. Label maps have at most 56 cells a side.";
+    "largest share. The darkest color is that share, or four times an even one if this is more. Label maps have at most 56 cells a side.";
   const used = Object.keys(OPERATIONS).filter((name) => name in report.operations);
   part("legend").replaceChildren(
     ...used.map((operation) => {

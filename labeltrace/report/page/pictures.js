@@ -28,7 +28,7 @@ async function loadView(map, sources, reach) {
 const nearest = (kept, wanted) =>
   kept.reduce((best, value, index) => (Math.abs(value - wanted) < Math.abs(kept[best] - wanted) ? index : best), 0);
 
-/** The sampled token that the pointer means: where it is in the sample, and in its grid. */
+/** The sampled token at the pointer: its index in the sample, and its position in the grid. */
 function pointed(sources) {
   if (!sources) return null;
   const placed = sources.kept_rows.length * sources.kept_columns.length;
@@ -53,7 +53,7 @@ const tokenName = (token) =>
 function cellsOf(sources, bytes, token) {
   const [, rows, columns] = sources.cells.shape;
   const values = bytes.subarray(token.index * rows * columns, (token.index + 1) * rows * columns);
-  // The darkest colour is the largest share, or four times an even one: what is even is not dark.
+  // The darkest color is the largest share, or four times an even one: what is even is not dark.
   const strength = Math.sqrt(Math.min((sources.peaks[token.index] * rows * columns) / 4, 1));
   return { rows, columns, values, strength };
 }
@@ -61,7 +61,7 @@ function cellsOf(sources, bytes, token) {
 /** A share, by the token's largest one, from a level: levels are of its root. */
 const shareIn = (level) => (level / 255) ** 2;
 
-/** How much of the chosen cells each sampled token of the grid holds, in [0, 1]. */
+/** The share of the chosen cells in each sampled token of the grid, in [0, 1]. */
 function heldBy(sources, bytes, chosen) {
   const [, rows, columns] = sources.cells.shape;
   const count = sources.kept_rows.length * sources.kept_columns.length;
@@ -96,11 +96,11 @@ function drawPhotograph({ pen, width, height }, strength) {
   pen.imageSmoothingEnabled = false;
 }
 
-/** A grid of colours over the picture; `alphaOf` says how much each cell covers. */
-function drawCells({ pen, width, height }, rows, columns, colourOf, alphaOf) {
+/** A grid of colors over the picture; `alphaOf` gives the opacity of each cell. */
+function drawCells({ pen, width, height }, rows, columns, colorOf, alphaOf) {
   const picture = new ImageData(columns, rows);
   for (let cell = 0; cell < rows * columns; cell++) {
-    picture.data.set([...colourOf(cell), Math.round(255 * alphaOf(cell))], 4 * cell);
+    picture.data.set([...colorOf(cell), Math.round(255 * alphaOf(cell))], 4 * cell);
   }
   const small = document.createElement("canvas");
   small.width = columns;
@@ -109,8 +109,8 @@ function drawCells({ pen, width, height }, rows, columns, colourOf, alphaOf) {
   pen.drawImage(small, 0, 0, width, height);
 }
 
-/** Lines where neighbouring cells differ. */
-function drawBorders({ pen, width, height }, rows, columns, valueOf, colour, thickness) {
+/** Lines where neighboring cells differ. */
+function drawBorders({ pen, width, height }, rows, columns, valueOf, color, thickness) {
   const [y, x] = [height / rows, width / columns];
   pen.beginPath();
   for (let row = 0; row < rows; row++) {
@@ -126,12 +126,12 @@ function drawBorders({ pen, width, height }, rows, columns, valueOf, colour, thi
       }
     }
   }
-  pen.strokeStyle = colour;
+  pen.strokeStyle = color;
   pen.lineWidth = thickness;
   pen.stroke();
 }
 
-/** The border of the box that is the second photograph's. */
+/** The border of the box from the second photograph. */
 function drawBox(place) {
   const map = report.maps[report.nodes[0].map];
   if (!boxShares) return;
@@ -145,8 +145,8 @@ let boxShares = null;
 function drawMark({ pen, width, height }, rows, columns, row, column) {
   const [y, x] = [height / rows, width / columns];
   const grow = Math.max(0, (7 - Math.min(x, y)) / 2);
-  for (const [colour, thickness] of [["#ffffff", 4], ["#000000", 2]]) {
-    pen.strokeStyle = colour;
+  for (const [color, thickness] of [["#ffffff", 4], ["#000000", 2]]) {
+    pen.strokeStyle = color;
     pen.lineWidth = thickness;
     pen.strokeRect(column * x - grow, row * y - grow, x + 2 * grow, y + 2 * grow);
   }
@@ -154,7 +154,7 @@ function drawMark({ pen, width, height }, rows, columns, row, column) {
 
 function drawHeat(place, { rows, columns, values, strength }) {
   drawPhotograph(place, 1);
-  drawCells(place, rows, columns, (cell) => heatColour((values[cell] / 255) * strength), () => 0.82);
+  drawCells(place, rows, columns, (cell) => heatColor((values[cell] / 255) * strength), () => 0.82);
 }
 
 // The three of them.
@@ -294,10 +294,10 @@ function drawTokensPicture(token) {
 function drawLabels(place) {
   const [rows, columns] = view.map.shares.shape;
   const [low, high] = range();
-  drawCells(place, rows, columns, (cell) => labelColour((view.shares[cell] / 255 - low) / (high - low)), () => 0.8);
+  drawCells(place, rows, columns, (cell) => labelColor((view.shares[cell] / 255 - low) / (high - low)), () => 0.8);
 }
 
-/** The shares at the two ends of the label colours. */
+/** The shares at the two ends of the label colors. */
 function range() {
   if (!canStretch() || !view.shares) return [0, 1];
   const low = Math.min(...view.shares) / 255;
@@ -312,7 +312,7 @@ function drawHeld(place, held) {
     const row = nearest(keptRows, Math.floor(cell / columns));
     return held[row * keptColumns.length + nearest(keptColumns, cell % columns)] / top;
   };
-  drawCells(place, rows, columns, (cell) => heatColour(byCell(cell)), () => 0.82);
+  drawCells(place, rows, columns, (cell) => heatColor(byCell(cell)), () => 0.82);
 }
 
 function labelInWords(mean, token) {

@@ -1,4 +1,4 @@
-// Search by node, module, operator or operation; hits are marked, and one jumps between them.
+// Search by node, module, operator or operation. Hits are marked; keys move between them.
 
 let hits = [];
 let hitAt = -1;
@@ -18,7 +18,7 @@ function search(text) {
 
 function markHits() {
   graph.nodes(".hit").removeClass("hit");
-  const shown = new Set(hits.map(standIn));
+  const shown = new Set(hits.map(visibleElement));
   graph.nodes().filter((element) => shown.has(element.id())).addClass("hit");
 }
 
