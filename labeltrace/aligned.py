@@ -1,4 +1,4 @@
-"""What users hold: :func:`align`, :func:`trace` and :class:`AlignedModule`."""
+"""The public entry points: `align`, `trace` and `AlignedModule`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,34 @@ from labeltrace.tracing.trace_graph import trace_graph
 
 
 class AlignedModule(nn.Module):
-    """A model whose forward pass takes a label along.
+    """A model whose forward pass also computes labels; `align` makes one.
 
-    ``aligned(x)`` is the plain model.  ``aligned(x, labels)`` returns ``(outputs, labels)``: the
-    model's outputs, bit for bit, and for each output tensor its label, with that tensor's shape and
-    the K sources in the place of its channel axis (None for an output that does not come from the
-    image).
+    `aligned(x)` is the plain model.  `aligned(x, labels)` returns `(outputs, labels)`: the model's
+    outputs, bit for bit, and a label for each output tensor.  The label has the shape of that
+    tensor, with the K sources in place of its channel axis.  It is None for an output that does not
+    come from the image.
 
     The module shares parameters, buffers and submodules with the model under the model's own names:
-    its ``state_dict`` is the model's, and attributes that it lacks are the model's.
+    its `state_dict` is the model's, and attributes that it lacks are the model's.
 
-    With labels the model runs as a captured graph.  The capture is made anew where a submodule, a
-    mode, a plain setting (a drop rate), a hook or an input's size changes.  Hooks of submodules run
-    when the graph is captured: what they do to activations is part of it, their side effects are
-    not repeated.
+    With labels the model runs as a captured graph.  A new capture is made when a submodule, a mode,
+    a plain attribute (a drop rate), a hook or the size of an input changes.  Hooks of submodules
+    run when the graph is captured: what they do to activations is part of the graph, their side
+    effects are not repeated.
 
     Attributes:
         module: the model itself, unchanged.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import align
+        >>> aligned = align(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4)))
+        >>> aligned(torch.rand(2, 3, 8, 8)).shape  # the plain model
+        torch.Size([2, 8, 2, 2])
+        >>> labels = torch.full((2, 5, 8, 8), 1 / 5)
+        >>> outputs, output_labels = aligned(torch.rand(2, 3, 8, 8), labels)
+        >>> outputs.shape, output_labels.shape
+        (torch.Size([2, 8, 2, 2]), torch.Size([2, 5, 2, 2]))
     """
 
     module: nn.Module
@@ -60,17 +71,17 @@ class AlignedModule(nn.Module):
     # Calls.
 
     def forward(self, x: Any, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """The plain model, or the model with labels.
+        """The plain model; with a label image, the model's outputs and their labels.
 
         Args:
             x: the model's first argument; its first tensor, (B, C, *sizes), carries the labels.
-            labels: (B, K, *sizes) or (B, K, 1, ...), floating point, non-negative, summing to one
-                over K; None for the plain model.
+            labels: the label image, not class indices: (B, K, *sizes) or (B, K, 1, ...), floating
+                point, non-negative, summing to one over K; None for the plain model.
             *args: the model's further arguments; they carry no labels.
-            **kwargs: likewise.
+            **kwargs: the model's keyword arguments; they carry no labels.
 
         Returns:
-            The model's outputs; with ``labels`` a pair of them and their labels, float32.
+            The model's outputs; with `labels` a pair of them and their labels, float32.
 
         Raises:
             LabelError: the label image does not fit.
@@ -93,7 +104,7 @@ class AlignedModule(nn.Module):
         return graph.run(self.module, args, kwargs, labels)
 
     def trace(self, x: Any, *args: Any, **kwargs: Any) -> Trace:
-        """The trace that serves this call, in the model's present mode."""
+        """The trace for this call, in the model's present mode."""
         return self._graphs.graph((x, *args), kwargs).trace
 
     def label_code(self) -> str:
@@ -104,10 +115,10 @@ class AlignedModule(nn.Module):
         """
         return self._graphs.label_code()
 
-    # Being the model.
+    # What is the model's own.
 
     def train(self, mode: bool = True) -> AlignedModule:
-        """Set the model's mode, as :meth:`torch.nn.Module.train` does."""
+        """Set the model's mode, as `torch.nn.Module.train` does."""
         self.module.train(mode)
         return self
 
@@ -116,7 +127,7 @@ class AlignedModule(nn.Module):
         return self.module.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load a state of the plain model's."""
+        """Load a state of the plain model."""
         return self.module.load_state_dict(*args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -145,15 +156,16 @@ def align(
     channel_dim: int = 1,
     ablation: Ablation | None = None,
 ) -> AlignedModule:
-    """Let labels ride along with a model's forward pass (TL-Align, sections 3.3 and D).
+    """Follow labels through a model during its forward pass (TL-Align, sections 3.3 and D).
 
     Args:
-        model: any module whose forward pass :func:`torch.export.export` can follow.
+        model: any module whose forward pass `torch.export.export` can follow.
         example: inputs to capture the model with at once: a tensor (B, C, *sizes), or a tuple of
             the model's arguments.  Without it the first call with labels captures the model.
-        rules: rules of your own by operator (``torch.ops.aten.name`` or its name), module class or
-            Python function; they win over those of ``using_rules`` and the filed ones.
-        channel_dim: the axis of the labelled input that has channels; all others are positions.
+        rules: rules of your own by operator (`torch.ops.aten.name` or its name), module class or
+            Python function; they win over those of `using_rules` and the registered ones.
+        channel_dim: the channel axis of the input that carries labels; all other axes but the
+            batch are positions.
         ablation: which parts of the alignment to leave out, for studies such as the paper's
             Table 8; nothing by default.
 
@@ -166,6 +178,17 @@ def align(
         LayoutError: the model's positions cannot be followed.
         LabelError: the ablation names layers that the model does not have.
         TypeError: the model is no module, or the rules are not by operator.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import align
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.Flatten(2))
+        >>> labels = torch.zeros(1, 2, 8, 8)
+        >>> labels[:, 0, :, :6] = 1  # the left three quarters come from image 0,
+        >>> labels[:, 1, :, 6:] = 1  # the rest from image 1
+        >>> outputs, token_labels = align(model)(torch.rand(1, 3, 8, 8), labels)
+        >>> token_labels[0, 0]  # the share of image 0 in each of the four tokens
+        tensor([1.0000, 0.5000, 1.0000, 0.5000])
     """
     _check_module(model)
     aligned = AlignedModule(model, current().with_overrides(rules), channel_dim, ablation)
@@ -184,7 +207,16 @@ def trace(
 ) -> Trace:
     """What a model does to labels, node by node, in its present mode.
 
-    The arguments and errors are those of :func:`align`, but for the ablation.
+    The arguments and errors are those of `align`, which also takes an ablation.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import trace
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
+        >>> for node in trace(model, torch.rand(2, 3, 8, 8)).nodes:
+        ...     print(node.name, node.operation, node.exact)
+        conv2d spatial aggregation True
+        relu pointwise True
     """
     _check_module(model)
     args = example if isinstance(example, tuple) else (example,)

@@ -21,10 +21,10 @@ class CaptureError(LabelTraceError):
 
 
 class UnknownOperatorError(LabelTraceError):
-    """A captured graph holds operators on the label's way that no rule serves.
+    """A captured graph applies operators without a rule to labelled values.
 
     Attributes:
-        operators: their names, each once.
+        operators: the names of these operators, each once.
     """
 
     def __init__(self, message: str, operators: Iterable[str] = ()) -> None:
@@ -41,7 +41,7 @@ class NotationError(LabelTraceError, ValueError):
 
 
 class LabelError(LabelTraceError, ValueError):
-    """A label image, class indices or targets, or the settings that make them, cannot be used."""
+    """A label image, class indices or targets, or the settings that make them, are not valid."""
 
 
 class MissingExtraError(LabelTraceError, ModuleNotFoundError):

@@ -1,7 +1,7 @@
 """The built-in rules: what each operator does to positions and channels.
 
 A rule is a plain function from a `labeltrace.rule_api.call.Call` to a flow, named after the ATen
-operator that it serves.  Each file has one kind of operators.  Importing this package registers all
+operator that it serves. Each file has one kind of operators. Importing this package registers all
 rules; `BUILT_IN` is the table of them.
 """
 

@@ -1,6 +1,6 @@
 """Concatenation: cat and stack.
 
-Constants that are concatenated with positions carry the prior (contract, point 3).  Along channels
+Constants that are concatenated with positions carry the prior (contract, point 3). Along channels
 the labels of the pieces are averaged by their share of the channels (point 7).
 """
 
@@ -84,7 +84,7 @@ def kind_along(traced: Sequence[Operand], dim: int, size: int = 1) -> Factor:
     """The factor of `size` that axis `dim` of the concatenated operands is.
 
     Its kind is the first one, in the order of `Kind`, that the operands have along the axis; a
-    batch becomes positions.  A new axis is one of channels, unless the operands already have an
+    batch becomes positions. A new axis is one of channels, unless the operands already have an
     axis of channels.
     """
     kinds = {factor.kind for piece in traced for factor in piece.traced_layout.axes[dim]}

@@ -1,7 +1,7 @@
 """Convolutions: channel mixing, spatial mixing or spatial aggregation, by kernel and stride.
 
-A kernel of one tap mixes channels.  Windows that follow each other without overlap or padding are
-aggregated (contract, point 7).  Any other kernel mixes positions (point 4).
+A kernel of one tap mixes channels. Windows that follow each other without overlap or padding are
+aggregated (contract, point 7). Any other kernel mixes positions (point 4).
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,8 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import aggregation, contract
+from labeltrace.rule_helpers.aggregation import aggregation
+from labeltrace.rule_helpers.contraction import contract
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rule_helpers.spatial import (
     per_dimension,
@@ -116,9 +117,9 @@ def _one_kernel_per_sample(call: Call, source: Operand, weight: Operand) -> Flow
     """A kernel for each sample, computed from the image; the batch is part of the channel axis.
 
     The input is (1, N * C, *space), the weight (N * out, C, *kernel), and there are N * g groups.
-    It is seen as N samples (N, C, *space) with g groups.  Kernels say how positions are mixed and
+    It is seen as N samples (N, C, *space) with g groups. Kernels say how positions are mixed and
     have no positions: their labels are those of gates, which are ignored (contract, points 8 and
-    9).  Used by Yang et al., *CondConv: Conditionally Parameterized Convolutions for Efficient
+    9). Used by Yang et al., *CondConv: Conditionally Parameterized Convolutions for Efficient
     Inference*, arXiv:1904.04971.
     """
     first, inner, *space = source.traced_layout.axes
@@ -286,7 +287,7 @@ class _Blocks:
 def _blocks_as_space(source: Operand) -> tuple[Operand, _Blocks]:
     """The operand with the positions of its channel axis as the first axis of space.
 
-    A space-to-depth stem, where one window reads all positions of a block::
+    A space-to-depth stem, where one window reads all positions of a block:
 
         (B, 4 position * 3 channel, 7 position, 7 position)
         (B, 1, 4 position, 7 position, 7 position)      and a first window of 4 taps

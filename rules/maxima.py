@@ -1,8 +1,8 @@
 """Maxima and minima whose labels are those of the positions that the values come from.
 
 These rules are not registered: by default a pooled maximum has the mean label of its window
-(contract, point 7), which is an approximation.  `align(model, rules=labeltrace.FOLLOW_MAXIMA)` uses
-them instead.  They read the values and are exact: each channel's maximum is a mixing matrix with a
+(contract, point 7), which is an approximation. `align(model, rules=labeltrace.FOLLOW_MAXIMA)` uses
+them instead. They read the values and are exact: each channel's maximum is a mixing matrix with a
 single one in each row, and the matrices are averaged over channels (point 4).
 """
 

@@ -8,8 +8,8 @@ from math import inf
 from labeltrace.flow import Flow, Operand, Operation, ProductOperands
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import product
 from labeltrace.rule_helpers.elementwise import carry
+from labeltrace.rule_helpers.elementwise_product import product
 from labeltrace.rule_helpers.output_facts import with_lower_bound, with_product
 from labeltrace.rule_helpers.weighted_sum import factors_of
 from labeltrace.rules.indexing import narrowed

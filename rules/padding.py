@@ -1,6 +1,6 @@
 """Padding: new indices at the ends of axes.
 
-Constants that are added to positions carry the prior (contract, point 3).  Reflection, replication
+Constants that are added to positions carry the prior (contract, point 3). Reflection, replication
 and circular padding copy labels as they copy values.
 """
 
@@ -128,7 +128,7 @@ def _axes_between_constants(source: Operand, widths: Widths) -> list[int]:
 def _between_constants(source: Operand, widths: Widths) -> list[Operand]:
     """An activation and the constants that padding puts before and after it along its only axis.
 
-    With the widths (2, -1) an axis of 5 repeats of a label becomes two pieces::
+    With the widths (2, -1) an axis of 5 repeats of a label becomes two pieces:
 
         constant constant | repeat repeat repeat repeat
     """

@@ -1,4 +1,4 @@
-"""Point-wise operators: activations, copies, dropout, normalization layers.  `Y <- Y` (Table 10).
+"""Point-wise operators: activations, copies, dropout, normalization layers. `Y <- Y` (Table 10).
 
 Batch and group normalization count as point-wise too (contract, point 5).
 """

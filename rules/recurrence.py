@@ -1,6 +1,6 @@
 """Recurrent layers: LSTM, GRU and RNN mix positions along the axis of steps.
 
-How far back a step reaches depends on gates, computed from the data.  The label assumes that
+How far back a step reaches depends on gates, computed from the data. The label assumes that
 a layer remembers all steps that it has read equally (contract, point 11).
 """
 
@@ -25,7 +25,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import aggregation
+from labeltrace.rule_helpers.aggregation import aggregation
 from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.output_facts import after_nonlinear
 

@@ -18,7 +18,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.contraction import aggregation
+from labeltrace.rule_helpers.aggregation import aggregation
 from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.output_facts import after_nonlinear
 from labeltrace.rule_helpers.weighted_sum import is_score, reason_mean_is_wrong, weighted_sum

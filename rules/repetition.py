@@ -1,6 +1,6 @@
 """Repetition: repeat, tile and repeat_interleave.
 
-Positions are copied to new positions.  Along other axes no label changes.
+Positions are copied to new positions. Along other axes no label changes.
 """
 
 from collections.abc import Sequence

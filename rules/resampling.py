@@ -1,6 +1,6 @@
 """Resampling: the upsample operators, which `torch.nn.functional.interpolate` calls.
 
-Every position of the result mixes positions of the input by the weights of the interpolation.  The
+Every position of the result mixes positions of the input by the weights of the interpolation. The
 interpolation is separable: there is one matrix for each axis of space.
 """
 

@@ -1,6 +1,6 @@
-"""Sums and differences.  Two or more streams are a residual connection.
+"""Sums and differences. Two or more streams are a residual connection.
 
-`Y <- Norm(sum_i Y_i)` (eq. 11, Table 10; contract, point 6).  To add a constant is point-wise.
+`Y <- Norm(sum_i Y_i)` (eq. 11, Table 10; contract, point 6). To add a constant is point-wise.
 Whatever is added to mixing weights, the sum is mixing weights.
 """
 

@@ -1,7 +1,7 @@
 """Windows of an activation: unfold and im2col cut them out, col2im adds them up on a map.
 
-To cut windows out moves positions and mixes nothing.  The positions inside a window become part of
-the channel axis, or an axis of their own.  Padding carries the prior (contract, point 3).
+To cut windows out moves positions and mixes nothing. The positions inside a window become part of
+the channel axis, or an axis of their own. Padding carries the prior (contract, point 3).
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,8 +58,8 @@ def im2col(call: Call) -> Flow:
 def _cut_layout(source: Operand, windows: Mapping[int, SlidingWindow]) -> Layout:
     """The layout with each axis of `windows` cut in two.
 
-    The windows take the place of the axis.  The positions inside a window, its taps, become a new
-    axis after all others.  An axis of 6 positions with `SlidingWindow(3, stride=2)`::
+    The windows take the place of the axis. The positions inside a window, its taps, become a new
+    axis after all others. An axis of 6 positions with `SlidingWindow(3, stride=2)`:
 
         (B, 6 position, 8 channel)  becomes  (B, 2 position, 8 channel, 3 position)
 
@@ -74,14 +74,13 @@ def _cut_layout(source: Operand, windows: Mapping[int, SlidingWindow]) -> Layout
     varying = _varying(layout, windows)
     if varying:
         layout = resized_positions(layout, {dim: axis_size(layout.axes[dim]) for dim in varying})
-    counts = {dim: window.count(axis_size(layout.axes[dim])) for dim, window in windows.items()}
-    cut = cut_windows(layout, {dim: (counts[dim], windows[dim].kernel) for dim in varying})
+    cut = cut_windows(layout, {dim: windows[dim] for dim in varying})
     axes = list(cut.axes[: len(layout.axes)])
     taps = dict(zip(varying, cut.axes[len(layout.axes) :], strict=True))
     for dim, window in windows.items():
         if dim not in varying:
             taps[dim] = resized_axis(axes[dim], window.kernel)
-            axes[dim] = resized_axis(axes[dim], counts[dim])
+            axes[dim] = resized_axis(axes[dim], window.count(axis_size(axes[dim])))
     return Layout((*axes, *(taps[dim] for dim in windows)))
 
 
@@ -199,9 +198,9 @@ def _columns(source: Operand, windows: tuple[SlidingWindow, ...], sizes: Sequenc
 def _without_equal_sides(source: Operand, columns: _Columns, sizes: Sequence[int]) -> _Columns:
     """The columns, with taps and windows reduced to the sides of the map along which labels differ.
 
-    Each side (rows, columns) has its own taps and windows.  A side along which all labels are equal
-    stays out of the step; on the map it is resized.  Labels that differ by row only, with a window
-    of 2 rows by 3 columns on a map of 6 by 9::
+    Each side (rows, columns) has its own taps and windows. A side along which all labels are equal
+    stays out of the step; on the map it is resized. Labels that differ by row only, with a window
+    of 2 rows by 3 columns on a map of 6 by 9:
 
         taps     2 position * 3 repeated   ->  2 position
         windows  5 position * 7 repeated   ->  5 position
@@ -229,6 +228,6 @@ def _has_equal_labels(inside: Axis, across: Axis, window: SlidingWindow, size: i
     """Whether all labels along one side of a map are equal.
 
     They are if neither the taps `inside` a window nor the windows `across` the side have positions,
-    and every index of the side is in a window.  An index in no window takes the mean of all labels.
+    and every index of the side is in a window. An index in no window takes the mean of all labels.
     """
     return not has_positions(inside + across) and window.covers(size)

@@ -1,8 +1,8 @@
-"""Calls of ``torch.utils.checkpoint`` while a model is captured: their nodes are tagged, not lost.
+"""Tags on the nodes of `torch.utils.checkpoint` calls.
 
-An export runs the function that is checkpointed and records its nodes like all others; what should
-have been recomputed would then be stored.  Here each call leaves a tag on its nodes and is
-remembered with its settings, so that the generated module can checkpoint those nodes again.
+An export runs the checkpointed function and records its nodes like all others.  Activations that
+the model recomputes would then be stored.  Each call therefore tags its nodes, and its settings are
+kept, so that the generated module can checkpoint these nodes again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.fx import Node, traceback
 
 CHECKPOINT_TAG = "labeltrace_checkpoint"
 
-# Keyword arguments of torch.utils.checkpoint.checkpoint, where they are not its defaults.
+# Keyword arguments of torch.utils.checkpoint.checkpoint that differ from its defaults.
 Settings = Mapping[str, Any]
 
-# The two ways in which `checkpoint`, its decorator and `checkpoint_sequential` all end.
+# `checkpoint`, its decorator and `checkpoint_sequential` all call one of these two.
 _GENERATORS = (
     "_checkpoint_without_reentrant_generator",
     "_checkpoint_without_reentrant_generator_impl",
@@ -32,9 +32,9 @@ _SETTINGS = ("preserve_rng_state", "context_fn", "determinism_check", "debug", "
 
 @contextlib.contextmanager
 def tag_checkpoint_calls() -> Iterator[dict[str, Settings]]:
-    """Tag the nodes of every checkpointed call; yields the settings by tag, as calls come in.
+    """Tag the nodes of every checkpointed call; yields the settings by tag, which fill up.
 
-    Calls inside of other calls belong to the outermost one.
+    A call inside another call belongs to the outer one.
     """
     calls = _Calls()
     names = [name for name in _GENERATORS if hasattr(torch_checkpoint, name)]
@@ -55,7 +55,7 @@ def checkpoint_tag(node: Node) -> str | None:
 
 
 class _Calls:
-    """The calls so far; stands in for torch's own two implementations."""
+    """The calls so far; replaces both implementations of torch."""
 
     def __init__(self) -> None:
         self.settings: dict[str, Settings] = {}
@@ -63,7 +63,7 @@ class _Calls:
         self._inside = False
 
     def generator(self, original: Callable[..., Any]) -> Callable[..., Generator[None, None, None]]:
-        """What torch runs up to its ``yield`` before the function, and from there on after it."""
+        """A generator that torch runs to its `yield` before the function, and to its end after."""
         signature = inspect.signature(original)
 
         def tagging(*args: Any, **kwargs: Any) -> Generator[None, None, None]:
@@ -76,7 +76,7 @@ class _Calls:
         return tagging
 
     def apply(self, function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        """Run the function as the reentrant variant would, but for its gradient."""
+        """Run the function as the reentrant variant does, without its gradient."""
         with self._tagged({} if preserve_rng_state else {"preserve_rng_state": False}):
             return function(*args)
 

@@ -1,7 +1,7 @@
-"""The shapes that a graph records for the last states of recurrent layers.
+"""Correct shapes for the last states of recurrent layers.
 
-Export in torch 2.11 records the last states of a bidirectional LSTM as (layers, directions, N, H);
-the operator returns (layers * directions, N, H), the shape of the states that it starts from.
+Export in torch 2.11 records the last states of a bidirectional LSTM as (layers, directions, N, H).
+The operator returns (layers * directions, N, H), the shape of its initial states.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _RECURRENT = (
 
 
 def fix_rnn_state_shapes(graph: Graph) -> None:
-    """Give each last state the recorded shape of its first state, in place.
+    """Replace the recorded shape of each last state by that of its initial state, in place.
 
     Raises:
-        CaptureError: an operator reads a state whose shape was recorded wrongly, and so was
-            recorded wrongly itself.
+        CaptureError: an operator reads a state whose recorded shape is wrong, so that its own
+            recorded shape is wrong too.
     """
     for node in graph.nodes:
         if node.target in _RECURRENT:
@@ -47,7 +47,7 @@ def _fix_shapes(node: Node) -> None:
 
 
 def _is_read_by_operators(node: Node) -> bool:
-    """Whether an operator reads a state of a recurrent layer: nothing else records its shape."""
+    """Whether an operator reads a state of a recurrent layer; an output only returns it."""
     states = [reader for reader in node.users if reader.args[1] != 0]
     return any(other.op != "output" for state in states for other in state.users)
 

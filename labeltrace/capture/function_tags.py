@@ -1,7 +1,7 @@
-"""Python functions that a capture keeps whole: their nodes are tagged with the call they belong to.
+"""Tags on the nodes of calls of Python functions that have a rule.
 
-While a model is captured, every module-level name and class attribute that holds the function is
-bound to a wrapper that tags; afterwards the function is put back.
+While a model is captured, every module-level name and class attribute that holds such a function is
+bound to a wrapper that adds the tags.  Afterwards the function is restored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Function = Callable[..., Any]
 
 @contextlib.contextmanager
 def tag_function_calls(functions: Iterable[Function]) -> Iterator[dict[str, Function]]:
-    """Tag the nodes of every call of ``functions``; yields the functions by tag, as calls come in.
+    """Tag the nodes of every call of `functions`; yields the functions by tag, which fill up.
 
     Raises:
         CaptureError: a function is bound to no module or class, so that its calls cannot be seen.
@@ -61,7 +61,7 @@ def _tagging(function: Function, tags: dict[str, Function]) -> Function:
 
 
 def _places(function: Function) -> list[tuple[Any, str]]:
-    """Where a function is bound: in modules under any name, and in the class that defines it."""
+    """The bindings of a function: in modules under any name, and in the class that defines it."""
     places: list[tuple[Any, str]] = [
         (module, name)
         for module in list(sys.modules.values())

@@ -1,8 +1,8 @@
-"""Flattening: regions under autocast or another gradient mode become plain runs of nodes.
+"""Inline the subgraphs of regions under autocast or another gradient mode.
 
-``torch.export`` wraps what runs inside ``with torch.autocast(...)`` or ``with torch.no_grad()``
-into a node that holds a graph of its own.  Here that graph is put back in line, between nodes that
-enter and leave the mode, so that everything after this sees one flat graph.
+`torch.export` wraps what runs inside `with torch.autocast(...)` or `with torch.no_grad()` into a
+node with a graph of its own.  That graph is inlined between nodes that enter and leave the mode, so
+that all later stages see one flat graph.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MODE_SWITCHES = (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_auto
 
 
 def inline_subgraphs(graph: Graph, root: nn.Module) -> Graph:
-    """The graph with every wrapped region in line; the graph itself where there is none.
+    """The graph with every wrapped region inlined; the graph itself where there is none.
 
     Raises:
-        CaptureError: the graph has a higher-order node of another kind (``cond``, ``scan``).
+        CaptureError: the graph has a higher-order node of another kind (`cond`, `scan`).
     """
     wrapped = [node for node in graph.nodes if _is_higher_order(node)]
     if not wrapped:
@@ -44,7 +44,7 @@ def inline_subgraphs(graph: Graph, root: nn.Module) -> Graph:
 
 
 def _copy(node: Node, flat: Graph, values: dict[Node, Any], root: nn.Module) -> None:
-    """Copy one node; a wrapped region's value is the tuple of what it returns."""
+    """Copy one node; the value of a wrapped region is the tuple that it returns."""
     if _is_higher_order(node):
         values[node] = _inline(node, flat, values, root)
         return
@@ -78,7 +78,7 @@ def _inline(node: Node, flat: Graph, values: dict[Node, Any], root: nn.Module) -
 
 
 def _join_call(inner: GraphModule, switches: tuple[Node, Node]) -> None:
-    """A mode that is switched within a checkpointed call is switched whenever that is run."""
+    """Tag the switches of a mode inside a checkpointed call: they are repeated with the call."""
     tags = {checkpoint_tag(node) for node in inner.graph.nodes if node.op == "call_function"}
     tag = tags.pop() if len(tags) == 1 else None
     if tag is not None:

@@ -63,6 +63,10 @@ def sweep(
         Path | None,
         typer.Option(help=f"The page to write; default: {PAGE}, or none with --family."),
     ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results of an earlier sweep with other libraries: a further column."),
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Record the counts as the expected counts.")
     ] = False,
@@ -92,7 +96,8 @@ def sweep(
     if page:
         page.parent.mkdir(parents=True, exist_ok=True)
         command = _command(family, all_members, numeric, numeric_of)
-        page.write_text(coverage.render_page(_in_order(tasks, done), command), encoding="utf-8")
+        sweeps = [_in_order(tasks, done), *(records.read(file) for file in compare or ())]
+        page.write_text(coverage.render_page(sweeps, command), encoding="utf-8")
     _print_summary(done, results, page)
     if not all(outcome.passed for outcome in done):
         raise typer.Exit(1)

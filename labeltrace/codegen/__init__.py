@@ -1,1 +1,1 @@
-"""From the flows of a trace to a program beside the forward pass."""
+"""Code generation: from the label steps of a trace to one module with the forward pass."""

@@ -1,8 +1,8 @@
-"""Regions of a generated module that are checkpointed, as they are in the model.
+"""Checkpointed regions of a generated module, which are those of the model.
 
-What the model computes inside of ``torch.utils.checkpoint`` is not stored for the backward pass but
-computed once more there.  The label steps between those nodes stay where they are in the first
-run, and are left out of the second: nothing in the backward pass needs them.
+What the model computes inside `torch.utils.checkpoint` is not stored for the backward pass but
+recomputed there. The label steps between those nodes are part of the first run and not of the
+second: nothing in the backward pass needs them.
 """
 
 from __future__ import annotations
@@ -24,46 +24,50 @@ from labeltrace.codegen.restore_modes import modes_kept
 
 
 class CheckpointedRegion(nn.Module):
-    """A run of nodes that keeps what it reads for the backward pass, not what it computes.
+    """Consecutive nodes that store their inputs for the backward pass, not their results.
 
     Attributes:
-        whole: takes the activations that the region reads, then parameters and buffers, then
-            labels.
-        again: the same without label steps: takes no labels and returns none.
+        first: the first run. Takes the activations that the region reads, then parameters and
+            buffers, then labels.
+        recompute: the second run, without label steps: takes no labels and returns none.
         counts: how many activations, and how many parameters and buffers.
         settings: keyword arguments of `torch.utils.checkpoint.checkpoint`.
     """
 
     def __init__(
-        self, whole: GraphModule, again: GraphModule, counts: tuple[int, int], settings: Settings
+        self,
+        first: GraphModule,
+        recompute: GraphModule,
+        counts: tuple[int, int],
+        settings: Settings,
     ) -> None:
         super().__init__()
-        self.whole = whole
-        self.again = again
+        self.first = first
+        self.recompute = recompute
         self.counts = counts
         self.settings = dict(settings)
-        self.switches_modes = any(node.target in MODE_SWITCHES for node in again.graph.nodes)
+        self.switches_modes = any(node.target in MODE_SWITCHES for node in recompute.graph.nodes)
 
     def forward(self, *inputs: Any) -> Any:
-        """Run ``whole`` now and ``again`` in the backward pass."""
-        if torch.compiler.is_compiling():  # a compiler leaves out by itself what is not needed
-            return checkpoint(self.whole, *inputs, use_reentrant=False, **self.settings)
+        """Run `first` now and `recompute` in the backward pass."""
+        if torch.compiler.is_compiling():  # a compiler removes what is not needed itself
+            return checkpoint(self.first, *inputs, use_reentrant=False, **self.settings)
         end_of_activations = self.counts[0]
         end_of_state = end_of_activations + self.counts[1]
         state = inputs[end_of_activations:end_of_state]
-        first_run = [inputs[end_of_state:]]  # taken out once: labels are not kept
+        labels = [inputs[end_of_state:]]  # emptied by the first run: labels are not stored
 
         def run(*activations: Any) -> Any:
-            if first_run:
-                return self.whole(*activations, *state, *first_run.pop())
+            if labels:
+                return self.first(*activations, *state, *labels.pop())
             with self._modes_kept(*activations, *state):
-                return self.again(*activations, *state)
+                return self.recompute(*activations, *state)
 
         activations = inputs[:end_of_activations]
         return checkpoint(run, *activations, use_reentrant=False, **self.settings)
 
     def _modes_kept(self, *inputs: Any) -> AbstractContextManager[None]:
-        """The second run stops where nothing is left to compute, which may be under autocast."""
+        """Restore modes: the second run stops when all is recomputed, perhaps under autocast."""
         if not self.switches_modes:
             return nullcontext()
         return modes_kept(next(i.device.type for i in inputs if isinstance(i, Tensor)))
@@ -71,7 +75,7 @@ class CheckpointedRegion(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """One checkpointed call: its nodes in order, what they read, and what of them is read."""
+    """One checkpointed call: its nodes in order, their inputs, and the nodes that others read."""
 
     tag: str
     nodes: tuple[Node, ...]
@@ -91,12 +95,13 @@ def with_checkpoints(
     state: Collection[str],
     calls: Mapping[str, Settings],
 ) -> GraphModule:
-    """The module with the nodes of each checkpointed call in a region of their own.
+    """The module with the nodes of each checkpointed call in a `CheckpointedRegion`.
 
     Args:
-        module: a flat graph; the nodes of checkpointed calls have tags of `checkpoints_tagged`.
+        module: a flat graph; the nodes of checkpointed calls have tags
+            (`labeltrace.capture.checkpoint_tags`).
         label_nodes: its label steps.
-        state: the names of the placeholders that stand for parameters and buffers.
+        state: the names of the placeholders of parameters and buffers.
         calls: the settings of the calls, by tag.
     """
     regions = _find_regions(list(module.graph.nodes), label_nodes, state)
@@ -125,7 +130,7 @@ def with_checkpoints(
 def _find_regions(
     nodes: list[Node], label_nodes: Collection[Node], state: Collection[str]
 ) -> list[_Region]:
-    """The regions in their order, each from its first node to its last."""
+    """The regions in order, each from its first node to its last and the label steps after it."""
     spans: dict[str, tuple[int, int]] = {}
     for index, node in enumerate(nodes):
         tag = checkpoint_tag(node)
@@ -161,16 +166,18 @@ def _region_module(
 ) -> CheckpointedRegion:
     forward = [node for node in region.nodes if node not in label_nodes]
     forward_outputs = [node for node in region.outputs if node not in label_nodes]
-    whole = _part(root, region.inputs, region.nodes, region.outputs)
-    again = _part(root, (*region.activations, *region.state), forward, forward_outputs)
+    first = _submodule(root, region.inputs, region.nodes, region.outputs)
+    inputs = (*region.activations, *region.state)
+    recompute = _submodule(root, inputs, forward, forward_outputs)
     settings = calls[region.tag]
     if "context_fn" in settings:
         # Such a context sees every operator, and expects the same ones in both runs.
-        return CheckpointedRegion(whole, whole, (len(region.inputs), 0), settings)
-    return CheckpointedRegion(whole, again, (len(region.activations), len(region.state)), settings)
+        return CheckpointedRegion(first, first, (len(region.inputs), 0), settings)
+    counts = (len(region.activations), len(region.state))
+    return CheckpointedRegion(first, recompute, counts, settings)
 
 
-def _part(
+def _submodule(
     root: GraphModule, inputs: Iterable[Node], nodes: Iterable[Node], outputs: Iterable[Node]
 ) -> GraphModule:
     graph = Graph()

@@ -89,7 +89,7 @@ class _Names:
         return self.of(argument) if isinstance(argument, Node) else repr(argument)
 
     def _key(self, named: Any) -> Any:
-        """What has one name: a node, or the function behind all steps that call it."""
+        """What has one name: a node, or the user's function, whatever step calls it."""
         return named if isinstance(named, Node) else id(getattr(named, "__wrapped__", named))
 
     def _unused(self, wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""Gradient mode and autocast, put back as they were where a graph that switches them stops."""
+"""Restore the gradient mode and autocast when a graph that switches them stops midway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def modes_kept(device_type: str) -> Iterator[None]:
-    """Leave with the gradient mode and the autocast state with which it was entered."""
+    """A context that restores the gradient mode and the autocast state on leaving."""
     devices = {"cpu", device_type}
     states = {
         device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))

@@ -1,8 +1,8 @@
-"""When label steps run: as soon as what they read is there.
+"""When label steps run: as soon as what they read is computed.
 
-Label steps are small.  Alone between two layers each would find its code and its labels gone from
-the processor's caches; steps that depend on one another run well one after the other.  Those of a
-network whose mixing does not depend on its input (ConvNeXt, MLP-Mixer) all run before its layers.
+Label steps are small. A single one between two layers finds its code and its labels evicted from
+the CPU's caches, so steps that depend on one another run one after the other. If a network's mixing
+does not depend on its input (ConvNeXt, MLP-Mixer), all of its label steps run before its layers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from labeltrace.capture.node_info import overwritten_memory, storage_of
 
 
 def run_early(graph: Graph, labels: Node, label_nodes: Collection[Node]) -> None:
-    """Move the label steps of a graph behind the last node that each reads.
+    """Move each label step of a graph to directly after the last node that it reads.
 
-    A step stays where it is if it reads memory that some node writes to, or such a step's result,
-    which may be a view of it.  Other nodes keep their order.
+    A step stays where it is if it reads memory that some node writes to, or the result of such a
+    step, which may be a view of it. Other nodes keep their order.
 
     Args:
-        graph: forward and label nodes side by side; changed in place.
+        graph: forward and label nodes; changed in place.
         labels: the placeholder of the label image, the last one.
         label_nodes: the label steps.
     """
@@ -37,7 +37,7 @@ def run_early(graph: Graph, labels: Node, label_nodes: Collection[Node]) -> None
             pinned.add(node)
             continue
         slots[node] = max(slots[other] for other in (labels, *read))
-    last, *rest = sorted(graph.nodes, key=slots.__getitem__)  # in one slot as they stood
+    last, *rest = sorted(graph.nodes, key=slots.__getitem__)  # stable within a slot
     for node in rest:
         last.append(node)
         last = node

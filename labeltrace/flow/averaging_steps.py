@@ -14,7 +14,7 @@ class Pool(OneSourceStep):
     """The mean over the positions of each window that are inside the image.
 
     The labels have one batch dimension, then one dimension for each of `windows`, whose padding is
-    symmetric.  With `ceil_mode` the last window may end outside the image.
+    symmetric. With `ceil_mode` the last window may end outside the image.
     """
 
     windows: tuple[SlidingWindow, ...]
@@ -54,7 +54,7 @@ class Average(LabelStep):
 class Fold(OneSourceStep):
     """Overlapping windows put back on a map: the mean of all window positions that meet at a place.
 
-    The labels have three dimensions: the batch, the positions in a window, and the windows.  The
+    The labels have three dimensions: the batch, the positions in a window, and the windows. The
     map has `sizes`, one for each of `windows`, whose padding is symmetric.
     """
 

@@ -93,9 +93,9 @@ class Pad(OneSourceStep):
 class Unfold(OneSourceStep):
     """Dimensions cut into windows, which may overlap.
 
-    Each of `dims` becomes two dimensions: the windows, and the positions in a window.  `windows`
-    has one entry for each of `dims`.  Their padding is symmetric and carries the prior; `batch_dim`
-    is the dimension of the batch.  `copies`, if not empty, says for each of `dims` how often this
+    Each of `dims` becomes two dimensions: the windows, and the positions in a window. `windows`
+    has one entry for each of `dims`. Their padding is symmetric and carries the prior; `batch_dim`
+    is the dimension of the batch. `copies`, if not empty, says for each of `dims` how often this
     dimension, of size one, is repeated before it is cut.
     """
 

@@ -1,4 +1,4 @@
-"""Fused attention's labels in blocks that stay in the cache: plain torch, any device."""
+"""`labeltrace::attend` in plain torch, on any device: in blocks that stay in the cache."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Scores that are in work at once.  A processor's core goes through three arrays of this size
-# (scores, probabilities, their sum), 0.5 MiB each; measured fastest among 0.125 to 1 MiB.
+# Scores of one block. A CPU core goes through three arrays of this size (scores, probabilities,
+# their sum), 0.5 MiB each; measured fastest among 0.125 to 1 MiB.
 _SCORES_A_CORE = 2**17
 _SCORES_ELSEWHERE = 2**24
-_FEWEST_ROWS = 32  # of one matrix product, however long its rows are
+_FEWEST_ROWS = 32  # of one matrix product, even if its rows are long
 
 
 def attend_in_blocks(
@@ -24,7 +24,7 @@ def attend_in_blocks(
     is_causal: bool,
     scale: float,
 ) -> Tensor:
-    """Run ``labeltrace::attend`` block by block of samples and queries, head by head.
+    """Run `labeltrace::attend` block by block of samples and queries, head by head.
 
     Args:
         query: (A, B, H, L, E), two batch dimensions.
@@ -57,7 +57,7 @@ def attend_in_blocks(
 
 
 def _block_sizes(batch: int, queries: int, keys: int, device: torch.device) -> tuple[int, int]:
-    """How many samples and how many of their queries a block has; more than one sample if whole."""
+    """How many samples and queries a block has; several samples only with all their queries."""
     cores = torch.get_num_threads()
     scores = _SCORES_A_CORE * cores if device.type == "cpu" else _SCORES_ELSEWHERE
     rows = min(queries, max(scores // max(keys, 1), _FEWEST_ROWS))
@@ -66,18 +66,18 @@ def _block_sizes(batch: int, queries: int, keys: int, device: torch.device) -> t
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Some queries of some samples, and all keys of these."""
+    """Some queries of some samples, and all keys of these samples."""
 
     query: Tensor  # (samples, H, rows, E), float32, scaled
     key: Tensor  # (samples, G, S, E)
-    labels: Tensor  # (samples, K, S), contiguous: so a product with few of them is 3 times as fast
+    labels: Tensor  # (samples, K, S), contiguous, which makes products with few labels 3× faster
     mask: Tensor | None  # (samples, H, rows, S)
-    first_row: int | None  # the place of the first query where attention is causal
+    first_row: int | None  # the index of the first query if attention is causal
 
 
 def _mixed(block: _Block) -> Tensor:
-    """(samples, K, rows)."""
-    # Lost rows are NaN; they are rare, and to look costs a wait on devices other than this.
+    """The mixed labels of a block, (samples, K, rows)."""
+    # Rows without a finite softmax are NaN. They are rare; on a GPU the check would synchronize.
     if block.query.device.type == "cpu":
         mixed = _product(block, _sum_over_heads(block))
         if not bool(mixed.isnan().any()):
@@ -86,7 +86,7 @@ def _mixed(block: _Block) -> Tensor:
 
 
 def _sum_over_heads(block: _Block) -> Tensor:
-    """The probabilities of all heads added up, (samples, rows, S)."""
+    """The sum of all heads' probabilities, (samples, rows, S)."""
     total = _probabilities(block, 0)
     for head in range(1, block.query.shape[1]):
         total += _probabilities(block, head)
@@ -94,7 +94,7 @@ def _sum_over_heads(block: _Block) -> Tensor:
 
 
 def _mixed_with_lost_rows(block: _Block) -> Tensor:
-    """As :func:`_mixed`; rows that are masked whole, or not finite, are NaN and mix equally."""
+    """As `_mixed`, but NaN rows (masked entirely, or not finite) mix all keys equally."""
     total = torch.zeros((), device=block.query.device)
     times_lost = torch.zeros((), device=block.query.device)
     for head in range(block.query.shape[1]):
@@ -106,12 +106,12 @@ def _mixed_with_lost_rows(block: _Block) -> Tensor:
 
 
 def _product(block: _Block, total: Tensor) -> Tensor:
-    """The labels times probabilities that are added up over the heads, (samples, K, rows)."""
+    """The labels times the heads' mean probabilities, (samples, K, rows); `total` is their sum."""
     return torch.bmm(block.labels, total.transpose(-2, -1)).div_(block.query.shape[1])
 
 
 def _probabilities(block: _Block, head: int) -> Tensor:
-    """One head's, (samples, rows, S); NaN throughout a row without a finite softmax."""
+    """The probabilities of one head, (samples, rows, S); all NaN in rows without finite softmax."""
     heads_a_key = block.query.shape[1] // block.key.shape[1]
     key = block.key[:, head // heads_a_key].to(torch.float32)
     scores = torch.bmm(block.query[:, head], key.transpose(-2, -1))

@@ -1,6 +1,6 @@
-"""Labels that the model's own attention call computes, in eager code.
+"""Joint attention in eager code: the model's own call computes its output and labels.
 
-The model's output must stay what it is bit for bit (:mod:`labeltrace.fused_attention.bitwise_check`), and
+The output is bitwise equal to the plain call's (`labeltrace.fused_attention.bitwise_check`), and
 the backward pass is that of the plain call.
 """
 
@@ -19,15 +19,15 @@ from labeltrace.fused_attention.flash_with_labels import (
     gradients_of_plain_call,
 )
 
-_PROCESSOR = torch.device("cpu")
+_CPU = torch.device("cpu")
 _FLASH = SDPBackend.FLASH_ATTENTION.value
 
 
 def can_compute_jointly(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether labels may be computed within the plain call, without a mask, of these tensors.
+    """Whether a call without a mask on these tensors may compute labels as well.
 
-    Not for whoever looks at operators or tensors of his own type, who are to see the plain call.
-    This runs at every call: what sizes and strides say is found out once, with the trial.
+    Returns False under dispatch modes and for tensor subclasses, which must see the plain operator.
+    It runs at every call; what depends on sizes and strides is checked once, in the trial.
 
     Args:
         query: (..., L, E).
@@ -44,10 +44,10 @@ def can_compute_jointly(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 
 def fits_flash_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the processor's flash kernel would see them in float32, whatever their sizes are."""
+    """Whether the CPU's flash kernel would get these tensors in float32, whatever their sizes."""
     return (
         query.dtype is key.dtype is value.dtype is torch.float32
-        and query.device == key.device == value.device == _PROCESSOR
+        and query.device == key.device == value.device == _CPU
         and query.dim() == 4
         and not torch.is_autocast_enabled("cpu")
     )
@@ -59,17 +59,16 @@ def attention_with_labels(
     """Scaled dot-product attention, and labels mixed by it, averaged over heads.
 
     Args:
-        query: (B, H, L, E), one that :func:`can_compute_jointly` allows with the next two.
+        query: (B, H, L, E); `can_compute_jointly` is True of it, the key and the value.
         key: (B, H, S, E).
         value: (B, H, S, E).
         labels: (B, S, K), float32; they have no gradient.
-        scale: of the scores; ``1 / sqrt(E)`` if None.
+        scale: of the scores; `1 / sqrt(E)` if None.
 
     Returns:
         The output (B, H, L, E), that of the plain call with its gradient, and labels (B, L, K),
-        whose rows sum to one.  None where the kernel does not take such sizes, where the output
-        would be another, where a row of some head has no finite softmax, or where computing the
-        labels apart is cheaper.
+        whose rows sum to one. None if the kernel does not take such sizes, the output would
+        change, a row of some head has no finite softmax, or separate labels are cheaper.
     """
     strides = output_strides_if_bitwise_equal(query, key, value, labels.shape[-1])
     if strides is None:
@@ -81,7 +80,7 @@ def attention_with_labels(
 def mixed_jointly(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """As :func:`attention_with_labels`, without a gradient, and the logarithms of the normalisers."""
+    """Output, logsumexp and labels as by `attention_with_labels`, without a gradient."""
     strides = output_strides_if_bitwise_equal(query, key, value, labels.shape[-1])
     if strides is None:
         return None
@@ -90,21 +89,21 @@ def mixed_jointly(
 
 
 def _is_complete(mixed: Tensor, heads: int) -> bool:
-    """Without a finite softmax, a row of one head mixes NaN, or nothing if all scores are -inf."""
+    """Whether every row of every head had a finite softmax: without one a row mixes NaN or zero."""
     return mixed.sum(-1).amin().item() > 1 - 0.5 / heads
 
 
 class _AttentionWithLabels(torch.autograd.Function):
-    """Its backward pass is the plain call's: outputs and normalisers are the same.
+    """Its backward pass is the plain call's, because output and logsumexp are equal.
 
-    Without ``setup_context``, which has the arguments of each call bound by their signature.
+    It has no `setup_context`, which would bind the arguments of each call to their signature.
     """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
         query, key, value, _, scale, _ = inputs
-        output, normalisers, mixed = flash_call_with_labels(*inputs)
-        ctx.save_for_backward(query, key, value, output, normalisers)
+        output, logsumexp, mixed = flash_call_with_labels(*inputs)
+        ctx.save_for_backward(query, key, value, output, logsumexp)
         ctx.scale = scale
         ctx.mark_non_differentiable(mixed)
         ctx.set_materialize_grads(False)

@@ -1,10 +1,10 @@
-"""Attention with its labels as operators: what code that :func:`torch.compile` makes calls.
+"""Joint attention as operators, for code that `torch.compile` generates.
 
-A compiler can neither try which sums stay what they are nor ask where memory lies, so both are left
-to the time when its code runs: ``labeltrace::attention_and_labels`` computes labels within the
-model's call where it can, and apart where it cannot.  Whether the model's call is the processor's
-flash kernel at all is known when code is made, from sizes, strides and modes, and decided where
-PyTorch decides it for the model's own call.
+A compiler can neither try whether an output stays bitwise equal nor ask for memory addresses. Both
+are left to the time when its code runs: `labeltrace::attention_and_labels` computes labels jointly
+if it can, and separately if it cannot. Whether the model's call uses the CPU's flash kernel at all
+depends on sizes, strides and modes. It is decided during compilation, where PyTorch decides it for
+the model's own call.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from labeltrace.fused_attention.operator import attend
 
 _LIBRARY = torch.library.Library("labeltrace", "FRAGMENT")
 _LIBRARY.define(
-    "compiled_attention_with_labels(Tensor query, Tensor key, Tensor value, Tensor labels, float? scale) "
-    "-> (Tensor, Tensor)"
+    "compiled_attention_with_labels("
+    "Tensor query, Tensor key, Tensor value, Tensor labels, float? scale"
+    ") -> (Tensor, Tensor)"
 )
 
 
@@ -36,7 +37,7 @@ _LIBRARY.define(
 def attention_and_labels(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the processor's flash kernel in float32, and mix labels by it.
+    """Run the CPU's flash kernel in float32, and mix labels by it.
 
     Args:
         query: (B, H, L, E), float32.
@@ -46,8 +47,8 @@ def attention_and_labels(
         scale: of the scores.
 
     Returns:
-        The output (B, H, L, E), that of the plain call; the logarithms of its normalisers (B, H,
-        L); labels (B, L, K), averaged over heads, whose columns lie beside each other.
+        The output (B, H, L, E), that of the plain call; the logsumexp of the scores (B, H, L);
+        labels (B, L, K), averaged over heads, stored by column.
     """
     found = mixed_jointly(query, key, value, labels, scale)
     if found is not None:
@@ -66,10 +67,10 @@ def _results_without_values(
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     query, key, value, _, scale = inputs
-    mixed_values, normalisers, mixed_labels = output
-    ctx.save_for_backward(query, key, value, mixed_values, normalisers)
+    mixed_values, logsumexp, mixed_labels = output
+    ctx.save_for_backward(query, key, value, mixed_values, logsumexp)
     ctx.scale = scale
-    ctx.mark_non_differentiable(normalisers, mixed_labels)
+    ctx.mark_non_differentiable(logsumexp, mixed_labels)
 
 
 def _backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -93,7 +94,7 @@ def _attention_with_labels(
 
 
 def _fit_flash_kernel(query: Tensor, key: Tensor, value: Tensor, labels: Tensor) -> bool:
-    """Whether the kernel takes these tensors, and labels are cheaper within."""
+    """Whether the kernel takes these tensors, and labels are cheaper jointly."""
     return (
         fits_flash_kernel(query, key, value)
         and all(tensor.stride(3) == 1 for tensor in (query, key, value))
@@ -102,9 +103,10 @@ def _fit_flash_kernel(query: Tensor, key: Tensor, value: Tensor, labels: Tensor)
 
 
 def _may_run_flash_kernel() -> bool:
-    """Whether PyTorch would choose it at present, asked of a small tensor: those traced are none.
+    """Whether PyTorch would choose the kernel in the present modes.
 
-    Transforms of functions are to see the plain call.
+    A small tensor is asked, because a tensor that is traced has no values. `torch.func` transforms
+    must see the plain call, so False under them.
     """
     if torch._C._are_functorch_transforms_active():
         return False
@@ -116,14 +118,14 @@ def _may_run_flash_kernel() -> bool:
 def compiled_attention_with_labels(
     query: Tensor, key: Tensor, value: Tensor, labels: Tensor, scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Scaled dot-product attention without a mask, and labels mixed by it, in traced code.
+    """Scaled dot-product attention without a mask, and labels mixed by it, in compiled code.
 
     Args:
         query: (B, H, L, E).
         key: (B, H, S, E).
         value: (B, H, S, F).
         labels: (B, S, K), float32.
-        scale: of the scores; ``1 / sqrt(E)`` if None.
+        scale: of the scores; `1 / sqrt(E)` if None.
 
     Returns:
         The output (B, H, L, F), with its gradient, and labels (B, L, K), averaged over heads.

@@ -1,4 +1,4 @@
-"""``labeltrace::attend``: what it takes and gives, and what runs it on which device."""
+"""The operator `labeltrace::attend`: its arguments, its checks, and what runs on which device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labeltrace.fused_attention.blockwise import attend_in_blocks
 _LARGEST_HEAD_SIZE_OF_KERNEL = 256
 
 
-# Any strides will do, so a compiler need not copy inputs to keep those that it saw.
+# Any strides are allowed, so a compiler need not copy inputs to keep the strides that it saw.
 @torch.library.custom_op("labeltrace::attend", mutates_args=(), tags=(torch.Tag.flexible_layout,))
 def attend(
     query: Tensor,
@@ -25,26 +25,26 @@ def attend(
 ) -> Tensor:
     """Mix labels with the probabilities of scaled dot-product attention, averaged over heads.
 
-    ``mean_h(softmax(scale * q_h k_h^T + mask_h)) Y``: eq. 9 of the paper, where the model never
-    forms its attention maps.  Neither does this operator, on any device: memory grows with the
-    result, not with L times S.  It has no gradient.
+    `mean_h(softmax(scale * q_h k_h^T + mask_h)) Y`: eq. 9 of the paper, for models that never form
+    their attention maps. Neither does this operator, on any device: memory grows with the result,
+    not with L times S. It has no gradient.
 
     Args:
         query: (batch..., H, L, E), any floating dtype, any strides.
-        key: (batch..., G, S, E); G divides H, and H / G neighbouring heads of queries share one of
-            keys.
+        key: (batch..., G, S, E); G divides H, and H / G neighboring heads of queries share one
+            head of keys.
         labels: (batch..., S, K), float32.
         mask: broadcasts to (batch..., H, L, S): False or -inf where a query must not look, added
             to the scores unless it is boolean.
         is_causal: query i sees keys 0 to i only.
         scale: of the scores.
 
-    The batch dimensions broadcast.  Two of them are taken as they are; more are reshaped to two,
-    which copies what cannot be viewed so.
+    The batch dimensions broadcast. Two of them are taken as they are; more are reshaped to two,
+    which copies a tensor if no view can do it.
 
     Returns:
-        (batch..., L, K), float32, contiguous.  A head's row of probabilities that is masked whole
-        or not finite mixes all keys equally.
+        (batch..., L, K), float32, contiguous. If a head's row of probabilities is masked entirely
+        or not finite, it mixes all keys equally.
 
     Raises:
         ValueError: sizes or dtypes that do not fit.
@@ -78,7 +78,7 @@ def _result_without_values(
 
 
 def _batch_shape(query: Tensor, key: Tensor, labels: Tensor, mask: Tensor | None) -> torch.Size:
-    """The batch that all inputs broadcast to, once their other dimensions are found to fit."""
+    """The batch dimensions that all inputs broadcast to; their other dimensions are checked."""
     if labels.dtype != torch.float32:
         raise ValueError(f"labels are float32, not {labels.dtype}")
     if not (query.is_floating_point() and key.is_floating_point()):
@@ -114,7 +114,7 @@ def _full_mask(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
 
 
 def _with_two_batch_dims(tensor: Tensor, batch: torch.Size, own: int) -> Tensor:
-    """The tensor, whose last ``own`` dimensions are no batch, as (outer, inner, own...)."""
+    """The tensor as (outer, inner, own...); its last `own` dimensions are not batch dimensions."""
     tensor = tensor.expand(*batch, *tensor.shape[-own:])
     while tensor.dim() < own + 2:
         tensor = tensor.unsqueeze(0)
@@ -123,5 +123,5 @@ def _with_two_batch_dims(tensor: Tensor, batch: torch.Size, own: int) -> Tensor:
 
 @functools.cache
 def _has_triton() -> bool:
-    """Whether Triton is installed, as it is with torch for CUDA on Linux."""
+    """Whether Triton is installed; torch for CUDA on Linux brings it along."""
     return importlib.util.find_spec("triton") is not None

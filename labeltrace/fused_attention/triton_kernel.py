@@ -1,4 +1,4 @@
-"""Fused attention's labels as a Triton kernel: online softmax, heads reduced inside."""
+"""`labeltrace::attend` as a Triton kernel: online softmax, with the mean over heads inside."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def attend_kernel(
 ):
     """One program: ROWS queries of one sample, all heads and keys, SOURCES columns of labels.
 
-    Each head has its own normaliser, so heads follow one another, each with an online softmax over
-    blocks of COLUMNS keys (Milakov and Gimelshein, arXiv 1805.02867), and only their normalised
-    labels are added.  Arguments such as ``query_row`` are strides, in elements.  MASK is "none",
-    "boolean" (bytes) or "additive".  FEW_SOURCES, if not zero, is the number of sources: their
-    products are sums, cheaper than a matrix product padded to 16 columns.
+    Each head has its own softmax denominator, so heads are computed one after the other, each with
+    an online softmax over blocks of COLUMNS keys (Milakov and Gimelshein, arXiv 1805.02867), and
+    only their normalized labels are added. Arguments such as `query_row` are strides, in elements.
+    MASK is "none", "boolean" (bytes) or "additive". FEW_SOURCES, if not zero, is the number of
+    sources: their products are sums, which are cheaper than a matrix product padded to 16 columns.
     """
     program = tl.program_id(0)
     row_block = program % row_blocks
@@ -138,7 +138,7 @@ def attend_kernel(
             scores = tl.where(column_there[None, :], scores, float("-inf"))
 
             highest_now = tl.maximum(highest, tl.max(scores, 1))
-            # As long as all is masked the highest score is -inf, and -inf - -inf is not a number.
+            # While all keys so far are masked the highest score is -inf, and -inf - -inf is NaN.
             shift = tl.where(highest_now == float("-inf"), 0.0, highest_now)
             weights = tl.exp2(scores - shift[:, None])
             faded = tl.exp2(highest - shift)
@@ -163,7 +163,7 @@ def attend_kernel(
                 )
                 mixed = tl.dot(weights, label, mixed, input_precision=LABEL_PRECISION)
 
-        # A row that is masked whole sums to zero; one that is not finite, to NaN.
+        # A row that is masked entirely sums to zero; one that is not finite, to NaN.
         lost = (whole > 0) == 0
         total += tl.where(lost[:, None], 0.0, mixed / whole[:, None])
         times_lost += tl.where(lost, 1.0, 0.0)

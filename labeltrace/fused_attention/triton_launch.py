@@ -1,4 +1,4 @@
-"""The Triton kernel's launch: sizes of blocks, strides, one program for each block of queries."""
+"""The launch of the Triton kernel: block sizes, strides, one program per block of queries."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from labeltrace.fused_attention.triton_kernel import attend_kernel
 
-FEW_SOURCES = 4  # up to so many, sums over keys are cheaper than a matrix product of 16 columns
+FEW_SOURCES = 4  # up to this number, sums over keys are cheaper than a product of 16 columns
 _LEAST = 16  # the smallest side of a matrix product in Triton
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How much one program takes, in powers of two; how many warps share it; loads in flight."""
+    """The sizes of one program, powers of two, its warps and its pipeline stages."""
 
     rows: int
     columns: int
@@ -37,10 +37,10 @@ def blocks_for(
     in_float32: bool,
     processors: int,
 ) -> Blocks:
-    """Blocks that fit the shapes and give every multiprocessor two programs where they can.
+    """Blocks that fit the shapes and, if possible, give every multiprocessor two programs.
 
-    The limits are those at which the compiled kernel, for compute capabilities 8.0 and 9.0, keeps
-    its values in registers and asks for less than 99 KiB of shared memory.
+    Within these limits the compiled kernel, for compute capabilities 8.0 and 9.0, keeps its values
+    in registers and needs less than 99 KiB of shared memory.
     """
     features = max(_power_of_two(head_size), _LEAST)
     heavy = in_float32 or features > 128
@@ -63,7 +63,7 @@ def attend_with_triton(
     is_causal: bool,
     scale: float,
 ) -> Tensor:
-    """Run ``labeltrace::attend`` as one kernel, without waiting for it.
+    """Run `labeltrace::attend` as one kernel, without waiting for it.
 
     Args:
         query: (A, B, H, L, E), two batch dimensions; a program holds all E features at once.
@@ -144,5 +144,5 @@ def _processors(device: torch.device) -> int:
 
 
 def _power_of_two(size: int) -> int:
-    """The smallest power of two that is not below a size."""
+    """The smallest power of two that is at least `size`."""
     return 1 << (size - 1).bit_length()

@@ -1,8 +1,8 @@
-"""The runtime label algebra: what the label graph computes, on tensors.
+"""Label functions: what the label graph computes on tensors.
 
-A label field is a float32 tensor (positions..., K) whose last dimension, the distribution over K
-sources, sums to one.  Every function here keeps that so, draws no random numbers, records no
-gradient and computes in float32 also where autocast is on.
+A label field is a float32 tensor (positions..., K). Its last dimension is a distribution over K
+sources, which sums to one. Every function here returns such fields, draws no random numbers,
+records no gradient and computes in float32, also under autocast.
 """
 
 from labeltrace.label_ops.arithmetic import label_arithmetic

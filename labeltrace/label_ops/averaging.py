@@ -73,7 +73,7 @@ def pool(
 def _padded_to_last_window(window: SlidingWindow, size: int, ceil_mode: bool) -> SlidingWindow:
     """The window with as much padding after the axis as the last window needs.
 
-    With `ceil_mode`, `SlidingWindow(2, stride=2)` on an axis of size 5 gets the padding (0, 1)::
+    With `ceil_mode`, `SlidingWindow(2, stride=2)` on an axis of size 5 gets the padding (0, 1):
 
         index       0  1  2  3  4  5
         window 0    x  x
@@ -109,7 +109,7 @@ def fold(
         kernel, stride, padding, dilation: one number for each dimension of the map.
 
     Returns:
-        (N, *sizes, K).  Labels in the padding are dropped.  A position that is in no window takes
+        (N, *sizes, K). Labels in the padding are dropped. A position that is in no window takes
         the mean of all labels.
     """
     batch, sources = labels.shape[0], labels.shape[-1]

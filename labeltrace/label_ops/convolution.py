@@ -28,7 +28,7 @@ def kernel(
     Args:
         weights: the weight of the convolution (out, in / groups, *kernel), any floating dtype.
         channel_blocks: the factors of the input's channel axis if it has positions: (size, whether
-            it is a position).  These positions become the first dimension of the kernel.
+            it is a position). These positions become the first dimension of the kernel.
         channels_per_sample: the output channels per sample if each of N samples has its own
             kernel: the weight is (N * channels_per_sample, in / groups, *kernel).  0 for a shared
             kernel.
@@ -54,14 +54,14 @@ def convolve(
 
     Args:
         labels: (N, *space, K), float32.
-        kernel: (1, 1, *kernel), or (N, 1, *kernel) if each sample has its own.  It has a dimension
+        kernel: (1, 1, *kernel), or (N, 1, *kernel) if each sample has its own. It has a dimension
             for each dimension of space, and so do the settings.
         stride: the distance between windows.
         padding: (before, after) each dimension; padding carries no label.
         dilation: the distance between the taps of a window.
 
     Returns:
-        (N, *windows, K).  A window with all taps outside the image takes the mean of all positions.
+        (N, *windows, K). A window with all taps outside the image takes the mean of all positions.
     """
     return slide(labels, kernel, sliding_windows(kernel.shape[2:], stride, padding, dilation))
 
@@ -90,13 +90,13 @@ def convolve_transposed(
 
     Args:
         labels: (N, *space, K), float32.
-        weights: the weight of the convolution (in, out / groups, *kernel).  Each output channel has
+        weights: the weight of the convolution (in, out / groups, *kernel). Each output channel has
             its own kernel over the input channels of its group; their mean is taken as in `kernel`.
         stride, padding, output_padding, dilation: one number for each dimension of space.
         groups: the groups of the convolution.
 
     Returns:
-        (N, *space of the result, K).  A position that no input reaches takes the mean of all input
+        (N, *space of the result, K). A position that no input reaches takes the mean of all input
         positions.
     """
     transposed: Callable[..., Tensor] = (
@@ -145,7 +145,7 @@ def _has_tap_inside(size: int, window: SlidingWindow) -> bool:
     """Whether it is certain that along one dimension every window has a tap inside the image.
 
     The first window must not end before the image, the last one must not begin after it, and no
-    step from tap to tap may jump over it.  An image of size 2 with padding (1, 1)::
+    step from tap to tap may jump over it. An image of size 2 with padding (1, 1):
 
         index      -1  0  1  2
                     x        x      kernel 2, dilation 3: False, both taps are outside
@@ -158,7 +158,7 @@ def _has_tap_inside(size: int, window: SlidingWindow) -> bool:
 def _slide_over_maps(images: Tensor, taps: Tensor, windows: Sequence[SlidingWindow]) -> Tensor:
     """Slide one kernel, or one for each image, over each map of (N, maps, *space).
 
-    On a CPU it is much faster to treat all maps as the channels of one image.  But the number of
+    On a CPU it is much faster to treat all maps as the channels of one image. But the number of
     channels cannot be dynamic, as it would be when `torch.compile` makes the batch dynamic.
     """
     images, padding = _padded(images, windows)

@@ -1,4 +1,4 @@
-"""The ends of the label graph: label images in, labels of outputs out."""
+"""Inputs and outputs of the label graph: label images, the prior, labels of outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labeltrace.label_ops.arithmetic import label_arithmetic
 
 @label_arithmetic
 def read_image(label_image: Tensor, sizes: Sequence[int]) -> Tensor:
-    """A label image (B, K, *sizes or ones) as a field (B, *sizes, K), without copying it."""
+    """A label image (B, K, *sizes), or with ones for sizes, as a field (B, *sizes, K): a view."""
     labels = label_image.detach().to(torch.float32)
     labels = labels.expand(*labels.shape[:2], *sizes)
     return labels.movedim(1, -1)
@@ -26,10 +26,13 @@ def prior_of(labels: Tensor) -> Tensor:
 
 @label_arithmetic
 def write_output(labels: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
-    """A field as the label of an output: (positions..., K) with K moved to ``dim``.
+    """A field (positions..., K) as the label of an output.
 
-    ``sizes`` has the output's sizes without its channel axis: positions that share a label are
-    repeated; -1 keeps a dimension's size.
+    Args:
+        labels: the field.
+        sizes: the sizes of the output without its class axis, to which positions that share a label
+            are expanded; -1 keeps a dimension's size.
+        dim: the place to which K moves.
     """
     labels = labels.expand(*sizes, labels.shape[-1])
     return labels.movedim(-1, dim).contiguous()

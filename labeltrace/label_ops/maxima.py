@@ -36,7 +36,7 @@ def follow_pool(
         ceil_mode: whether the last window may end outside the image.
 
     Returns:
-        (N, *windows, K).  A window in the padding takes the mean of all positions.
+        (N, *windows, K). A window in the padding takes the mean of all positions.
     """
     pool: Callable[..., tuple[Tensor, Tensor]] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[
         len(kernel) - 1
@@ -59,7 +59,7 @@ def follow_adaptive_pool(labels: Tensor, values: Tensor, output_size: Sequence[i
 def _gather_by_index(labels: Tensor, found: Tensor, places: Tensor) -> Tensor:
     """The mean over channels of the labels at `places`, flat indices of space (N, C, *windows).
 
-    `found` holds the maxima.  A window in the padding has the maximum minus infinity and takes the
+    `found` holds the maxima. A window in the padding has the maximum minus infinity and takes the
     mean of all positions.
     """
     flat = labels.flatten(1, -2)

@@ -181,7 +181,7 @@ def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: in
     """Concatenate fields along dimension `dim`.
 
     Args:
-        pieces: fields that broadcast along all other dimensions.  A piece of two dimensions where
+        pieces: fields that broadcast along all other dimensions. A piece of two dimensions where
             others have more is the prior (B, K), repeated along its size.
         sizes: the size of each piece along `dim`; -1 for the size that the piece has.
         dim: the dimension along which they are concatenated.

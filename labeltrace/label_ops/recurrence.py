@@ -39,7 +39,7 @@ def final_states(
     """The final state of each layer and direction: (layers * directions, positions..., K).
 
     A final state has read all steps, in either direction: it is the mean of the outputs of the
-    layers below.  Dimension `dim` is removed; the arguments are those of `recur`.
+    layers below. Dimension `dim` is removed; the arguments are those of `recur`.
     """
     labels = mean_of_last(labels, feature_dims)
     mixing = _one_layer(labels.shape[dim], bidirectional, labels.device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindow:
-    """How a window slides along one axis.  A step over several axes has one for each of them.
+    """How a window slides along one axis. A step over several axes has one for each of them.
 
     Attributes:
         kernel: the number of taps, the indices that one window reads.
@@ -16,13 +16,16 @@ class SlidingWindow:
         padding: how many indices are added (before, after) the axis.
         dilation: the distance between neighboring taps of one window.
 
-    `SlidingWindow(3, stride=2, padding=(1, 1), dilation=1)` on an axis of size 6 gives 3 windows.
-    The indices -1 and 6 are padding::
+    A window of 3 with stride 2 and padding (1, 1) on an axis of size 6; the indices -1 and 6 are
+    padding:
 
         index      -1  0  1  2  3  4  5  6
         window 0    x  x  x
         window 1          x  x  x
         window 2                x  x  x
+
+    >>> SlidingWindow(3, stride=2, padding=(1, 1)).count(6)
+    3
     """
 
     kernel: int
@@ -87,9 +90,11 @@ def sliding_windows(
 
     An entry of `padding` is one number for both sides, or (before, after).
 
-    Example:
-        `sliding_windows([3, 2], [1, 2], [1, (0, 1)], [1, 1])` is
-        `(SlidingWindow(3, 1, (1, 1), 1), SlidingWindow(2, 2, (0, 1), 1))`.
+    >>> first, second = sliding_windows([3, 2], [1, 2], [1, (0, 1)], [1, 1])
+    >>> first
+    SlidingWindow(kernel=3, stride=1, padding=(1, 1), dilation=1)
+    >>> second
+    SlidingWindow(kernel=2, stride=2, padding=(0, 1), dilation=1)
     """
     return tuple(
         SlidingWindow(taps, step, _both_sides(added), spacing)

@@ -1,4 +1,4 @@
-"""Windows: axes of positions cut into windows, which may overlap."""
+"""Axes of positions cut into windows, which may overlap."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import replace
 
 from labeltrace.layout.factors import Factor, Kind
 from labeltrace.layout.layout import Layout
+from labeltrace.layout.sliding_window import SlidingWindow
 
 
-def cut_windows(layout: Layout, cuts: Mapping[int, tuple[int, int]]) -> Layout:
-    """Axes of one position factor each, cut into windows, which may overlap.
+def cut_windows(layout: Layout, windows: Mapping[int, SlidingWindow]) -> Layout:
+    """Axes of one position factor each, cut into windows.
 
     The positions inside a window become an axis of their own after all other axes, in the order of
-    `cuts`. In the field they follow the dimension of the windows.
+    `windows`. In the field they follow the dimension of the windows.
 
     Args:
         layout: the layout before.
-        cuts: for each axis that is cut, (windows, positions in a window).
+        windows: how a window slides, for each axis that is cut.
 
     >>> from labeltrace.layout.layout import input_layout
-    >>> print(cut_windows(input_layout((2, 3, 8), channel_dim=1), {2: (4, 5)}))
+    >>> print(cut_windows(input_layout((2, 3, 8), channel_dim=1), {2: SlidingWindow(5)}))
     (2 batch, 3 channel, 4 position, 5 position)
     """
-    split = sorted(layout.axes[dim][0].field_dim for dim in cuts)
+    split = sorted(layout.axes[dim][0].field_dim for dim in windows)
     moved = Layout(
         tuple(
             tuple(
@@ -34,10 +35,10 @@ def cut_windows(layout: Layout, cuts: Mapping[int, tuple[int, int]]) -> Layout:
         )
     )
     axes = list(moved.axes)
-    for dim, (count, size) in cuts.items():
-        field_dim = axes[dim][0].field_dim
-        axes[dim] = (Factor(count, Kind.POSITION, field_dim),)
-        axes.append((Factor(size, Kind.POSITION, field_dim + 1),))
+    for dim, window in windows.items():
+        (whole,) = axes[dim]
+        axes[dim] = (Factor(window.count(whole.size), Kind.POSITION, whole.field_dim),)
+        axes.append((Factor(window.kernel, Kind.POSITION, whole.field_dim + 1),))
     return Layout(tuple(axes))
 
 

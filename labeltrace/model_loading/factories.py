@@ -62,5 +62,5 @@ def _find_attribute(module: Any, attribute: str, name: str) -> Callable[[], obje
         close = difflib.get_close_matches(attribute, callables)
         suggestion = f"; similar names: {', '.join(close)}" if close else ""
         raise ModelLoadingError(
-            f"{name}: the module {module.__name__} defines no factory {attribute!r}{suggestion}"
+            f"{name}: the module {module.__name__} has nothing named {attribute!r}{suggestion}"
         ) from error

@@ -1,4 +1,4 @@
-"""Rewrites: the label steps of a trace made lean, each a pure function from steps to steps."""
+"""Rewrites: passes that give the same labels for less work, pure functions from steps to steps."""
 
 from labeltrace.rewrites.index_slice import Rows
 from labeltrace.rewrites.pipeline import simplify_steps

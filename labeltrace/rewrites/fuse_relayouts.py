@@ -1,8 +1,9 @@
-"""Runs of relayouts become one: who reads a rearranged field reads the field behind it."""
+"""Consecutive relayouts become one: readers of a rearranged field read its source instead."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange
 from labeltrace.layout import Arrangement
@@ -10,106 +11,110 @@ from labeltrace.rewrites.steps import Steps, field_of, with_labels
 
 
 def fuse_relayouts(steps: Steps) -> Steps:
-    """Every step reads past rearranged fields, where one arrangement can say what two did."""
-    folded: dict[LabelField, LabelStep] = {}
+    """Let every step read the source of a rearranged field, if one arrangement can do it."""
+    fused: dict[LabelField, LabelStep] = {}
 
-    def past(labels: LabelView) -> LabelView:
-        behind = folded.get(field_of(labels))
+    def from_source(labels: LabelView) -> LabelView:
+        producer = fused.get(field_of(labels))
         if (
-            not isinstance(behind, Rearrange)
-            or behind.field_sizes != behind.source.arrangement.shape
+            not isinstance(producer, Rearrange)
+            or producer.field_sizes != producer.source.arrangement.shape
         ):
             return labels
-        arrangement = composed(behind.source.arrangement, labels.arrangement)
+        arrangement = composed(producer.source.arrangement, labels.arrangement)
         if arrangement is None:
             return labels
-        operand = replace(labels.operand, field=field_of(behind.source))
+        operand = replace(labels.operand, field=field_of(producer.source))
         return LabelView(operand, arrangement)
 
     for field, step in steps.items():
-        folded[field] = with_labels(step, past)
-    return folded
+        fused[field] = with_labels(step, from_source)
+    return fused
 
 
 def composed(first: Arrangement, second: Arrangement) -> Arrangement | None:
-    """One arrangement that does what ``first`` does and then ``second``.
+    """One arrangement that does what `first` does and then `second`.
 
-    None where the two split a dimension in ways that do not nest.
+    None if the two split a dimension in ways that do not nest.
+
+    A field (6, 4) is transposed to (4, 6); then 4 is split into 2 × 2 and the inner 2 is merged
+    with 6. In one arrangement of the field, 4 is split, and the parts are reordered and merged:
+
+    >>> transposed = Arrangement((6, 4), ((1,), (0,)))
+    >>> split = Arrangement((2, 2, 6), ((0,), (1, 2)))
+    >>> composed(transposed, split)
+    Arrangement(sizes=(6, 2, 2), groups=((1,), (2, 0)))
     """
     splits: dict[int, list[int]] = {}  # the sizes of the parts of each of first's dimensions
-    places: list[list[tuple[int, int]]] = []  # of each of second's: parts of first's, in order
+    parts: list[list[tuple[int, int]]] = []  # of each of second's: parts of first's, in order
     rest = list(second.sizes)
     for group in first.groups:
-        mine: list[int] = []
+        taken: list[int] = []
         total = 1
-        whole = _size(first, group)
+        whole = prod(first.sizes[dim] for dim in group)
         while rest and (total < whole or rest[0] == 1):
-            mine.append(rest.pop(0))
-            total *= mine[-1]
-        found = _nested([(slot, first.sizes[slot]) for slot in group], mine, splits)
+            taken.append(rest.pop(0))
+            total *= taken[-1]
+        found = _cut_to_sizes([(dim, first.sizes[dim]) for dim in group], taken, splits)
         if total != whole or found is None:
             return None
-        places += found
-    places += [[] for _ in rest]  # dimensions of size one at the end
+        parts += found
+    parts += [[] for _ in rest]  # dimensions of size one at the end
     starts: dict[int, int] = {}
     sizes: list[int] = []
-    for slot, size in enumerate(first.sizes):
-        starts[slot] = len(sizes)
-        sizes += splits.get(slot, [size])
+    for dim, size in enumerate(first.sizes):
+        starts[dim] = len(sizes)
+        sizes += splits.get(dim, [size])
     groups = tuple(
-        tuple(starts[slot] + part for place in group for slot, part in places[place])
+        tuple(starts[dim] + part for index in group for dim, part in parts[index])
         for group in second.groups
     )
     return Arrangement(tuple(sizes), groups)
 
 
-def _size(arrangement: Arrangement, group: tuple[int, ...]) -> int:
-    size = 1
-    for slot in group:
-        size *= arrangement.sizes[slot]
-    return size
-
-
-def _nested(
+def _cut_to_sizes(
     factors: list[tuple[int, int]], wanted: list[int], splits: dict[int, list[int]]
 ) -> list[list[tuple[int, int]]] | None:
-    """Cut a dimension made of ``factors`` (slot, size) into ``wanted`` sizes, from inside out.
+    """Cut the merged dimensions `factors` (dimension, size) into `wanted` sizes, from inside out.
 
-    Enters the parts of each slot into ``splits`` and returns for each wanted size its parts as
-    (slot, number of the part), outermost first; None where the cuts do not nest.
+    Enters the sizes of each dimension's parts into `splits` and returns for each wanted size its
+    parts as (dimension, number of the part), outermost first; None if the cuts do not nest.
+
+    >>> splits = {}
+    >>> _cut_to_sizes([(0, 6), (1, 4)], [3, 8], splits)  # 6 × 4 = 3 × (2 × 4)
+    [[(0, 0)], [(0, 1), (1, 0)]]
+    >>> splits
+    {0: [3, 2], 1: [4]}
     """
     found: list[list[tuple[int, int]]] = [[] for _ in wanted]
-    parts: dict[int, list[tuple[int, int]]] = {slot: [] for slot, _ in factors}
-    open_places = [place for place in reversed(range(len(wanted))) if wanted[place] != 1]
+    parts: dict[int, list[tuple[int, int]]] = {dim: [] for dim, _ in factors}  # innermost first
+    unfilled = [index for index in reversed(range(len(wanted))) if wanted[index] != 1]
     left = dict(enumerate(wanted))
-    for slot, size in reversed(factors):
+    for dim, size in reversed(factors):
         remaining = size
         if size == 1:
-            place = open_places[0] if open_places else 0
+            index = unfilled[0] if unfilled else 0
             if not wanted:
                 return None
-            parts[slot].append((1, place))
+            parts[dim].append((1, index))
         while remaining > 1:
-            if not open_places:
+            if not unfilled:
                 return None
-            place = open_places[0]
-            if left[place] % remaining == 0:
+            index = unfilled[0]
+            if left[index] % remaining == 0:
                 part = remaining
-            elif remaining % left[place] == 0:
-                part = left[place]
+            elif remaining % left[index] == 0:
+                part = left[index]
             else:
                 return None
-            parts[slot].append((part, place))
+            parts[dim].append((part, index))
             remaining //= part
-            left[place] //= part
-            if left[place] == 1:
-                open_places.pop(0)
-    for slot, _ in factors:
-        inner_first = parts[slot]
-        splits[slot] = [size for size, _ in reversed(inner_first)]
-    for slot, _ in factors:
-        count = len(parts[slot])
-        for index in range(count):  # outermost first
-            _, place = parts[slot][count - 1 - index]
-            found[place].append((slot, index))
+            left[index] //= part
+            if left[index] == 1:
+                unfilled.pop(0)
+    for dim, _ in factors:
+        outermost_first = parts[dim][::-1]
+        splits[dim] = [size for size, _ in outermost_first]
+        for number, (_, index) in enumerate(outermost_first):
+            found[index].append((dim, number))
     return found

@@ -1,4 +1,4 @@
-"""Cuts: some indices of a dimension, of a label field or of a tensor of the forward half."""
+"""Slices along one dimension, of a label field or of a tensor of the forward half."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from labeltrace.layout import is_dynamic
 
 @dataclass(frozen=True, slots=True)
 class IndexSlice:
-    """Some indices of a dimension; ``stop`` is exclusive."""
+    """The indices `start:stop:step` of one dimension; none of them is negative.
+
+    >>> IndexSlice(1, 0, 4, 2).of((8, 6, 3))
+    (8, 2, 3)
+    """
 
     dim: int
     start: int
@@ -28,34 +32,38 @@ class IndexSlice:
         return replace(self, dim=dim)
 
     def of(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """The sizes that are left of these."""
+        """The sizes of a slice of something with these sizes."""
         return (*sizes[: self.dim], len(self.indices), *sizes[self.dim + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
 class Rows(ComputedTensor):
-    """Some indices of one dimension of a tensor of the forward half: a view."""
+    """A slice of a tensor of the forward half: a view."""
 
     tensor: TensorSource
     cut: IndexSlice
 
 
 def rows_of(operand: Operand, cut: IndexSlice) -> Operand:
-    """The operand cut; itself where it is broadcast along the dimension."""
+    """The slice of an operand; the operand itself if it is broadcast along the dimension."""
     if operand.shape[cut.dim] == 1:
         return operand
     assert operand.tensor is not None  # weights are read from somewhere
     return replace(operand, tensor=Rows(operand.tensor, cut), shape=cut.of(operand.shape))
 
 
-def cut_of(step: Slice | Select, sizes: tuple[int, ...]) -> IndexSlice | None:
-    """What a slice reads of a field of these ``sizes``; None unless it cuts one whole dimension."""
+def slice_read_by(step: Slice | Select, sizes: tuple[int, ...]) -> IndexSlice | None:
+    """The indices that a step reads of a field with these sizes.
+
+    None if they are not a slice of one dimension of the field: the step slices a part of a
+    dimension, or several merged ones, or the dynamic batch.
+    """
     arrangement = step.source.arrangement
-    slots = [slot for slot in arrangement.groups[step.dim] if arrangement.sizes[slot] != 1]
+    parts = [part for part in arrangement.groups[step.dim] if arrangement.sizes[part] != 1]
     dims = whole_dimensions(arrangement.sizes, sizes)
-    if len(slots) != 1 or slots[0] not in dims:
+    if len(parts) != 1 or parts[0] not in dims:
         return None
-    dim = dims[slots[0]]
+    dim = dims[parts[0]]
     if is_dynamic(sizes[dim]):
         return None
     if isinstance(step, Select):
@@ -65,26 +73,32 @@ def cut_of(step: Slice | Select, sizes: tuple[int, ...]) -> IndexSlice | None:
 
 
 def whole_dimensions(split: Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
-    """The dimensions of ``split`` that are whole ones of ``sizes``, and which; none of size one."""
-    places = {(before, size): dim for dim, (before, size) in enumerate(_placed(sizes))}
+    """The dimensions of `split` that are not split: which dimension of `sizes` each of them is.
+
+    Dimensions of size one are left out.
+
+    >>> whole_dimensions((8, 2, 3, 5), sizes=(8, 6, 5))  # 6 is split into 2 × 3
+    {0: 0, 3: 2}
+    """
+    dims = {extent: dim for dim, extent in enumerate(_extents(sizes))}
     return {
-        slot: places[before, size]
-        for slot, (before, size) in enumerate(_placed(split))
-        if size != 1 and (before, size) in places
+        part: dims[extent]
+        for part, extent in enumerate(_extents(split))
+        if split[part] != 1 and extent in dims
     }
 
 
-def _placed(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Each size with the product of those before it."""
+def _extents(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Each size with the product of those before it, which together identify a dimension."""
     return [(prod(sizes[:dim]), size) for dim, size in enumerate(sizes)]
 
 
 def cut_arrangement(labels: LabelView, sizes: tuple[int, ...], cut: IndexSlice) -> LabelView:
-    """The labels of a field of which only the ``cut`` is left."""
+    """Labels of a field with these sizes, once the field has been replaced by its slice `cut`."""
     arrangement = labels.arrangement
     dims = whole_dimensions(arrangement.sizes, sizes)
     split = tuple(
-        len(cut.indices) if dims.get(slot) == cut.dim else size
-        for slot, size in enumerate(arrangement.sizes)
+        len(cut.indices) if dims.get(part) == cut.dim else size
+        for part, size in enumerate(arrangement.sizes)
     )
     return replace(labels, arrangement=replace(arrangement, sizes=split))

@@ -1,4 +1,4 @@
-"""Labels of fused attention that the model's own call computes beside its output."""
+"""Mark fused attention whose labels the model's own call computes together with its output."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ATTENTION: Final = "aten.scaled_dot_product_attention.default"
 
 
 def mark_joint_attention(steps: Steps, calls: ModelCalls) -> Steps:
-    """Mark the attention steps that read all of what the model's call reads, and no more.
+    """Mark the attention steps that read the same queries, keys and values as the model's call.
 
-    Calls with masks or dropout are left alone, and those that are checkpointed, whose second run
-    has no labels.
+    Calls with masks or dropout stay separate. So do calls in a checkpointed region, which run a
+    second time without labels.
     """
     return {
         field: replace(step, joint=True)

@@ -1,4 +1,4 @@
-"""All rewrites of a trace's label steps, in their order."""
+"""All rewrites of the label steps of a trace, in their order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labeltrace.tracing.trace import Trace
 
 
 def simplify_steps(trace: Trace) -> Trace:
-    """The trace with label steps that give the same labels of its outputs for less work."""
+    """The trace with label steps that compute the same labels of its outputs with less work."""
     outputs = frozenset(value.field for value in trace.outputs if value and value.field)
     steps = fuse_relayouts(trace.steps)
     steps = fuse_relayouts(push_slices(steps, outputs))

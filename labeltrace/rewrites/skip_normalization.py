@@ -1,4 +1,4 @@
-"""Where weights are the outcome of a softmax over what they mix, Norm leaves them as they are."""
+"""Skip the normalization of weights that are the output of a softmax over what they mix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DROPOUT: Final = "aten.dropout.default"
 
 
 def skip_normalization(steps: Steps, calls: ModelCalls) -> Steps:
-    """Mark the mixing steps whose weights' rows are distributions already."""
+    """Mark the mixing steps whose weights have rows that sum to one already."""
     overwritten = calls.overwritten_storages()
     left: dict[LabelField, LabelStep] = {}
     for field, step in steps.items():
@@ -31,7 +31,7 @@ def skip_normalization(steps: Steps, calls: ModelCalls) -> Steps:
 
 
 def _softmax(source: TensorSource | None, calls: ModelCalls) -> CallRecord | None:
-    """The softmax whose outcome, or some of its rows, the weights are."""
+    """The softmax whose output, or some rows of it, the weights are; None if there is none."""
     while isinstance(source, Rows):
         source = source.tensor
     if not isinstance(source, (ValueRef, Recomputed)):

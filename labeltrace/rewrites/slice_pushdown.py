@@ -1,9 +1,10 @@
-"""Where only some rows of a field are read, only those are computed.
+"""Slice pushdown: if only some rows of a field are read, only those are computed.
 
 A vision transformer's classifier reads the class token, so its last block's label is needed for
-that token alone: one row of the average, one query of the attention.  Generally: where all that is
-read of a field is slices along its dimensions, and the step behind it computes each index of that
-dimension from rows of its own, the step is narrowed to the slice, and so, in turn, are its sources.
+that token alone: one row of the average, one query of the attention. In general: if all readers of
+a field are slices along its dimensions, and the step that computes it computes each index from rows
+of its own, the step is replaced by one that computes the slice. Its sources are then read by slices
+as well, and the same is tried for the steps that compute them.
 """
 
 from __future__ import annotations
@@ -13,61 +14,67 @@ from dataclasses import replace
 
 from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange, Select, Slice
 from labeltrace.layout import Layout
-from labeltrace.rewrites.index_slice import IndexSlice, cut_arrangement, cut_of
+from labeltrace.rewrites.index_slice import IndexSlice, cut_arrangement, slice_read_by
 from labeltrace.rewrites.slice_step import sliced_step
 from labeltrace.rewrites.steps import Steps, as_stored, field_of, needed_fields
 
 MAX_SHARE_READ = 0.5
-"""The largest part of a field's rows for which narrowing it is worth the further steps."""
+"""The largest share of a field's rows for which slicing its step is worth the added steps."""
 
 
 def push_slices(steps: Steps, outputs: frozenset[LabelField]) -> Steps:
-    """Steps of whose fields only slices are read compute only these; labels stay what they are."""
-    return _Narrowing(steps, outputs).narrow()
+    """Compute only the slices of fields that are read; the labels of outputs stay equal."""
+    return _SlicePushdown(steps, outputs).run()
 
 
-class _Narrowing:
-    """The state of one pass, from the last field to the first; made for :func:`narrow` alone."""
+class _SlicePushdown:
+    """One pass from the last field to the first.
+
+    Attributes:
+        steps: the steps so far.
+        order: the fields of the steps before the pass.
+        inserted: new fields, by the field that they are computed before.
+        readers: the fields whose steps read a field.
+    """
 
     def __init__(self, steps: Steps, outputs: frozenset[LabelField]) -> None:
         self.steps = dict(steps)
         self.order = list(steps)
         self.outputs = outputs
-        self.before: dict[
-            LabelField, list[LabelField]
-        ] = {}  # new fields, by that which they precede
+        self.inserted: dict[LabelField, list[LabelField]] = {}
         self.numbers = itertools.count(1 + max((field.output for field in steps), default=0))
         self.readers: dict[LabelField, list[LabelField]] = {}
         needed = needed_fields(steps, outputs)
         for field in self.order:
             if field in needed:
-                self._enter(field)
+                self._register_reader(field)
 
-    def narrow(self) -> Steps:
+    def run(self) -> Steps:
         for field in reversed(self.order):
-            if cuts := self._cuts(field):
-                self._narrow(field, cuts)
-        ordered = (f for field in self.order for f in (*self.before.get(field, ()), field))
+            if cuts := self._slices_read(field):
+                self._replace_by_slices(field, cuts)
+        ordered = (f for field in self.order for f in (*self.inserted.get(field, ()), field))
         return {field: self.steps[field] for field in ordered}
 
-    def _enter(self, field: LabelField) -> None:
+    def _register_reader(self, field: LabelField) -> None:
         for labels in self.steps[field].labels:
             self.readers.setdefault(field_of(labels), []).append(field)
 
-    def _cuts(self, field: LabelField) -> dict[LabelField, IndexSlice]:
-        """What each reader reads of a field; empty unless they are slices, and small ones."""
+    def _slices_read(self, field: LabelField) -> dict[LabelField, IndexSlice]:
+        """What each reader reads of a field; empty unless all are slices, and small ones."""
         sizes = self.steps[field].field_sizes
         cuts: dict[LabelField, IndexSlice] = {}
         for reader in self.readers.get(field, ()):
             step = self.steps[reader]
-            cut = cut_of(step, sizes) if isinstance(step, (Slice, Select)) else None
+            cut = slice_read_by(step, sizes) if isinstance(step, (Slice, Select)) else None
             if cut is None:
                 return {}
             cuts[reader] = cut
         read = sum(len(cut.indices) / sizes[cut.dim] for cut in set(cuts.values()))
         return cuts if field not in self.outputs and 0 < read <= MAX_SHARE_READ else {}
 
-    def _narrow(self, field: LabelField, cuts: dict[LabelField, IndexSlice]) -> None:
+    def _replace_by_slices(self, field: LabelField, cuts: dict[LabelField, IndexSlice]) -> None:
+        """Compute each slice that is read as a field of its own; nothing if a step cannot."""
         step = self.steps[field]
         sizes = step.field_sizes
         made: dict[LabelField, LabelStep] = {}
@@ -75,7 +82,7 @@ class _Narrowing:
 
         def cut_labels(labels: LabelView, cut: IndexSlice) -> LabelView:
             shape = cut.of(labels.arrangement.shape)
-            piece = self._fresh(field)
+            piece = self._new_field(field)
             made[piece] = Slice(
                 layout=Layout(()),
                 field_shape=shape,
@@ -91,25 +98,25 @@ class _Narrowing:
             smaller = sliced_step(step, cut, cut_labels)
             if smaller is None:
                 return
-            targets[cut] = self._fresh(field)
+            targets[cut] = self._new_field(field)
             made[targets[cut]] = smaller
         for reader, cut in cuts.items():
-            self.steps[reader] = _reading(self.steps[reader], targets[cut], sizes, cut)
+            self.steps[reader] = _reading_slice(self.steps[reader], targets[cut], sizes, cut)
         self.steps.update(made)
-        self.before[field] = list(made)
+        self.inserted[field] = list(made)
         for source in {field_of(labels) for labels in step.labels}:
             self.readers[source] = [other for other in self.readers[source] if other != field]
         for new in made:
-            self._enter(new)
+            self._register_reader(new)
 
-    def _fresh(self, field: LabelField) -> LabelField:
+    def _new_field(self, field: LabelField) -> LabelField:
         return LabelField(field.node, next(self.numbers))
 
 
-def _reading(
+def _reading_slice(
     reader: LabelStep, field: LabelField, sizes: tuple[int, ...], cut: IndexSlice
 ) -> LabelStep:
-    """A slice that finds the rows that it reads, and no others, in a field of their own."""
+    """The step of a reader, once a new field has only the rows that it reads."""
     assert isinstance(reader, (Slice, Select))
     labels = cut_arrangement(reader.source, sizes, cut)
     labels = LabelView(replace(labels.operand, field=field), labels.arrangement)

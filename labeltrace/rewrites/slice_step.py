@@ -1,4 +1,4 @@
-"""One label step narrowed to some of its rows, where each row comes from rows of its own."""
+"""One label step computed for some of its rows, if each row depends on rows of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from labeltrace.flow import (
 from labeltrace.rewrites.index_slice import IndexSlice, rows_of
 
 CutLabels = Callable[[LabelView, IndexSlice], LabelView]
-"""Has some rows of labels made, in the arrangement that the step asked for."""
+"""Gives some rows of labels: a new field with the arrangement that the step asked for."""
 
 
 def sliced_step(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
@@ -46,11 +46,11 @@ def sliced_step(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> Labe
     Raises:
         TypeError: the step is of an unknown class; add a case for it here.
     """
-    found = _narrowed(step, cut, cut_labels)
+    found = _sliced(step, cut, cut_labels)
     return found and replace(found, field_shape=cut.of(step.field_sizes))
 
 
-def _narrowed(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
+def _sliced(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     match step:
         case Average():
             sources = [_cut_unless_broadcast(s, cut, cut_labels) for s in step.sources]

@@ -1,4 +1,4 @@
-"""Label steps by their fields, as all rewrites take and return them."""
+"""The label steps of a trace, as all rewrites take and return them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def field_of(labels: LabelView) -> LabelField:
 
 
 def needed_fields(steps: Steps, outputs: frozenset[LabelField]) -> frozenset[LabelField]:
-    """The fields that the outputs depend on, the input's included."""
+    """The fields that the outputs depend on, themselves and the input's included."""
     needed: set[LabelField] = set()
     waiting = list(outputs)
     while waiting:
@@ -34,7 +34,11 @@ def needed_fields(steps: Steps, outputs: frozenset[LabelField]) -> frozenset[Lab
 
 
 def with_labels(step: LabelStep, change: Callable[[LabelView], LabelView]) -> LabelStep:
-    """The step reading other labels."""
+    """The step with other labels: `change` replaces each one that it reads.
+
+    Raises:
+        TypeError: the step is of an unknown class; add a case for it here.
+    """
     match step:
         case Average():
             return replace(step, sources=tuple(map(change, step.sources)))
@@ -43,10 +47,13 @@ def with_labels(step: LabelStep, change: Callable[[LabelView], LabelView]) -> La
             return replace(step, pieces=pieces)
         case OneSourceStep():
             return replace(step, source=change(step.source))
-    raise TypeError(f"{type(step).__name__} reads labels in a way that no rewrite knows")
+    raise TypeError(
+        f"{type(step).__name__} reads labels in a way that no rewrite knows; add a case to "
+        "labeltrace.rewrites.steps.with_labels"
+    )
 
 
 def as_stored(labels: LabelView, field: LabelField, sizes: tuple[int, ...]) -> LabelView:
-    """The labels of another field, which stands as the step needs it."""
+    """The labels of another field, whose dimensions are already those that the step needs."""
     groups = tuple((dim,) for dim in range(len(sizes)))
     return LabelView(replace(labels.operand, field=field), Arrangement(sizes, groups))

@@ -73,16 +73,30 @@ _overrides: ContextVar[tuple[Mapping[Any, Rule], ...]] = ContextVar("labeltrace_
 
 
 def register_rule(*targets: Any, override: bool = False) -> Callable[[AnyRule], AnyRule]:
-    """File a rule for good: ``@labeltrace.register_rule(torch.ops.mine.blur)``.
+    """Register a rule for the whole process: `@labeltrace.register_rule(torch.ops.mine.blur)`.
 
     Args:
-        *targets: operators (an overload, a packet, a ``torch.library`` custom operator, or a name
-            such as ``"aten.linear"``), ``nn.Module`` classes, or Python functions that models call.
+        *targets: operators (an overload, a packet, a `torch.library` custom operator, or a name
+            such as `"aten.linear"`), `nn.Module` classes, or Python functions that models call.
         override: replace a rule that is there already.
 
     Raises:
         ValueError: a target has a rule already.
         TypeError: a target is none of these.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import register_rule, trace
+        >>> from labeltrace.rule_helpers import carry
+        >>> class Sharpen(torch.nn.Module):
+        ...     def forward(self, images):
+        ...         return 2 * images - torch.nn.functional.avg_pool2d(images, 3, 1, 1)
+        >>> @register_rule(Sharpen)
+        ... def sharpen(call):
+        ...     return carry(call["input0"], call.output)  # every position keeps its label
+        >>> model = torch.nn.Sequential(Sharpen())
+        >>> [node.operator for node in trace(model, torch.rand(2, 3, 8, 8)).nodes]
+        ['Sharpen']
     """
 
     def register(function: AnyRule) -> AnyRule:
@@ -102,10 +116,20 @@ def register_rule(*targets: Any, override: bool = False) -> Callable[[AnyRule], 
 
 @contextlib.contextmanager
 def using_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
-    """Rules for every ``align`` and ``trace`` inside the ``with``; inner ones win over outer ones.
+    """Rules for every `align` and `trace` inside the `with`; inner ones win over outer ones.
 
     Raises:
         TypeError: a key is no operator, module class or function, or a rule cannot be called.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import FOLLOW_MAXIMA, trace, using_rules
+        >>> model, images = torch.nn.MaxPool2d(2), torch.rand(2, 3, 8, 8)
+        >>> trace(model, images).nodes[0].exact  # max pooling averages labels by default
+        False
+        >>> with using_rules(FOLLOW_MAXIMA):
+        ...     trace(model, images).nodes[0].exact
+        True
     """
     Registry().with_overrides(rules)
     token = _overrides.set((*_overrides.get(), dict(rules)))

@@ -93,7 +93,11 @@ def combine(
 ) -> Flow:
     """`Norm(sum_i s_i Y_i)` over broadcast traced operands; with weights among them, weights."""
     if any(operand.key_value_product is not None for operand in operands):
-        raise LayoutError("keys times values, summed over positions, join another stream")
+        raise LayoutError(
+            "keys times values, summed over tokens, are combined with another tensor before they "
+            "meet the queries; linear attention is followed only if the product goes straight to "
+            "them"
+        )
     alignment = align_axes([operand.traced_layout for operand in operands], output)
     if not all(operand.labelled for operand in operands):
         facts = ValueFacts.combined_weights(op.facts for op in operands if op.is_weights)

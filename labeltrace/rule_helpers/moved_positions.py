@@ -44,8 +44,11 @@ class MovedLabels:
 def moved_labels(source: Operand, axes: Collection[int]) -> MovedLabels:
     """The labels of `source` for a step that moves positions along `axes`.
 
-    Example: the axes (B, 2 position * 3 position, 8 channel, 5 position) with `axes` [1, 3] give a
-    field with the dimensions (B, 6, 5); axis 1 is dimension 1 and axis 3 is dimension 2.
+    >>> from labeltrace.layout import input_layout
+    >>> source = Operand(("self",), (7, 6, 5, 8), input_layout((7, 6, 5, 8), channel_dim=3))
+    >>> moved = moved_labels(source, [2])
+    >>> moved.view.arrangement.shape, moved.dims
+    ((7, 6, 5), {2: 2})
     """
     arrangement, dims, layout = arrange_positions(source.traced_layout, list(axes))
     return MovedLabels(LabelView(source, arrangement), dims, layout)
@@ -59,8 +62,9 @@ def position_axis(size: int) -> Axis:
 def resized_positions(layout: Layout, sizes: Mapping[int, int]) -> Layout:
     """A layout over a new field, in which each axis of `sizes` is one position factor of that size.
 
-    Example: (B, 2 position * 3 position, 8 channel) with `{1: 4}` becomes
-    (B, 4 position, 8 channel).
+    >>> from labeltrace.layout import input_layout
+    >>> print(resized_positions(input_layout((7, 6, 5, 8), channel_dim=3), {1: 4}))
+    (7 batch, 4 position, 5 position, 8 channel)
     """
     return renumbered(
         [

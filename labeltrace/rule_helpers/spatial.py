@@ -74,7 +74,7 @@ def spatial_field(
 ) -> SpatialField:
     """The field of an activation whose last `count` axes are space, for a result of `output`.
 
-    The step reads a single index along the axes of space in `index_by_index`.  Those of them that
+    The step reads a single index along the axes of space in `index_by_index`. Those of them that
     have no positions become dimensions of size one.
 
     Example: the input (B, 3, 8 rows, 8 columns) of a pooling with `output` (B, 3, 4, 4) gives

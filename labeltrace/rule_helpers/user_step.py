@@ -100,8 +100,8 @@ def even_mix(
     batch = [factor for factor in factors if factor.kind is Kind.BATCH]
     if not batch or batch[0].size not in output:
         raise LayoutError(
-            f"even_mix finds no batch: {source.traced_layout} becomes {shape_text(output)}; the batch "
-            "must be a factor of the operand and an axis of the output"
+            f"even_mix finds no batch: {source.traced_layout} becomes {shape_text(output)}; the "
+            "batch must be a factor of the operand and an axis of the output"
         )
     places = {dim % len(output) for dim in channels}
     axes: list[Axis] = [

@@ -1,4 +1,4 @@
-"""Checks of a label image before it enters a graph: each fault is one clear error."""
+"""Checks of a label image before the graph runs: one clear error for each fault."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ TOLERANCE = 1e-4
 
 
 def check_label_image(labels: Tensor, image: Tensor, channel_dim: int) -> None:
-    """Check that ``labels`` is a label image for ``image``.
+    """Check that `labels` is a label image for `image`.
 
     Raises:
-        LabelError: it is no floating-point tensor, lies on another device, has another batch,
-            rank or size, or has rows that are negative, NaN or do not sum to one; or the image is
-            empty.
+        LabelError: it is not a floating-point tensor, is on another device, has another batch,
+            rank or size, or has entries that are negative or NaN, or do not sum to one over the
+            sources; or the image is empty.
     """
     if not isinstance(labels, Tensor):
         raise LabelError(f"labels must be a tensor (B, K, *sizes), not {type(labels).__name__}")
@@ -58,7 +58,7 @@ def _check_shape(labels: Tensor, image: Tensor, channel_dim: int) -> None:
 
 
 def _wanted(sizes: list[int]) -> str:
-    """For an error alone: code that torch traces cannot write down a size that it leaves open."""
+    """The shape as text, only for errors: code under `torch.compile` cannot print dynamic sizes."""
     return f"(B, K, {', '.join(map(str, sizes))})" if sizes else "(B, K)"
 
 
@@ -68,7 +68,9 @@ def _check_values(labels: Tensor) -> None:
         lowest, highest = sums.aminmax()
         in_range = (lowest >= 1 - TOLERANCE) & (highest <= 1 + TOLERANCE)
         sound = (labels.amin() >= 0) & in_range  # amin passes NaN on, which is not >= 0
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():  # nobody waits for a value
+    if (
+        labels.device.type != "cpu" or torch.compiler.is_compiling()
+    ):  # without waiting for the device
         torch._assert_async(sound, "labels must be non-negative and sum to one over dimension 1")
         return
     if bool(sound):

@@ -1,4 +1,4 @@
-"""Which label graph serves a call that :func:`torch.compile` is tracing.
+"""The label graph for a call that `torch.compile` is tracing.
 
 A capture cannot be traced.  It is made while torch traces the call, and the compiled code treats
 its outcome as constant.  Everything that the capture depends on is compared here, in code that

@@ -1,4 +1,4 @@
-"""Ablations of the alignment (the paper's Table 8), as changes to a finished trace."""
+"""Ablations of the alignment (the paper's Table 8): each changes a finished trace."""
 
 from __future__ import annotations
 
@@ -28,22 +28,39 @@ from labeltrace.tracing.trace import Trace
 class Ablation:
     """What the alignment leaves out; nothing by default (Table 8 of the paper).
 
-    ``Ablation(layers=["blocks.1", "blocks.3"])`` and ``Ablation(last_layer=True, residual=False)``
-    are the table's rows of chosen layers and of the last one, ``Ablation(residual=False)`` is
-    "normalization disabled".
+    The rows of the table for chosen layers, for the last layer, and for "normalization disabled":
+
+        labeltrace.align(model, ablation=Ablation(layers=["blocks.1", "blocks.3"]))
+        labeltrace.align(model, ablation=Ablation(last_layer=True, residual=False))
+        labeltrace.align(model, ablation=Ablation(residual=False))
 
     Attributes:
-        layers: modules whose steps move labels, as paths or patterns (``"blocks.[2-5]"``); what
-            lies inside such a module belongs to it.  Everywhere else tokens keep their labels: a
-            residual connection keeps that of the stream, mixing that keeps the number of positions
-            is left out.  Patch embedding, merging and pooling, which change that number, stay.
-            None for all modules.
-        last_layer: the last layer alone (see :func:`layers_of`).  Without its residual connection
-            that is TransMix, with the class token's own share spread like the mixing ratio.
-        residual: whether residual connections average (eq. 11).  False gives the sum the label of
-            the branch alone, as if the layer had no residual connection.  To leave out Norm
-            literally would change nothing in a plain ViT: all labels would grow by one factor,
-            which a target that sums to one takes back.
+        layers: the modules whose steps move labels, as paths or patterns (`"blocks.[2-5]"`);
+            everything inside such a module belongs to it. Everywhere else tokens keep their
+            labels: a residual connection keeps the label of the stream, and mixing that keeps the
+            number of positions is left out. Patch embedding, merging and pooling change that
+            number; they stay. None for all modules.
+        last_layer: only the last layer moves labels (see `layers_of`). Without its residual
+            connection that is TransMix, with the class token's own share distributed like the
+            mixing ratio.
+        residual: whether residual connections average (eq. 11). False gives the sum the label of
+            the branch, as if the layer had no residual connection. To leave out only the
+            normalization would change nothing in a plain ViT: all labels would grow by the same
+            factor, and a target that sums to one cancels it.
+
+    Raises:
+        LabelError: `layers` is a string, or both `layers` and `last_layer` are given.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import Ablation, align
+        >>> blur = torch.nn.AvgPool2d((1, 3), stride=1, padding=(0, 1))
+        >>> images = torch.rand(1, 3, 1, 4)
+        >>> labels = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 1.0]]]])
+        >>> align(blur)(images, labels)[1][0, 0]
+        tensor([[1.0000, 0.6667, 0.3333, 0.0000]])
+        >>> align(blur, ablation=Ablation(layers=[]))(images, labels)[1][0, 0]
+        tensor([[1., 1., 0., 0.]])
     """
 
     layers: tuple[str, ...] | None = None
@@ -73,10 +90,10 @@ def ablated(trace: Trace, ablation: Ablation) -> Trace:
 
 
 def layers_of(trace: Trace) -> tuple[str, ...]:
-    """The modules that hold a residual connection of labels, in order: a model's blocks.
+    """The modules that have a residual connection of labels, in order: a model's blocks.
 
-    The module is the innermost one in whose forward pass the addition stands.  A model without
-    residual connections has none.
+    The module is the innermost one whose forward pass contains the addition. A model without
+    residual connections has no layers.
     """
     residual = (field for field, step in trace.steps.items() if _is_residual(step))
     return tuple(dict.fromkeys(trace.module_paths[field.node] for field in residual))
@@ -90,7 +107,7 @@ def moves_labels(step: LabelStep) -> bool:
 def without_mixing(trace: Trace, chosen: Callable[[LabelField], bool]) -> Trace:
     """The trace in which all steps but those of the chosen fields leave labels where they are.
 
-    See :attr:`Ablation.layers` for what stays.
+    See `Ablation.layers` for the steps that stay.
     """
     steps = {
         field: _ablate_step(trace, step, chosen)
@@ -102,7 +119,7 @@ def without_mixing(trace: Trace, chosen: Callable[[LabelField], bool]) -> Trace:
 
 
 def _ablate_step(trace: Trace, step: LabelStep, chosen: Callable[[LabelField], bool]) -> LabelStep:
-    """A step as it is where tokens keep their labels."""
+    """The step outside the chosen layers, where tokens keep their labels."""
     if not _is_residual(step):
         return _identity_step(step) if moves_labels(step) else step
     parts = _stream_and_branch(trace.steps, step)
@@ -146,7 +163,7 @@ def _chosen_by(trace: Trace, patterns: tuple[str, ...]) -> Callable[[LabelField]
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A residual connection taken apart; ``inside`` has the fields on the way of its branches."""
+    """The parts of a residual connection; `inside` has the fields that its branches compute."""
 
     stream: LabelView
     branches: tuple[LabelView, ...]
@@ -158,7 +175,7 @@ def _is_residual(step: LabelStep) -> bool:
 
 
 def _stream_and_branch(steps: Mapping[LabelField, LabelStep], step: LabelStep) -> _Parts | None:
-    """Which summand all others are computed from; None where there is no such one."""
+    """The summand that all others are computed from, and the others; None if there is none."""
     summands = _summands(steps, step)
     for stream in summands:
         branches = tuple(labels for labels in summands if labels != stream)
@@ -169,7 +186,7 @@ def _stream_and_branch(steps: Mapping[LabelField, LabelStep], step: LabelStep) -
 
 
 def _summands(steps: Mapping[LabelField, LabelStep], step: LabelStep) -> list[LabelView]:
-    """What a sum adds; a summand that counts for several is a sum itself, and is taken apart."""
+    """The summands of a sum; one that counts for several is a partial sum, and is split up."""
     assert isinstance(step, Average)
     found: list[LabelView] = []
     for labels, share in zip(step.sources, step.shares, strict=True):
@@ -182,7 +199,7 @@ def _summands(steps: Mapping[LabelField, LabelStep], step: LabelStep) -> list[La
 def _fields_between(
     steps: Mapping[LabelField, LabelStep], stream: LabelView, branches: tuple[LabelView, ...]
 ) -> frozenset[LabelField] | None:
-    """The fields between a stream and its branches; None where these come from elsewhere too."""
+    """The fields between a stream and its branches; None if these read other fields too."""
     inside: set[LabelField] = set()
     queue = [_field(labels) for labels in branches]
     while queue:
@@ -203,7 +220,7 @@ def _field(labels: LabelView) -> LabelField:
 
 
 def _branches_alone(trace: Trace) -> Trace:
-    """Residual connections give the label of their branches; see :attr:`Ablation.residual`."""
+    """The trace in which sums have the label of their branches; see `Ablation.residual`."""
     steps = dict(trace.steps)
     for field, step in trace.steps.items():
         parts = _stream_and_branch(trace.steps, step) if _is_residual(step) else None
@@ -213,7 +230,7 @@ def _branches_alone(trace: Trace) -> Trace:
 
 
 def _keep_summands(step: LabelStep, sources: tuple[LabelView, ...]) -> LabelStep:
-    """A residual connection with some of its summands alone."""
+    """A residual connection of some of its summands."""
     assert isinstance(step, Average)
     if len(sources) > 1:
         return replace(step, sources=sources, shares=(1,) * len(sources))
@@ -239,7 +256,7 @@ def _identity_step(step: LabelStep) -> LabelStep:
 
 
 def _as_rows(source: LabelView, equation: MixingEquation | LinearMixingEquation) -> LabelView:
-    """The labels with the columns of a mixing matrix in the places of its rows."""
+    """The labels with the columns of a mixing matrix at the indices of its rows."""
     names, result = equation.labels, equation.result
     rows = [name for name in result if name not in names]
     columns = [name for name in names if name not in result]

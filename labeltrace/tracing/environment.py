@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 from labeltrace.capture.call_records import CallRecord, ModelCalls
 from labeltrace.flow import LabelField, LabelStep, ValueRef
 from labeltrace.tracing.values import (
@@ -11,6 +14,8 @@ from labeltrace.tracing.values import (
     Value,
     ValueState,
 )
+
+AnyState = TypeVar("AnyState", bound=ValueState)
 
 
 class Environment:
@@ -67,6 +72,11 @@ class Environment:
         return call.tensor is not None and (
             self._last_writes.get(call.tensor.storage, -1) > call.index
         )
+
+    def states(self, names: Iterable[str], kind: type[AnyState]) -> dict[str, AnyState]:
+        """The states of one kind among those of some calls."""
+        states = ((name, self.state(name)) for name in names)
+        return {name: state for name, state in states if isinstance(state, kind)}
 
     # Changes.
 

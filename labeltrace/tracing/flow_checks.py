@@ -1,4 +1,4 @@
-"""Checks of what a rule returns: nonsense is reported with the rule's own file and line."""
+"""Checks of what a rule returns; an error names the rule's file and line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from labeltrace.rule_api.registry import rule_name
 
 
 def check_flows(flows: tuple[object, ...], call: Call, rule: Rule) -> None:
-    """Check that flows fit the call that a rule was given.
+    """Check that the flows that a rule returned fit the call that it was given.
 
     Raises:
-        LayoutError: there are too few flows or no flows at all, a layout is not that of the output,
-            labels are read of something that the call does not have, or weights do not fit labels.
+        LayoutError: something that is no flow was returned, or too few flows; a layout does not
+            have the shape of the output; a flow reads labels that the call does not have; or
+            weights do not fit labels.
     """
     name = rule_name(rule)
     for flow in flows:
@@ -35,7 +36,7 @@ def check_flows(flows: tuple[object, ...], call: Call, rule: Rule) -> None:
 
 
 def _fault(flow: Flow, shape: tuple[int, ...], call: Call) -> str:
-    """What is wrong with one flow; empty where nothing is."""
+    """What is wrong with one flow; empty if nothing is."""
     if flow.layout is None:
         return ""
     if flow.layout.shape != shape:

@@ -76,9 +76,9 @@ class CallGraph:
 def problems_error(
     problems: Sequence[Problem], unknown: Sequence[Unknown], steps: CallGraph
 ) -> LabelTraceError:
-    """One error for all nodes that could not be traced.
+    """One error for all calls that could not be traced.
 
-    Operators without a rule come first, one paragraph each; then the nodes that no rule can follow.
+    Operators without a rule come first, one paragraph each; then the calls that no rule can follow.
     """
     by_operator: dict[str, list[Unknown]] = {}
     for found in unknown:
@@ -92,7 +92,7 @@ def problems_error(
         parts.append("\n".join(f"  {problem}" for problem in problems))
     if not unknown:
         parts.append(
-            "What to do: rewrite that line so that positions and channels stay apart, or give "
+            "What to do: rewrite that line so that positions and channels stay separate, or give "
             "align a rule for the operator, or for the module around it: "
             "align(model, rules={...})."
         )
@@ -107,12 +107,12 @@ def problems_error(
 
 
 def _summary(unknown: int, other: int) -> str:
-    told = []
+    parts = []
     if unknown:
-        told.append(f"{pluralize(unknown, 'operator')} without a rule")
+        parts.append(f"{pluralize(unknown, 'operator')} without a rule")
     if other:
-        told.append(f"{pluralize(other, 'node')} that cannot be followed")
-    return f"The model has {' and '.join(told)}:"
+        parts.append(f"{pluralize(other, 'node')} that cannot be followed")
+    return f"The model has {' and '.join(parts)}:"
 
 
 def _paragraph(operator: str, calls: Sequence[Unknown], waiting: int, total: int) -> str:

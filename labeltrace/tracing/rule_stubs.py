@@ -1,7 +1,7 @@
-"""The rules that an error asks for, as source that runs when it is pasted.
+"""Stubs of the rules that an error asks for: source code that runs when it is pasted.
 
-A stub takes its operator for point-wise where that keeps the shape, else for an equal mix of all
-positions, and says on the node that nobody has confirmed it: it is an approximation until then.
+A stub assumes that an operator that keeps the shape is point-wise, and that any other one mixes all
+positions equally. Until somebody confirms that, its nodes are marked as approximate.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from labeltrace.rule_api.call import Shape
 class UnknownCall:
     """A call of an operator without a rule.
 
-    ``arguments`` are the names in its schema; ``source`` is the operand whose label moves, as a
-    rule writes it, ``shape`` its shape, and ``channels`` those of its axes that have no positions.
+    Attributes:
+        operator: the operator's name.
+        arguments: the names of the arguments in its schema.
+        source: the operand whose label the stub moves, as a rule writes it: `["x"]`.
+        shape: the shape of that operand.
+        channels: the axes of that operand that have no positions.
+        outputs: the shapes of the outputs.
     """
 
     operator: str
@@ -36,9 +41,9 @@ class UnknownCall:
 
 
 def rule_stubs(calls: Sequence[UnknownCall]) -> str:
-    """The source of a rule for each operator among ``calls``, and the call of ``align`` with them.
+    """The source of a rule for each operator among `calls`, and the call of `align` with them.
 
-    It expects a variable ``model``.
+    It expects a variable `model`.
     """
     by_operator: dict[str, list[UnknownCall]] = {}
     for call in calls:
@@ -56,9 +61,10 @@ def rule_stubs(calls: Sequence[UnknownCall]) -> str:
 
 
 def _function_names(operators: Sequence[str]) -> dict[str, str]:
-    """A function's name for each operator: its own, with the library's where two are alike.
+    """The name of the stub's function for each operator.
 
-    The suffix keeps it apart from keywords, from modules and from what the stub imports.
+    It is that of the operator, after that of its library if two operators have the same name. The
+    suffix avoids keywords, modules and the names that the stub imports.
     """
     short = {operator: _identifier(operator.rpartition(".")[2]) for operator in operators}
     counted = Counter(short.values())
@@ -100,7 +106,7 @@ def _stub(name: str, calls: Sequence[UnknownCall]) -> str:
 def _point_wise(operator: str, source: str, output: str) -> tuple[str, str]:
     comment = (
         "# Each value depends on its own position alone? Then the label stays: this is right, and\n"
-        "# the approximation can go. If not: contract, over or custom_step."
+        "# the approximation can go. If not: contract, relayout or custom_step."
     )
     reason = f'approximation="a stub: {operator} is taken for point-wise"'
     return comment, f"carry(\n    {source}, {output}, {reason}\n)"
@@ -108,8 +114,8 @@ def _point_wise(operator: str, source: str, output: str) -> tuple[str, str]:
 
 def _mixed(call: UnknownCall, source: str, output: str) -> tuple[str, str]:
     comment = (
-        "# Where does each position of the output come from? Say so with contract, over or\n"
-        "# custom_step. Until then: from all positions alike. Which axes have channels?"
+        "# Where does each position of the output come from? Say so with contract, relayout or\n"
+        "# custom_step. Until then: equally from all positions. Which axes have channels?"
     )
     reason = f'approximation="a stub: {call.operator} is taken for an equal mix of all"'
     channels = f"({', '.join(map(str, _output_channels(call)))},)"
@@ -117,6 +123,6 @@ def _mixed(call: UnknownCall, source: str, output: str) -> tuple[str, str]:
 
 
 def _output_channels(call: UnknownCall) -> tuple[int, ...]:
-    """The axes that have channels: as in the operand if its rank is kept, else the last."""
+    """The axes that have channels: those of the operand if its rank is kept, else the last."""
     changed = next(output for output in call.outputs if output != call.shape)
     return call.channels if call.channels and len(changed) == len(call.shape) else (-1,)

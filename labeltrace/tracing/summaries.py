@@ -1,4 +1,4 @@
-"""A trace for people: the label flow as a graph, its nodes as a table."""
+"""Summaries of a trace: the label flow as a `networkx` graph, its nodes as a table."""
 
 from __future__ import annotations
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from labeltrace.capture.call_records import ModelCalls
 from labeltrace.flow import LabelField, LabelStep, Operation
 from labeltrace.layout import Layout
@@ -19,6 +17,7 @@ from labeltrace.tracing.values import Value
 
 if TYPE_CHECKING:
     import networkx
+    from rich.table import Table
 
     from labeltrace.capture.captured import Capture
 
@@ -27,13 +26,9 @@ if TYPE_CHECKING:
 class Trace:
     """A model's operators and what each does to labels.
 
-        trace = labeltrace.trace(model, images)
-        trace.counts()  # {"spatial mixing": 12, "residual connection": 25, ...}
-        [node.name for node in trace.nodes if node.module_path.startswith("blocks.3")]
-
     Attributes:
         nodes: every operator's call, in order.
-        capture: what the model was captured as; `capture.fixed_batch_reason` says why the batch
+        capture: what the model was captured as; `capture.batch.fixed_reason` says why the batch
             size is fixed.
         calls: the record of each call.
         steps: the label steps, by the field that each computes.
@@ -41,6 +36,16 @@ class Trace:
         labelled: what is known of every tensor that carries labels, by the name of its node.
         input_field: the label field of the input.
         input_layout: the layout of the input.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import trace
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
+        >>> found = trace(model, torch.rand(2, 3, 8, 8))
+        >>> found.counts()
+        {'pointwise': 1, 'spatial aggregation': 1}
+        >>> [node.name for node in found.nodes if node.module_path == "1"]
+        ['relu']
     """
 
     nodes: tuple[TracedNode, ...]

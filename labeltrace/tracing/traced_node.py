@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from labeltrace.capture.call_records import Location
-from labeltrace.flow import Operation
+from labeltrace.capture.call_records import CallKind, CallRecord, Location, ModelCalls
+from labeltrace.flow import Flow, Operation
 from labeltrace.layout import Layout
+from labeltrace.tracing.values import Value
 
 
 @dataclass(frozen=True, slots=True)
 class TracedNode:
     """One operator's call and what it does to labels.
-
-        for node in labeltrace.trace(model, images).nodes:
-            print(node.name, node.operator, node.operation, node.location)
 
     Attributes:
         name: the call's name: that of its node in the captured graph.
@@ -25,6 +24,13 @@ class TracedNode:
         labelled: whether the output carries labels (weights and constants do not).
         inputs: the names of the nodes whose labels or weights it reads.
         approximation: why the step is approximate; empty for exact ones.
+
+    Example:
+        >>> import torch
+        >>> from labeltrace import trace
+        >>> pooled = trace(torch.nn.MaxPool2d(2), torch.rand(2, 3, 8, 8)).nodes[-1]
+        >>> pooled.operator, str(pooled.operation), pooled.exact
+        ('aten.max_pool2d', 'spatial aggregation', False)
     """
 
     name: str
@@ -50,3 +56,41 @@ class TracedNode:
     def source_line(self) -> str:
         """`file:line: code` of the innermost line outside torch."""
         return self.location.source_line
+
+
+def traced_node(
+    record: CallRecord,
+    flow: Flow,
+    output: Value | None,
+    read: Iterable[str],
+    calls: ModelCalls,
+    operator: str = "",
+) -> TracedNode:
+    """The node of a call.
+
+    Args:
+        record: the call; for a module or function with a rule, its last one.
+        flow: what the rule said of the first output.
+        output: what is known of the first output.
+        read: the names of the inputs that come from the image.
+        calls: the records of all calls.
+        operator: the name of the module or function; empty for an operator.
+    """
+    return TracedNode(
+        name=record.name,
+        operator=operator or record.operator,
+        operation=flow.operation,
+        location=record.location,
+        layout=output.layout if output else None,
+        labelled=output is not None and output.field is not None,
+        inputs=tuple(_producer(name, calls) for name in read),
+        approximation=flow.approximation,
+    )
+
+
+def _producer(name: str, calls: ModelCalls) -> str:
+    """The call that computes a value, not the one that picks it from several outputs."""
+    record = calls[name]
+    while record.kind is CallKind.ITEM:
+        record = calls[record.arguments["source"].name]
+    return record.name

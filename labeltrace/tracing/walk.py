@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from labeltrace.capture.call_records import CallKind, CallRecord, ModelCalls
 from labeltrace.errors import LayoutError
@@ -22,14 +22,12 @@ from labeltrace.tracing.problems import Problem
 from labeltrace.tracing.regions import Region, find_regions
 from labeltrace.tracing.residual_sums import mark_partial_sums
 from labeltrace.tracing.trace import Trace
-from labeltrace.tracing.traced_node import TracedNode
+from labeltrace.tracing.traced_node import TracedNode, traced_node
 from labeltrace.tracing.unknown_positions import added_to_weights
-from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value, ValueState
+from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
 
 if TYPE_CHECKING:
     from labeltrace.capture.captured import Capture
-
-AnyState = TypeVar("AnyState", bound=ValueState)
 
 
 def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trace:
@@ -115,7 +113,7 @@ class _Walk:
         self.environment.assign(record.name, state)
 
     def _output(self, leaf: Any) -> Value | None:
-        if not isinstance(leaf, ValueRef) or self._states([leaf.name], Failed):
+        if not isinstance(leaf, ValueRef) or self.environment.states([leaf.name], Failed):
             return None
         self._read_labels([leaf.name])
         return self.environment.value(leaf.name)
@@ -131,7 +129,7 @@ class _Walk:
             unknown = unknown_operator(record, self.input_layout, self.environment)
             self.diagnostics.add_unknown(unknown)
             self.environment.fail(record)
-        elif self._states(read, Failed):
+        elif self.environment.states(read, Failed):
             self.environment.assign(record.name, Failed())
         else:
             self._follow(record, rule, read)
@@ -139,7 +137,7 @@ class _Walk:
     def _follow(self, record: CallRecord, rule: Rule, read: tuple[str, ...]) -> None:
         """Apply the rule to a call, all of whose inputs are known or have unknown positions."""
         call = operator_call(record, self.environment)
-        unknown = self._states(read, PositionsUnknown)
+        unknown = self.environment.states(read, PositionsUnknown)
         if unknown:
             without = added_to_weights(call, record.operator_names, {*map(ValueRef, unknown)})
             if without is call:
@@ -216,41 +214,18 @@ class _Walk:
 
     # What all have in common.
 
-    def _states(self, names: Collection[str], kind: type[AnyState]) -> dict[str, AnyState]:
-        """The states of one kind among those of some calls."""
-        states = ((name, self.environment.state(name)) for name in names)
-        return {name: state for name, state in states if isinstance(state, kind)}
-
     def _read_labels(self, names: Collection[str]) -> None:
         """Something reads labels: an error where the positions are unknown."""
-        for state in self._states(names, PositionsUnknown).values():
+        for state in self.environment.states(names, PositionsUnknown).values():
             self.diagnostics.add(state.problems)
 
     def _add_node(
         self,
         record: CallRecord,
         flow: Flow,
-        read: tuple[str, ...],
+        read: Collection[str],
         values: tuple[Value | None, ...] = (None,),
         operator: str = "",
     ) -> None:
-        first = values[0]
-        self.nodes.append(
-            TracedNode(
-                name=record.name,
-                operator=operator or record.operator,
-                operation=flow.operation,
-                location=record.location,
-                layout=first.layout if first else None,
-                labelled=first is not None and first.field is not None,
-                inputs=tuple(self._producer(name) for name in read),
-                approximation=flow.approximation,
-            )
-        )
-
-    def _producer(self, name: str) -> str:
-        """The call that computes a value; not the choice of one of its outputs."""
-        record = self.environment.calls[name]
-        while record.kind is CallKind.ITEM:
-            record = self.environment.calls[record.arguments["source"].name]
-        return record.name
+        calls = self.environment.calls
+        self.nodes.append(traced_node(record, flow, values[0], read, calls, operator))

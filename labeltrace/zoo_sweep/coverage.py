@@ -70,23 +70,24 @@ def group_by_family(outcomes: Iterable[Outcome]) -> list[FamilyCoverage]:
     ]
 
 
-def render_page(outcomes: Sequence[Outcome], command: str) -> str:
+def render_page(sweeps: Sequence[Sequence[Outcome]], command: str) -> str:
     """The page in Markdown.
 
     Args:
-        outcomes: the results, one for each task.
-        command: the command that produces them.
+        sweeps: the results of each sweep, one for each task. The first is the main one; others
+            were made with other libraries; each has a separate column.
+        command: the command that produces the results.
     """
-    families = group_by_family(outcomes)
-    reasons = _number_reasons(families)
+    measured = [group_by_family(outcomes) for outcomes in sweeps]
+    reasons = _number_reasons([family for families in measured for family in families])
     parts = [
         _intro(command),
-        _summary(families),
-        _versions(outcomes),
-        _family_table(families, reasons),
-        _approximations(families, reasons),
-        _fixed_batches(families),
-        _failures(outcomes),
+        _summary(sweeps, measured),
+        _versions(sweeps),
+        _family_table(measured, reasons),
+        _approximations(measured, reasons),
+        _fixed_batches(measured),
+        _failures(sweeps),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -104,14 +105,23 @@ def _intro(command: str) -> str:
     )
 
 
-def _summary(families: Sequence[FamilyCoverage]) -> str:
+def _summary(
+    sweeps: Sequence[Sequence[Outcome]], measured: Sequence[Sequence[FamilyCoverage]]
+) -> str:
+    columns = [dict(_totals(families)) for families in measured]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    return _table(("", *map(_library, sweeps)), [row for row in rows if any(row[1:])])
+
+
+def _totals(families: Sequence[FamilyCoverage]) -> list[tuple[str, str]]:
+    """What a sweep counts, with its name."""
     structural = [outcome for each in families for outcome in each.structural]
     numeric = [outcome for each in families for outcome in each.numeric]
     traced = [outcome for outcome in structural if outcome.passed]
     measured = [each for each in families if each.structural]
     exact = [outcome for each in families for outcome in each.exact]
     fixed = [outcome for each in families for outcome in each.fixed]
-    rows = [
+    return [
         ("models traced", _percentage(len(traced), len(structural))),
         (
             "families with every model traced",
@@ -133,23 +143,35 @@ def _summary(families: Sequence[FamilyCoverage]) -> str:
             f"{_seconds(traced, 'capture'):.0f}; {_trace_seconds(traced):.0f}",
         ),
     ]
-    return _table(("", ""), [row for row in rows if row[1]])
 
 
-def _versions(outcomes: Sequence[Outcome]) -> str:
-    """The versions of the libraries; with counts where results differ."""
+def _library(outcomes: Sequence[Outcome]) -> str:
+    """The heading of a sweep's column: the version of torch."""
+    versions = dict.fromkeys(o.versions.get("torch", "").partition("+")[0] for o in outcomes)
+    return "torch " + ", ".join(versions)
+
+
+def _versions(sweeps: Sequence[Sequence[Outcome]]) -> str:
+    """The versions that a sweep was made with; several where its results differ in them."""
+    found = [_versions_of(outcomes) for outcomes in sweeps]
+    names = dict.fromkeys(name for versions in found for name in versions)
+    rows = [(name, *(versions.get(name, "") for versions in found)) for name in names]
+    return "Measured with\n\n" + _table(("", *map(_library, sweeps)), rows)
+
+
+def _versions_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
     found: dict[str, Counter[str]] = {}
     for outcome in outcomes:
         for name, version in outcome.versions.items():
             found.setdefault(name, Counter())[version] += 1
-    lines = []
+    texts: dict[str, str] = {}
     for name, known in found.items():
         several = [f"{version} ({number} results)" for version, number in known.items()]
-        lines.append(f"- {name} " + ", ".join(several if len(known) > 1 else known))
-    return "Measured with\n\n" + "\n".join(lines)
+        texts[name] = ", ".join(several if len(known) > 1 else known)
+    return texts
 
 
-def _family_table(families: Sequence[FamilyCoverage], reasons: Mapping[str, int]) -> str:
+def _family_table(measured: Sequence[Sequence[FamilyCoverage]], reasons: Mapping[str, int]) -> str:
     headings = (
         "family",
         "source",
@@ -161,15 +183,24 @@ def _family_table(families: Sequence[FamilyCoverage], reasons: Mapping[str, int]
         "trace, s",
         "numbers",
     )
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for families in measured:
+        for each in families:
+            rows.setdefault(each.name, []).append(_family_row(each, reasons))
+    several = " Where sweeps differ, a cell has the value of each." if len(measured) > 1 else ""
     return (
         "## Families\n\n"
-        + (
-            "*Traced* counts the models in this sweep; *approximations* are numbered below; "
-            "seconds are the processor's, a model on average: *capture* is `torch.export` and what "
-            "goes around it, *trace* the rules and the label graph.\n\n"
-        )
-        + _table(headings, [_family_row(each, reasons) for each in families])
+        "*Traced* counts the models in this sweep; *approximations* are numbered below; seconds "
+        "are the processor's, a model on average: *capture* is `torch.export` and what belongs to "
+        f"it, *trace* the rules and the label graph.{several}\n\n"
+        + _table(headings, [_merged(found) for found in rows.values()])
     )
+
+
+def _merged(rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """One row for several sweeps: equal cells once, others one after the other."""
+    cells = zip(*rows, strict=True)
+    return tuple(cell[0] if len(set(cell)) == 1 else " / ".join(cell) for cell in cells)
 
 
 def _family_row(each: FamilyCoverage, reasons: Mapping[str, int]) -> tuple[str, ...]:
@@ -195,18 +226,14 @@ def _batch(each: FamilyCoverage) -> str:
     return f"fixed in {len(each.fixed)}" if each.fixed else "dynamic"
 
 
-def _approximations(families: Sequence[FamilyCoverage], reasons: Mapping[str, int]) -> str:
+def _approximations(
+    measured: Sequence[Sequence[FamilyCoverage]], reasons: Mapping[str, int]
+) -> str:
     if not reasons:
         return ""
-    nodes: Counter[str] = Counter()
-    places: dict[str, list[str]] = {}
-    for each in families:
-        for outcome in each.traced:
-            nodes.update(outcome.findings["approximations"])
-        for reason in {r for o in each.traced for r in o.findings["approximations"]}:
-            places.setdefault(reason, []).append(each.name)
+    counted = [_nodes_and_families(families) for families in measured]
     rows = [
-        (str(number), reason, str(nodes[reason]), ", ".join(places[reason]))
+        (str(number), reason, *_merged([found.get(reason, ("0", "")) for found in counted]))
         for reason, number in reasons.items()
     ]
     intro = "What each means is in [Approximations](approximations.md)."
@@ -214,22 +241,35 @@ def _approximations(families: Sequence[FamilyCoverage], reasons: Mapping[str, in
     return f"## Approximations\n\n{intro}\n\n{table}"
 
 
-def _fixed_batches(families: Sequence[FamilyCoverage]) -> str:
-    fixed = [outcome for each in families for outcome in each.fixed]
+def _nodes_and_families(families: Sequence[FamilyCoverage]) -> dict[str, tuple[str, str]]:
+    """How many nodes are approximate for a reason, and in which families."""
+    nodes: Counter[str] = Counter()
+    names: dict[str, dict[str, None]] = {}
+    for each in families:
+        for outcome in each.traced:
+            nodes.update(outcome.findings["approximations"])
+            for reason in outcome.findings["approximations"]:
+                names.setdefault(reason, {})[each.name] = None
+    return {reason: (str(nodes[reason]), ", ".join(found)) for reason, found in names.items()}
+
+
+def _fixed_batches(measured: Sequence[Sequence[FamilyCoverage]]) -> str:
+    fixed = [outcome for families in measured for each in families for outcome in each.fixed]
     if not fixed:
         return ""
     groups = _group(fixed, lambda outcome: outcome.findings["fixed_batch_reason"])
-    rows = [(_join_names(group), _shorten(reason)) for reason, group in groups.items()]
+    rows = [(_names(group), _shorten(reason)) for reason, group in groups.items()]
     return "## Fixed batch\n\n" + _table(("models", "reason"), rows)
 
 
-def _failures(outcomes: Sequence[Outcome]) -> str:
-    failed = [outcome for outcome in outcomes if not outcome.passed]
-    if not failed:
-        return ""
-    groups = _group(failed, lambda outcome: f"{outcome.task.check}: {outcome.first_line}")
-    rows = [(_join_names(group), _shorten(reason)) for reason, group in groups.items()]
-    return "## What failed\n\n" + _table(("models", "check and error"), rows)
+def _failures(sweeps: Sequence[Sequence[Outcome]]) -> str:
+    rows: list[tuple[str, str]] = []
+    for outcomes in sweeps:
+        library = f"{_library(outcomes)}: " if len(sweeps) > 1 else ""
+        failed = [outcome for outcome in outcomes if not outcome.passed]
+        groups = _group(failed, lambda outcome: f"{outcome.task.check}: {outcome.first_line}")
+        rows += [(_names(group), library + _shorten(text)) for text, group in groups.items()]
+    return "## What failed\n\n" + _table(("models", "check and error"), rows) if rows else ""
 
 
 # Parts. -------------------------------------------------------------------------------------------
@@ -251,19 +291,19 @@ def _group(outcomes: Iterable[Outcome], key: Callable[[Outcome], Any]) -> dict[s
     return groups
 
 
-def _seconds(outcomes: Iterable[Outcome], stage: str) -> float:
-    return float(sum(outcome.findings["seconds"][stage] for outcome in outcomes))
+def _seconds(outcomes: Iterable[Outcome], what: str) -> float:
+    return float(sum(outcome.findings["seconds"][what] for outcome in outcomes))
 
 
 def _trace_seconds(outcomes: Sequence[Outcome]) -> float:
     return _seconds(outcomes, "trace") + _seconds(outcomes, "generate")
 
 
-def _percentage(count: int, total: int) -> str:
-    return f"{count} of {total} ({100 * count / total:.1f}%)" if total else ""
+def _percentage(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({100 * part / whole:.1f}%)" if whole else ""
 
 
-def _join_names(outcomes: Sequence[Outcome]) -> str:
+def _names(outcomes: Sequence[Outcome]) -> str:
     names = [f"`{outcome.task.model}`" for outcome in outcomes]
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more

@@ -147,7 +147,7 @@ def test_fixed_batch_says_why() -> None:
         (":build", ("importing", "Empty module name")),
         (
             "tests.helpers.command_line_models:chaty",
-            ("command_line_models defines no factory 'chaty'", "chatty"),
+            ("has nothing named 'chaty'", "chatty"),
         ),
         ("tests.helpers.command_line_models:number", ("of type int", "callable")),
         (

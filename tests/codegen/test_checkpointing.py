@@ -101,7 +101,7 @@ CALLS = {
 
 
 def step(module: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
-    """Everything that one training step leaves behind, by name."""
+    """Everything that one training step changes or returns, by name."""
     torch.manual_seed(3)
     module.zero_grad()
     result = module(*inputs)
@@ -153,7 +153,7 @@ class Peak(TorchDispatchMode):
 
 
 def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
-    """The bytes that a forward pass stores for the backward pass, parameters apart."""
+    """The bytes that a forward pass stores for the backward pass, without parameters."""
     stored: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def test_memory_stays_that_of_the_plain_model() -> None:
     aligned = labeltrace.align(model, IMAGES)
     stored_without, peak_without = saved_bytes(model, IMAGES), peak_bytes(model, IMAGES)
     model.set_grad_checkpointing()
-    aligned(IMAGES, LABELS)  # captured anew
+    aligned(IMAGES, LABELS)  # captured again
     assert saved_bytes(aligned, IMAGES, LABELS) == saved_bytes(model, IMAGES) < stored_without / 9
     plain = peak_bytes(model, IMAGES)
     assert plain < peak_without / 3  # else there would be nothing to keep
@@ -197,10 +197,10 @@ def test_label_steps_are_not_run_again() -> None:
     regions = [part for part in module.modules() if isinstance(part, CheckpointedRegion)]
     assert len(regions) == 3
     for region in regions:
-        whole, again = targets(region.whole), targets(region.again)
-        labels = [target for target in whole if target.startswith("labeltrace.")]
+        first, recompute = targets(region.first), targets(region.recompute)
+        labels = [target for target in first if target.startswith("labeltrace.")]
         assert "labeltrace.label_ops.spatial_mixing.mix" in labels
-        assert again == [target for target in whole if target not in labels]
+        assert recompute == [target for target in first if target not in labels]
 
 
 def targets(module: GraphModule) -> list[str]:

@@ -18,7 +18,7 @@ from labeltrace.codegen.generate import Generated, generate
 from labeltrace.flow import Flow
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_helpers import custom_step
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 from tests.helpers.families import FAMILIES, example
 
 

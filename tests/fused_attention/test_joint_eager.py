@@ -22,12 +22,12 @@ from labeltrace import label_ops
 from labeltrace.fused_attention import bitwise_check, flash_with_labels, joint_eager
 from labeltrace.label_ops import attention
 from tests.helpers.attention_calls import NOTATION, ON_X86, Inputs, compare, dense, inputs_of
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import from_expression
 
 
 @contextlib.contextmanager
 def counted() -> Iterator[list[int]]:
-    """How many columns of labels each call of the wide kernel had, random trials left out."""
+    """How many columns of labels each joint call had, without random trials."""
     columns: list[int] = []
     apply = joint_eager._AttentionWithLabels.apply
 
@@ -50,7 +50,7 @@ def check(inputs: Inputs, scale: float | None = None) -> list[int]:
 
 @torch.no_grad()
 def let_last_key_prevail(inputs: Inputs) -> None:
-    """It may be left over by the kernel's blocks, and tells in all sums then."""
+    """It may be the remainder key of the kernel's blocks; then it dominates all sums."""
     inputs[2][:, :, -1] *= 4
     inputs[3][:, :, -1] *= 1e4
 
@@ -77,7 +77,7 @@ def test_output_and_gradients_stay_what_they_are(
     inputs = inputs_of(queries, keys, size, sources, (*order, 3))
     let_last_key_prevail(inputs)
     before = torch.get_num_threads()
-    bitwise_check._tried.cache_clear()
+    bitwise_check._strides_if_equal_in_trials.cache_clear()
     torch.set_num_threads(threads)
     try:
         check(inputs, scale)
@@ -97,7 +97,7 @@ def test_the_scores_are_computed_once(
 
 
 @ON_X86
-def test_a_key_that_is_left_over_is_computed_within_where_its_score_stays() -> None:
+def test_a_remainder_key_is_computed_jointly_if_its_score_stays_equal() -> None:
     """It does with AVX2; with AVX-512, MKL adds up its products in another order."""
     inputs = inputs_of(513, 513, 64)
     let_last_key_prevail(inputs)
@@ -117,13 +117,15 @@ def test_a_key_that_is_left_over_is_computed_within_where_its_score_stays() -> N
         (*inputs_of()[:3], inputs_of()[3].mT.contiguous().mT),
     ],
 )
-def test_many_columns_few_tokens_and_odd_memory_are_computed_apart(inputs: Inputs) -> None:
+def test_many_columns_few_tokens_and_unaligned_memory_are_computed_separately(
+    inputs: Inputs,
+) -> None:
     assert check(inputs) == []
 
 
 def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried on random numbers decides."""
-    bitwise_check._tried.cache_clear()
+    bitwise_check._strides_if_equal_in_trials.cache_clear()
     run = bitwise_check.flash_call_with_labels
 
     def otherwise(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,15 +134,15 @@ def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(bitwise_check, "flash_call_with_labels", otherwise)
     assert check(inputs_of()) == []
-    bitwise_check._tried.cache_clear()
+    bitwise_check._strides_if_equal_in_trials.cache_clear()
 
 
 @ON_X86
-def test_a_query_that_is_left_over_has_the_plain_calls_numbers(
+def test_a_remainder_query_has_the_plain_calls_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever the call with further columns makes of it; a trial could not tell."""
-    bitwise_check._tried.cache_clear()
+    bitwise_check._strides_if_equal_in_trials.cache_clear()
     kernel = flash_with_labels._kernel
 
     def otherwise(query: Tensor, *others: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
@@ -153,15 +155,16 @@ def test_a_query_that_is_left_over_has_the_plain_calls_numbers(
     monkeypatch.setattr(flash_with_labels, "_kernel", otherwise)
     assert check(inputs_of(65, 71, 64)) == [2]
     assert check(inputs_of(66, 71, 64)) == []
-    bitwise_check._tried.cache_clear()
+    bitwise_check._strides_if_equal_in_trials.cache_clear()
 
 
-def test_a_key_that_is_left_over_prevails_in_some_trials() -> None:
+def test_a_remainder_key_dominates_in_some_trials() -> None:
     """Its single score would hardly tell among 512 others."""
     layouts = [
-        bitwise_check._Strided((1, 2, tokens, 64), (0, 64, 128, 1), 0, 0) for tokens in (37, 513)
+        bitwise_check._MemoryLayout((1, 2, tokens, 64), (0, 64, 128, 1), 0, 0)
+        for tokens in (37, 513)
     ]
-    found = bitwise_check._trials((layouts[0], layouts[1], layouts[1]), torch.Generator())
+    found = bitwise_check._random_inputs((layouts[0], layouts[1], layouts[1]), torch.Generator())
     scales = [value[:, :, -1].std() / value[:, :, :-1].std() for _, _, value in found]
     assert sum(scale > 1000 for scale in scales) == 32  # of two heads each
     assert sum(scale < 2 for scale in scales) == 28
@@ -171,7 +174,7 @@ def test_a_key_that_is_left_over_prevails_in_some_trials() -> None:
 @pytest.mark.parametrize("of_labels", ["b k", "k b"])
 @pytest.mark.parametrize("of_result", ["b q", "q b"])
 def test_axes_by_name_in_any_order(of_labels: str, of_result: str) -> None:
-    labels, *tensors = inputs_of(41, samples=37)  # as many as keys: sizes do not tell them apart
+    labels, *tensors = inputs_of(41, samples=37)  # as many as keys: sizes do not distinguish them
     expected = label_ops.attention_with_labels(labels, *tensors, "b h q k, b k -> b q")[1]
     given = labels if of_labels == "b k" else labels.transpose(0, 1)
     notation = f"b h q k, {of_labels} -> {of_result}"
@@ -195,8 +198,8 @@ def test_rows_without_a_softmax_mix_equally(value: float) -> None:
 @ON_X86
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf, 1e37])
 @pytest.mark.parametrize("last", [True, False])
-def test_what_lies_behind_the_keys_changes_nothing(value: float, last: bool) -> None:
-    """Heads of one sample lie beside each other in memory, behind the last head the values."""
+def test_memory_after_the_keys_changes_nothing(value: float, last: bool) -> None:
+    """Heads of one sample are interleaved in memory; the values follow the last head."""
     labels, query, *_ = inputs_of()
     memory = torch.randn(5, 37, 2, 3, 32, generator=torch.Generator().manual_seed(0))
     memory[3, 5, 1 if last else 0, 0 if last else 1, 1] = value
@@ -204,7 +207,7 @@ def test_what_lies_behind_the_keys_changes_nothing(value: float, last: bool) -> 
     assert flash_with_labels.trailing_elements(keys) == 3 * 32
     assert (
         flash_with_labels.trailing_elements(
-            bitwise_check._Strided.of(keys, 2).random(torch.Generator())
+            bitwise_check._MemoryLayout.of(keys, 2).random(torch.Generator())
         )
         == 2
     )
@@ -221,7 +224,7 @@ SETTINGS: dict[str, tuple[torch.dtype, Callable[[], contextlib.AbstractContextMa
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_other_types_and_modes_are_computed_apart(name: str) -> None:
+def test_other_types_and_modes_are_computed_separately(name: str) -> None:
     dtype, mode = SETTINGS[name]
     labels, *tensors = inputs_of()
     query, key, value = (tensor.detach().to(dtype).requires_grad_() for tensor in tensors)
@@ -233,7 +236,7 @@ def test_other_types_and_modes_are_computed_apart(name: str) -> None:
     torch.testing.assert_close(mixed, dense(labels, query, key).detach(), atol=2e-6, rtol=0)
 
 
-def test_heads_that_are_kept_are_computed_apart() -> None:
+def test_heads_that_are_kept_are_computed_separately() -> None:
     labels, query, key, value = (tensor.detach() for tensor in inputs_of())
     with counted() as columns:
         _, mixed = label_ops.attention_with_labels(
@@ -309,7 +312,7 @@ class Attention(nn.Module):
 
     def __init__(self, code: str, checkpointed: bool = False) -> None:
         super().__init__()
-        self.layer = Code(code)
+        self.layer = from_expression(code)
         self.checkpointed = checkpointed
 
     def forward(self, x: Tensor) -> Tensor:
@@ -318,8 +321,8 @@ class Attention(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-class BehindCheckpoint(nn.Module):
-    """Attention right behind a checkpointed layer, and another such layer right behind it."""
+class BetweenCheckpoints(nn.Module):
+    """Attention directly after a checkpointed layer and directly before another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -337,7 +340,7 @@ class BehindCheckpoint(nn.Module):
 
 
 def test_between_checkpointed_layers() -> None:
-    model, images = BehindCheckpoint(), torch.randn(2, 48, 5, 7)
+    model, images = BetweenCheckpoints(), torch.randn(2, 48, 5, 7)
     aligned = labeltrace.align(model)
     labels = torch.rand(2, 3, 5, 7).softmax(1)
     outputs, mixed = aligned(images, labels)
@@ -348,7 +351,7 @@ def test_between_checkpointed_layers() -> None:
     torch.testing.assert_close(mixed.sum(-1), torch.ones(2, 35))
 
 
-WITHIN = {
+COMPUTED_JOINTLY = {
     "F.scaled_dot_product_attention(x, x, x)": True,
     "F.scaled_dot_product_attention(x, x + 1, x * 2, scale=0.1)": True,
     "F.scaled_dot_product_attention(x, x, x, is_causal=True)": False,
@@ -359,7 +362,7 @@ WITHIN = {
 }
 
 
-@pytest.mark.parametrize("code", WITHIN)
+@pytest.mark.parametrize("code", COMPUTED_JOINTLY)
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_calls_that_compute_labels(code: str, checkpointed: bool) -> None:
     model, images = Attention(code, checkpointed), torch.randn(2, 48, 5, 7)
@@ -370,4 +373,6 @@ def test_calls_that_compute_labels(code: str, checkpointed: bool) -> None:
     torch.manual_seed(0)
     assert torch.equal(outputs, model(images))
     torch.testing.assert_close(mixed.sum(-1), torch.ones(2, mixed.shape[1]))
-    assert ("attention_with_labels(" in aligned.label_code()) is (WITHIN[code] and not checkpointed)
+    assert ("attention_with_labels(" in aligned.label_code()) is (
+        COMPUTED_JOINTLY[code] and not checkpointed
+    )

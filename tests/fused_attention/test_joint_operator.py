@@ -27,22 +27,22 @@ def _forget() -> Iterator[None]:
 
 @contextlib.contextmanager
 def calls() -> Iterator[list[str]]:
-    """Which ways compiled code takes while it runs: labels within the model's call, or apart."""
+    """Which ways compiled code takes while it runs: joint or separate labels."""
     taken: list[str] = []
-    mixed_within, attend = joint_operator.mixed_jointly, joint_operator.attend
+    mixed_jointly, attend = joint_operator.mixed_jointly, joint_operator.attend
 
-    def within_call(*args: Any) -> Any:
-        found = mixed_within(*args)
-        taken.extend(["within"] if found is not None else [])
+    def joint(*args: Any) -> Any:
+        found = mixed_jointly(*args)
+        taken.extend(["joint"] if found is not None else [])
         return found
 
-    def apart(*args: Any) -> Any:
-        taken.append("apart")
+    def separate(*args: Any) -> Any:
+        taken.append("separate")
         return attend(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joint_operator, "mixed_jointly", within_call)
-        patch.setattr(joint_operator, "attend", apart)
+        patch.setattr(joint_operator, "mixed_jointly", joint)
+        patch.setattr(joint_operator, "attend", separate)
         yield taken
 
 
@@ -66,7 +66,7 @@ def check(inputs: Inputs, scale: float | None = None, backend: str = "aot_eager"
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 @pytest.mark.parametrize("scale", [None, 0.37])
 def test_the_scores_are_computed_once(backend: str, scale: float | None) -> None:
-    assert check(inputs_of(37, 71, 64), scale, backend) == ["within"]
+    assert check(inputs_of(37, 71, 64), scale, backend) == ["joint"]
 
 
 def test_what_the_call_cannot_do_is_found_out_when_the_code_runs() -> None:
@@ -75,7 +75,7 @@ def test_what_the_call_cannot_do_is_found_out_when_the_code_runs() -> None:
     with torch.no_grad():
         lost[1][0, 1, 2, 3] = math.nan
     for inputs in (inputs_of(39, keys=513, size=24), lost):
-        assert check(inputs) == ["apart"]
+        assert check(inputs) == ["separate"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_the_call_cannot_do_is_found_out_when_the_code_runs() -> None:
         (*inputs_of()[:3], inputs_of(size=48)[3]),
     ],
 )
-def test_few_tokens_many_columns_and_wider_values_are_computed_apart(inputs: Inputs) -> None:
+def test_few_tokens_many_columns_and_wider_values_are_computed_separately(inputs: Inputs) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(joint_operator, "attention_and_labels", None)
         check(inputs)

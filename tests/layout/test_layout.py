@@ -95,7 +95,7 @@ class Pair:
 
 
 def start(sizes: Sequence[int], channel_dim: int, batch: int = BATCH_SIZE) -> Pair:
-    """An image of ``sizes`` behind a batch, and the number of each of its positions."""
+    """A batch of images of `sizes`, and the number of each position."""
     shape = [batch, *sizes]
     layout = input_layout(shape, channel_dim)
     numbers = torch.arange(math.prod(shape) // shape[channel_dim])
@@ -147,7 +147,7 @@ def step(draw: st.DrawFn, pair: Pair) -> Pair:
         first = draw(st.integers(0, len(shape) - 2))
         last = draw(st.integers(first + 1, len(shape) - 1))
         target = [*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]]
-    else:  # cut the whole anew, wherever factors end
+    else:  # other axes altogether, cut wherever factors end
         ends = list(itertools.accumulate((f.size for a in layout.axes for f in a), int.__mul__))
         cuts = sorted(draw(st.sets(st.sampled_from(ends or [1]), max_size=4)))
         whole = math.prod(shape)
@@ -216,7 +216,7 @@ def test_arrange_by_axis_has_a_dimension_for_each_axis_with_positions(pair: Pair
 
 @many
 @given(chains(), st.data())
-def test_arrange_one_by_one_merges_only_the_axes_named(pair: Pair, data: st.DataObject) -> None:
+def test_arrange_positions_merges_only_the_axes_named(pair: Pair, data: st.DataObject) -> None:
     layout = pair.layout
     candidates = [
         dim for dim, axis in enumerate(layout.axes) if axis and all(f.is_position for f in axis)
@@ -248,17 +248,15 @@ def test_a_repeated_factor_of_size_one_separates_nothing() -> None:
     assert simplify(Layout((axis,))) == Layout(((Factor(35, Kind.POSITION, 0),),))
 
 
-def test_a_position_of_size_one_behind_all_axes_joins_the_last() -> None:
-    behind = permute(input_layout((11, 1, 5, 3), 3), (0, 2, 3, 1))
-    found = view(behind, (11, 15))
+def test_a_position_of_size_one_after_all_axes_joins_the_last() -> None:
+    layout = permute(input_layout((11, 1, 5, 3), 3), (0, 2, 3, 1))
+    found = view(layout, (11, 15))
     assert str(found) == "(11 batch, 5 position * 3 channel * 1 position)"
 
 
 @many
 @given(st.randoms(use_true_random=False), st.data())
-def test_the_stand_in_for_a_dynamic_batch_gives_the_same_layouts(
-    seed: object, data: st.DataObject
-) -> None:
+def test_a_dynamic_batch_gives_the_same_layouts(seed: object, data: st.DataObject) -> None:
     """Chains over a batch of 11 and over BATCH, step by step."""
     sizes = data.draw(st.permutations([6, 4, 5]))
     layout, dynamic = input_layout([BATCH_SIZE, *sizes], 1), input_layout([BATCH, *sizes], 1)
@@ -276,10 +274,10 @@ def test_the_stand_in_for_a_dynamic_batch_gives_the_same_layouts(
                 dim = data.draw(st.integers(0, len(shape) - 1))
                 target = [*shape[:dim], *split_sizes(data.draw, shape[dim]), *shape[dim + 1 :]]
             outcomes = []
-            stand_in = [
+            with_sentinel = [
                 size // BATCH_SIZE * BATCH if size % BATCH_SIZE == 0 else size for size in target
             ]
-            for before, wanted in ((layout, target), (dynamic, stand_in)):
+            for before, wanted in ((layout, target), (dynamic, with_sentinel)):
                 try:
                     outcomes.append(view(before, wanted))
                 except LayoutError:
@@ -303,7 +301,7 @@ def _concrete(layout: Layout) -> Layout:
     )
 
 
-# Several layouts side by side.
+# Several layouts.
 
 
 KINDS = ("map", "windows", "mean", "tokens", "channels", "mixed", "features")
@@ -456,7 +454,7 @@ def test_views_never_cut_the_dynamic_batch() -> None:
         ((1, 6, 11), (0, 1, 2), (2, 3, 11), "1 batch * 2 ch, 3 ch, 11 position"),
     ],
 )
-def test_positions_of_size_one_stay_beside_positions(
+def test_positions_of_size_one_stay_next_to_positions(
     sizes: tuple[int, ...], dims: tuple[int, ...], shape: tuple[int, ...], expected: str
 ) -> None:
     found = view(permute(input_layout(sizes, 1), dims), shape)

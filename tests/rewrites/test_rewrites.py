@@ -1,4 +1,4 @@
-"""Lean label graphs: every rewrite leaves labels as they are, and the programs read well."""
+"""Rewrites: labels stay equal, and the label programs are short."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from labeltrace.codegen.generate import Generated, generate
 from labeltrace.layout import Arrangement
 from labeltrace.rewrites.fuse_relayouts import composed
 from labeltrace.tracing.trace import Trace
+from tests.helpers.code_module import from_expression
 from tests.helpers.families import Family, aligned_family, every_family, example
-from tests.random_architectures.architectures import Architecture, Code, architectures
-from tests.random_architectures.test_contract import examples, images_of, random_labels
-
-torch.set_num_threads(1)
+from tests.random_architectures.examples import examples
+from tests.random_architectures.inputs import images_of, random_labels
+from tests.random_architectures.state import Architecture
+from tests.random_architectures.strategy import architectures
 
 
 def as_traced(trace: Trace) -> Trace:
@@ -44,21 +45,21 @@ def labels_of(
 
 
 def check(trace: Trace, model: nn.Module, images: Tensor, given: Tensor) -> str:
-    """Labels are equal with the rewrites and without, run early or where they stand.
+    """Labels are equal with rewrites and early scheduling, and without both.
 
-    Returns the lean program.
+    Returns the simplified program.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labeltrace.codegen.generate.run_early", lambda *_: None)
         plain = generate(trace, as_traced)
-    lean = generate(trace)
+    simplified = generate(trace)
     expected, found = (
-        labels_of(trace, made, copy.deepcopy(model), images, given) for made in (plain, lean)
+        labels_of(trace, made, copy.deepcopy(model), images, given) for made in (plain, simplified)
     )
     for one, other in zip(expected, found, strict=True):
         if one is not None:
             torch.testing.assert_close(other, one, atol=1e-6, rtol=0)
-    return lean.label_code
+    return simplified.label_code
 
 
 @every_family
@@ -87,7 +88,7 @@ class Reading(nn.Module):
         return outputs
 
 
-READINGS: dict[str, Callable[[int], Any]] = {
+INDEXINGS: dict[str, Callable[[int], Any]] = {
     "first": lambda size: 0,
     "last": lambda size: -1,
     "a few": lambda size: slice(size // 3, size // 3 + max(size // 3, 1)),
@@ -96,11 +97,11 @@ READINGS: dict[str, Callable[[int], Any]] = {
 
 
 @examples(8)
-@given(architectures(), st.sampled_from(sorted(READINGS)))
+@given(architectures(), st.sampled_from(sorted(INDEXINGS)))
 def test_random_architectures_keep_their_labels(architecture: Architecture, reading: str) -> None:
     images, given_ = images_of(architecture), random_labels(architecture, 3)
     model = architecture.model.eval()
-    reader = Reading(model, architecture.channel_dim, READINGS[reading]).eval()
+    reader = Reading(model, architecture.channel_dim, INDEXINGS[reading]).eval()
     check(labeltrace.trace(reader, images), reader, images, given_)
 
 
@@ -131,7 +132,7 @@ READS = {
         ),
         {"layer": nn.Linear(5, 7)},
     ),
-    "mixed beside": Reads(
+    "mixed along another axis": Reads(
         "self.layer(x)[:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
@@ -172,7 +173,7 @@ READS = {
             "y_2 = mix(y_1, rows, 'a r k, a k -> a r', normalized=True)",
         ),
     ),
-    "probabilities behind a dropout that drops nothing": Reads(
+    "probabilities after a dropout that drops nothing": Reads(
         tokens("(F.dropout((t @ t.mT).softmax(-1), 0.0, True) @ t)[:, 7]"),
         (
             "rows = cut(dropout, 1, 7, 8)",
@@ -202,7 +203,7 @@ READS = {
             "y_3 = write_output(y_2, [-1, -1, -1], 1)",
         ),
     ),
-    "joined beside": Reads(
+    "joined along another axis": Reads(
         "torch.cat([x, x.flip(2)], 3)[:, :, 3]",
         (
             "y_2 = cut(y, 1, 3, 4)",
@@ -224,14 +225,14 @@ READS = {
             "y_2 = write_output(y_1, [-1, -1, -1], 1)",
         ),
     ),
-    "padded beside": Reads(
+    "padded along another axis": Reads(
         "F.pad(x, (1, 1))[:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
             "y_2 = pad(y_1, prior, [[0, 0], [0, 0], [1, 1]])",
         ),
     ),
-    "chosen beside": Reads(
+    "indexed along another axis": Reads(
         "x[..., self.index][:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
@@ -239,7 +240,7 @@ READS = {
         ),
         {"index": torch.tensor([4, 0, 0])},
     ),
-    "repeated beside": Reads(
+    "repeated along another axis": Reads(
         "x.repeat(1, 1, 1, 2)[:, :, 2]",
         (
             "y_1 = cut(y, 1, 2, 3)",
@@ -252,7 +253,7 @@ READS = {
 @pytest.mark.parametrize("name", READS)
 def test_what_is_not_read_is_not_computed(name: str) -> None:
     reads = READS[name]
-    model = Code(reads.text, **reads.parts).eval()
+    model = from_expression(reads.text, **reads.parts).eval()
     program = checked(model, *tokens_of(6, 5))
     assert set(reads.lines) <= set(lines_of(program)), program
 
@@ -273,9 +274,9 @@ def lines_of(program: str) -> list[str]:
     return [line.split("  #")[0].strip() for line in program.splitlines()]
 
 
-def test_a_shared_kernel_is_normalised_once() -> None:
+def test_a_shared_kernel_is_normalized_once() -> None:
     code = "self.layer(self.layer(x).relu())"
-    program = checked(Code(code, layer=nn.Conv2d(2, 2, 3, padding=1)), *tokens_of(6, 5))
+    program = checked(from_expression(code, layer=nn.Conv2d(2, 2, 3, padding=1)), *tokens_of(6, 5))
     assert lines_of(program) == [
         "def label_graph(labels, p_layer_weight):",
         "y = read_image(labels, [6, 5])",
@@ -315,7 +316,7 @@ def test_program_of_a_vision_transformer() -> None:
 
 def test_runs_of_relayouts_become_one() -> None:
     code = "F.avg_pool2d(x.permute(0, 1, 3, 2).reshape(3, 2, 3, 10), 1, 1)"
-    program = checked(Code(code), *tokens_of(6, 5))
+    program = checked(from_expression(code), *tokens_of(6, 5))
     assert lines_of(program)[2:4] == [
         "y_2 = relayout(y, order=[0, 2, 1], merge=[3, 3, 10])",
         "y_3 = pool(y_2, [1, 1], [1, 1], [0, 0], [1, 1])",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace.label_ops import maxima
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import Code
 from tests.rules.cases.case import RuleCase, fault_of, values
 from tests.rules.cases.expected_labels import each, mixes, no_label
 from tests.rules.cases.pooling import DILATED, SHAPES, SIZES, WINDOWS
@@ -71,11 +71,6 @@ CASES = (
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_labels_are_those_of_the_positions_that_were_taken(case: RuleCase) -> None:
     with labeltrace.using_rules(labeltrace.FOLLOW_MAXIMA):
@@ -102,7 +97,7 @@ def test_windows_in_the_padding_alone_take_the_mean() -> None:
 
 
 def test_what_is_padded_behind_them_is_the_mean_of_each_image() -> None:
-    model = Code("F.pad(F.max_pool2d(x, 2), (1, 0))")
+    model = Code(lambda self, x: F.pad(F.max_pool2d(x, 2), (1, 0)))
     labels = torch.rand(5, 3, 4, 6).softmax(1)
     found = labeltrace.align(model, rules=labeltrace.FOLLOW_MAXIMA)(values(5, 2, 4, 6), labels)[1]
     torch.testing.assert_close(found[..., 0], labels.mean((2, 3))[..., None].expand(-1, -1, 2))
@@ -132,7 +127,7 @@ def test_all_else_is_as_ever(name: str) -> None:
 
 
 def test_a_model_in_half_precision_is_followed() -> None:
-    model = Code("F.max_pool2d(x, 2)").to(torch.bfloat16)
+    model = Code(lambda self, x: F.max_pool2d(x, 2)).to(torch.bfloat16)
     images, cells = values(2, 3, 4, 6).bfloat16(), torch.eye(24).reshape(1, 24, 4, 6)
     labels = labeltrace.align(model, rules=labeltrace.FOLLOW_MAXIMA)(
         images, cells.expand(2, -1, -1, -1)

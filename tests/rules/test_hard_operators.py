@@ -11,22 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
-
-
-class Code(nn.Module):
-    """Tensor code over an image and the parts that it uses."""
-
-    def __init__(self, code: Callable[[Any, Tensor], Tensor], **parts: nn.Module | Tensor) -> None:
-        super().__init__()
-        self.code = code
-        for name, part in parts.items():
-            if isinstance(part, nn.Module):
-                self.add_module(name, part)
-            else:
-                self.register_parameter(name, nn.Parameter(part))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.code(self, x)
+from tests.helpers.code_module import Code
 
 
 def labels_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -90,7 +75,7 @@ def test_grouped_convolution_of_blocks_is_refused() -> None:
 
 def test_convolution_over_rows_columns_and_channels_passes_channels_by() -> None:
     """A lambda layer's position lambdas: a 3d kernel that is one tap long along the channels."""
-    kernel = random(4, 1, 3, 5, 1)
+    kernel = nn.Parameter(random(4, 1, 3, 5, 1))
     solid = Code(
         lambda self, x: F.conv3d(x.movedim(1, -1)[:, None], self.kernel, padding=(1, 2, 0)).mean(
             -1
@@ -169,7 +154,9 @@ def test_a_sum_over_other_positions_than_those_of_the_weights_is_their_mean() ->
 
 def test_a_sum_over_rows_and_channels_in_one_axis_is_a_mean_and_says_so() -> None:
     """Weights of each row and channel: no row has one of its own."""
-    model = Code(lambda self, x: (x.flatten(1, 2) * self.weights).sum(1), weights=random(15, 1))
+    model = Code(
+        lambda self, x: (x.flatten(1, 2) * self.weights).sum(1), weights=nn.Parameter(random(15, 1))
+    )
     images = random(2, 3, 5, 7)
     mean = torch.eye(35).reshape(35, 5, 7).mean(1).mT.expand(2, -1, -1)
     torch.testing.assert_close(labels_of(model, images), mean)
@@ -179,7 +166,9 @@ def test_a_sum_over_rows_and_channels_in_one_axis_is_a_mean_and_says_so() -> Non
 
 def test_channels_that_are_scaled_and_summed_are_mixed() -> None:
     """Weights of channels are none of positions, whatever is summed later on."""
-    model = Code(lambda self, x: (x * self.scale).sum(1).mean(1), scale=random(3, 1, 1))
+    model = Code(
+        lambda self, x: (x * self.scale).sum(1).mean(1), scale=nn.Parameter(random(3, 1, 1))
+    )
     trace = labeltrace.trace(model, random(2, 3, 5, 7))
     assert [str(node.operation) for node in trace.nodes if node.operator == "aten.sum"] == [
         "channel mixing"
@@ -202,7 +191,9 @@ def test_relative_positions_may_be_written_into_scores(tokens: int) -> None:
         found[:, 1:, 1:] = window.view(-1, rest, rest)
         return found.softmax(-1)
 
-    model = Code(lambda self, x: scores(self, x) @ x.flatten(2).mT, relative=random(4, 1, 3))
+    model = Code(
+        lambda self, x: scores(self, x) @ x.flatten(2).mT, relative=nn.Parameter(random(4, 1, 3))
+    )
     images = random(2, 3, 1, tokens)
     with torch.no_grad():
         expected = scores(model, images)
@@ -224,7 +215,9 @@ def test_what_is_written_over_a_whole_tensor_is_that_tensor() -> None:
     def tokens(x: Tensor) -> Tensor:
         return x.flatten(2).mT
 
-    model = Code(lambda self, x: scores(self, tokens(x)) @ tokens(x), relative=random(5, 3))
+    model = Code(
+        lambda self, x: scores(self, tokens(x)) @ tokens(x), relative=nn.Parameter(random(5, 3))
+    )
     images = random(2, 3, 1, 5)
     with torch.no_grad():
         expected = scores(model, tokens(images))

@@ -7,7 +7,7 @@ import labeltrace
 from labeltrace.flow import Constant
 from labeltrace.rule_api.call import Call
 from labeltrace.rules import BUILT_IN
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import from_expression
 from tests.rules.cases import (
     CASES,
     REFUSED,
@@ -46,7 +46,7 @@ def test_labels_are_the_replicas(case: RuleCase) -> None:
 
 @pytest.mark.parametrize("refusal", REFUSED, ids=str)
 def test_what_cannot_be_followed_is_refused(refusal: Refusal) -> None:
-    model = Code(refusal.code, **refusal.parts).eval()
+    model = from_expression(refusal.code, **refusal.parts).eval()
     images = values(*refusal.shape)
     model(images)  # the code itself is fine
     with pytest.raises(labeltrace.LayoutError, match=refusal.says):

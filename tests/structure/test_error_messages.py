@@ -245,7 +245,7 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "positions and channels of one axis are contracted with mixing weights": lambda x: (
         x.flatten(1).softmax(-1)[:, None] @ x.flatten(1)[:, :, None]
     ),
-    "keys times values, summed over positions, join another stream": lambda x: (
+    "keys times values, summed over tokens, are combined with another tensor": lambda x: (
         keys_times_values(x) + x.mean((2, 3))[:, None]
     ),
     "a product of keys and values, summed over positions, is contracted with something": (

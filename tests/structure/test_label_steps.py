@@ -27,7 +27,7 @@ from labeltrace.rewrites.steps import with_labels
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_helpers import custom_step
 from labeltrace.tracing.ablation import moves_labels, without_mixing
-from labeltrace.tracing.walk import Trace
+from labeltrace.tracing.trace import Trace
 
 
 def concrete_subclasses(parent: type[LabelStep]) -> Iterator[type[LabelStep]]:

@@ -17,7 +17,7 @@ def test_no_file_imports_a_test_file() -> None:
 
 
 def test_test_files_are_in_folders_named_after_packages() -> None:
-    """`tests/<package>/` for a package; a module of the root is tested by `tests/test_<module>.py`."""
+    """`tests/<package>/` for a package, `tests/test_<module>.py` for a module of the root."""
     root = TESTS.parent / "labeltrace"
     packages = {file.parent.name for file in root.rglob("__init__.py")}
     own = {"alignment", "docs", "oracles", "random_architectures", "structure"}

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import labeltrace
-from labeltrace.rule_helpers.contraction import TWO_STEP_ATTENTION
+from labeltrace.rule_helpers.product_flows import TWO_STEP_ATTENTION
 from labeltrace.tracing.trace import Trace
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import from_expression
 
 
 def traced(code: str, *shape: int) -> Trace:
-    return labeltrace.trace(Code(code).eval(), torch.randn(shape or (2, 3, 5, 7)))
+    return labeltrace.trace(from_expression(code).eval(), torch.randn(shape or (2, 3, 5, 7)))
 
 
 LAST = {

@@ -430,7 +430,7 @@ def test_page_tells_what_the_results_say() -> None:
             versions={**NOW, "timm": "0.5"},
         ),
     ]
-    page = coverage.render_page(results, "labeltrace zoo sweep --all")
+    page = coverage.render_page([results], "labeltrace zoo sweep --all")
     assert "labeltrace zoo sweep --all\n" in page
     summary = dict(rows(page, "# Coverage"))
     assert summary["models traced"] == "6 of 7 (85.7%)"
@@ -441,8 +441,9 @@ def test_page_tells_what_the_results_say() -> None:
     assert summary["models with a dynamic batch"] == "5 of 6 (83.3%)"
     assert summary["families with correct numbers"] == "1 of 2 (50.0%)"
     assert summary["processor seconds, capture; trace and label graph"] == "18; 2"
-    assert f"- torch {NOW['torch']}\n" in page
-    assert f"- timm {NOW['timm']} (8 results), 0.5 (1 results)" in page
+    versions = dict(rows(page, "Measured with"))
+    assert versions["torch"] == NOW["torch"]
+    assert versions["timm"] == f"{NOW['timm']} (8 results), 0.5 (1 results)"
     seconds = ["3.00", "0.38"]
     assert rows(page, "## Families") == [
         ["vgg", "timm", "2/2", "2/2", "", "dynamic", *seconds, "correct"],
@@ -458,7 +459,36 @@ def test_page_tells_what_the_results_say() -> None:
         ["`volo_d1_224`", "numeric: failed: no rule for aten.nothing"],
         ["`tnt_s_patch16_224`", "structural: failed: no rule for aten.nothing"],
     ]
-    sound = coverage.render_page(results[:3], "command")
+    sound = coverage.render_page([results[:3]], "command")
     assert "## What failed" not in sound
     assert "## Approximations" not in sound
     assert "## Fixed batch" not in sound
+
+
+def test_page_has_a_column_for_each_sweep() -> None:
+    """Cells are one where sweeps agree; another torch may differ in what is exact and correct."""
+    newer = [
+        finished(Task("vgg", "vgg11"), approximations={"maximum": 3}),
+        finished(Task("vgg", "vgg11", Check.NUMERIC, 32)),
+    ]
+    older = [
+        replace(finished(Task("vgg", "vgg11")), versions={**NOW, "torch": "2.0.1+cpu"}),
+        replace(
+            finished(Task("vgg", "vgg11", Check.NUMERIC, 32), failed=True),
+            versions={**NOW, "torch": "2.0.1+cpu"},
+        ),
+    ]
+    page = coverage.page([newer, older], "command")
+    summary = {row[0]: row[1:] for row in rows(page, "# Coverage")}
+    assert summary["models traced"] == ["1 of 1 (100.0%)", "1 of 1 (100.0%)"]
+    assert summary["models exact"] == ["0 of 1 (0.0%)", "1 of 1 (100.0%)"]
+    versions = {row[0]: row[1:] for row in rows(page, "Measured with")}
+    assert versions["torch"] == [NOW["torch"], "2.0.1+cpu"]
+    exact, found, numbers = "0/1 / 1/1", "1 / ", "correct / failed"
+    seconds = ["3.00", "0.38"]
+    (row,) = rows(page, "## Families")
+    assert row == ["vgg", "timm", "1/1", exact, found.strip(), "dynamic", *seconds, numbers]
+    assert rows(page, "## Approximations") == [["1", "maximum", "3 / 0", "vgg /"]]
+    assert rows(page, "## What failed") == [
+        ["`vgg11`", "torch 2.0.1: numeric: failed: no rule for aten.nothing"]
+    ]

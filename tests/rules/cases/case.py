@@ -17,7 +17,7 @@ import labeltrace
 from labeltrace.capture.node_info import operator_names
 from labeltrace.rules import BUILT_IN
 from labeltrace.tracing.trace import Trace
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import Code, from_expression
 
 Truth = Callable[["RuleCase"], Sequence[Tensor | None]]
 """The provenance (*shape, sources) of each output in float64; None where it carries no label."""
@@ -64,7 +64,7 @@ class RuleCase:
         return f"{self.code} with {shapes}{note}, channels in {self.channel_dim}"
 
     def model(self) -> Code:
-        return Code(self.code, **self.parts).eval()
+        return from_expression(self.code, **self.parts).eval()
 
     def images(self) -> Tensor:
         return values(*self.shape, seed=1)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tests.random_architectures.architectures import Code
+from tests.helpers.code_module import Code, from_expression
 from tests.rules.cases.case import RuleCase, Truth
 
 PADDED = -1.0
@@ -260,7 +260,7 @@ def _looked_up(numbers: Tensor, case: RuleCase) -> Tensor:
 
 
 def _double(code: str, case: RuleCase, **parts: Tensor) -> Code:
-    return Code(code, **{**case.parts, **parts}).double().eval()
+    return from_expression(code, **{**case.parts, **parts}).double().eval()
 
 
 def _tensors(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
