@@ -116,7 +116,7 @@ def even_mix(
     rest = [factor for factor in factors if factor.kind is not Kind.BATCH]
     if not rest or source.is_weights:
         operation = Operation.SPATIAL_AGGREGATION if rest else Operation.CHANNEL_MIXING
-        kept = Layout(tuple(axes)) if source.labelled else renumbered(axes)
+        kept = Layout(tuple(axes)) if source.labeled else renumbered(axes)
         return relayout(source, kept, operation=operation, approximation=approximation)
     groups = [batch, *([factor] for factor in rest)]
     return Aggregate(

@@ -1,4 +1,4 @@
-"""Which changes are made: cosmic-ray's operators, at the places where they can change behaviour."""
+"""Which changes are made: cosmic-ray's operators, at the places where they can change behavior."""
 
 from __future__ import annotations
 

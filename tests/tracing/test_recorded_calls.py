@@ -97,7 +97,7 @@ def test_a_sum_that_others_read_stays_a_sum() -> None:
 
 def test_equal_steps_share_a_field() -> None:
     trace = traced(roll("a", "x", 1), roll("b", "x", 1), add("sum", "a", "b"))
-    assert trace.labelled["b"].field == trace.labelled["a"].field
+    assert trace.labeled["b"].field == trace.labeled["a"].field
     assert trace.fields_of("b") == trace.fields_of("sum") == ()
 
 
