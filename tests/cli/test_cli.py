@@ -42,7 +42,7 @@ QUIET = Console(quiet=True)
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    return CliRunner().invoke(app.app, list(arguments), env={"COLUMNS": "200"})
 
 
 def explain_json(name: str, *options: str) -> Any:
@@ -429,7 +429,7 @@ def test_output_that_cannot_be_a_folder(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert "Traceback" not in result.stderr
     told = " ".join(re.findall(r"\w+", result.stderr))  # without the box around it
-    assert "cannot make the folder" in told
+    assert "cannot create the folder" in told
 
 
 # Trained weights. ---------------------------------------------------------------------------------
