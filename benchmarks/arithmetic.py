@@ -114,7 +114,7 @@ def count_operations(case: Case, methods: Sequence[str]) -> dict[str, Arithmetic
             dense = DenseLabels(model, images)
             state = [_state_tensor(model, ".".join(names)) for names in dense.state]
             given = (*state, *dense.constants, images, labels, classes)
-            count, tokens = label_operations(dense.labelled, *given)
+            count, tokens = label_operations(dense.labeled, *given)
         else:
             continue
         found[method] = Arithmetic(step, count, tokens)

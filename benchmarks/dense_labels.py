@@ -38,12 +38,12 @@ class DenseLabels(nn.Module):
         graph = graphs.graph((example,), {})
         self.state = tuple(entry.name.split(".") for entry in graph.capture.state)
         self.constants = graph.capture.constants
-        self.labelled = _over_classes(graph.generated.module)
+        self.labeled = _over_classes(graph.generated.module)
 
     def forward(self, images: Tensor, labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and targets, from `labels` (B, K, H, W) and `classes` (B, K, classes)."""
         state = [functools.reduce(getattr, names, self.model) for names in self.state]
-        logits, targets = self.labelled(*state, *self.constants, images, labels, classes)
+        logits, targets = self.labeled(*state, *self.constants, images, labels, classes)
         return logits, targets
 
 

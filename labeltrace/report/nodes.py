@@ -88,7 +88,7 @@ def _describe_step(trace: Trace, node: TracedNode) -> str:
 
 def _reason_for_no_map(node: TracedNode) -> str:
     """Why a node has no label map."""
-    if node.labelled:
+    if node.labeled:
         return "The images of a batch are mixed here, so there is no map."
     return "These numbers are mixing weights. They carry no content, so there is no map."
 

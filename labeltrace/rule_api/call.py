@@ -77,9 +77,9 @@ class Call:
         return tuple(operand for operand in self.operands if operand.traced)
 
     @property
-    def labelled(self) -> tuple[Operand, ...]:
+    def labeled(self) -> tuple[Operand, ...]:
         """The operands that carry labels."""
-        return tuple(operand for operand in self.operands if operand.labelled)
+        return tuple(operand for operand in self.operands if operand.labeled)
 
 
 def listed(value: int | Sequence[int]) -> list[int]:

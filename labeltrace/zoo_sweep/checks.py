@@ -197,11 +197,11 @@ def _check_equal(one: Tensor, other: Tensor, what: str) -> None:
 def _check_labels(outputs: Any, labels: Any, sources: int, where: str) -> float:
     """Check that labels are distributions along each output's channels (contract, points 1, 10)."""
     pairs = zip(tree_flatten(outputs)[0], _leaves(labels), strict=True)
-    labelled = [(output, label) for output, label in pairs if label is not None]
-    if not labelled:
+    labeled = [(output, label) for output, label in pairs if label is not None]
+    if not labeled:
         raise CheckError(f"{where}: no output has a label")
     errors = []
-    for output, label in labelled:
+    for output, label in labeled:
         axis = _class_axis(output, label, sources, where)
         errors.append((label.sum(axis) - 1).abs().max().item())
         if label.dtype != torch.float32 or label.requires_grad:

@@ -243,7 +243,7 @@ def test_own_image_keeps_its_middle(tmp_path: Path) -> None:
     assert torch.equal(photograph.pixels, expected)
 
 
-def test_normalise_is_torchvisions() -> None:
+def test_normalize_is_torchvisions() -> None:
     pixels = torch.rand(2, 3, 5, 7)
     mean, std = [0.1, 0.2, 0.3], [0.7, 1.1, 1.3]
     torch.testing.assert_close(

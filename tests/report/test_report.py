@@ -56,7 +56,7 @@ def test_every_node_of_the_trace_is_there_once_and_folds_into_its_modules(
     for node, expected in zip(nodes[1:], traced, strict=True):
         assert node["path"] == expected.module_path and node["operator"] == expected.operator
         assert [nodes[i]["name"] for i in node["inputs"]] == list(expected.inputs)
-        assert node["rule"] and (node["map"] is None) is not expected.labelled
+        assert node["rule"] and (node["map"] is None) is not expected.labeled
         assert bool(node["why"]) is (node["map"] is None)
     for index, module in enumerate(modules):
         inside = [n for n in nodes if f"{n['path']}.".startswith(f"{module['path']}.")]
