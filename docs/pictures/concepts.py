@@ -108,7 +108,7 @@ def attention() -> Figure:
         limits=(0, matrix.max().item()),
     )
     outline(weights, token, 0, 1, 16)
-    cells(result, after, "labels behind it", "Norm(W) · Y", numbers=".0%")
+    cells(result, after, "labels after it", "Norm(W) · Y", numbers=".0%")
     outline(result, *divmod(token, 4))
     between(before, "→")
     between(weights, "→")
@@ -154,7 +154,7 @@ def convolution() -> Figure:
     shares = partial(cells, colors=WEIGHTS, limits=(0, corner.max().item()), numbers=".0%")
     shares(kernel, inside[1:4, 1:4], "its label kernel", "magnitudes, all channels")
     edge = functional.pad(corner[:2, :2], (1, 0, 1, 0), value=float("nan"))  # NaN is outside
-    shares(at_corner, edge, "in the corner of an image", "the taps that lie inside")
+    shares(at_corner, edge, "in the corner of an image", "only the taps inside")
     return figure
 
 

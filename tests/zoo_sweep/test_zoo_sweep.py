@@ -478,7 +478,7 @@ def test_page_has_a_column_for_each_sweep() -> None:
             versions={**NOW, "torch": "2.0.1+cpu"},
         ),
     ]
-    page = coverage.page([newer, older], "command")
+    page = coverage.render_page([newer, older], "command")
     summary = {row[0]: row[1:] for row in rows(page, "# Coverage")}
     assert summary["models traced"] == ["1 of 1 (100.0%)", "1 of 1 (100.0%)"]
     assert summary["models exact"] == ["0 of 1 (0.0%)", "1 of 1 (100.0%)"]
