@@ -38,7 +38,7 @@ class Place:
 def places(trace: Trace) -> tuple[Place, ...]:
     """Every node that carries labels, in the order of the graph, including the input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import labeltrace
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())

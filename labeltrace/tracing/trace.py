@@ -37,7 +37,7 @@ class Trace:
         input_field: the label field of the input.
         input_layout: the layout of the input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import trace
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())

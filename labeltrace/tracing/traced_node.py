@@ -25,7 +25,7 @@ class TracedNode:
         inputs: the names of the nodes whose labels or weights it reads.
         approximation: why the step is approximate; empty for exact ones.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import trace
         >>> pooled = trace(torch.nn.MaxPool2d(2), torch.rand(2, 3, 8, 8)).nodes[-1]

@@ -96,7 +96,7 @@ def _intro(command: str) -> str:
     return (
         "# Coverage\n\n"
         "What labeltrace does with the models of [the zoo](zoo.md), measured. This page is written "
-        f"by\n\n```sh\n{command}\n```\n\n"
+        f"by\n\n``sh\n{command}\n``\n\n"
         "so whatever is to change here has to change in the code. Models are captured in eval mode "
         "on the `meta` device, at their own image size. *Numbers* are checked on a real model with "
         "random weights, the family's smallest, at the smallest images that it takes, in eval and "
