@@ -33,7 +33,7 @@ from labeltrace.mixing import (
     track_mixing,
 )
 from labeltrace.rule_api.registry import register_rule, using_rules
-from labeltrace.rules.maxima import FOLLOW_MAXIMA
+from labeltrace.rules.follow_maxima import FOLLOW_MAXIMA
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode

@@ -14,9 +14,9 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.axis_names import name_axes
 from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
-from labeltrace.rule_helpers.named_operand import name_axes
 from labeltrace.rule_helpers.result_layouts import kind_of_new_axis
 
 _BATCH_LETTERS = [letter for letter in ascii_lowercase if letter not in "hqkde"]

@@ -9,8 +9,8 @@ from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.attention import attend, attention_with_labels
 from labeltrace.label_ops.averaging import adaptive_pool, aggregate, average, fold, pool
 from labeltrace.label_ops.convolution import convolve, convolve_transposed, kernel
-from labeltrace.label_ops.inputs_outputs import prior_of, read_image, write_output
-from labeltrace.label_ops.maxima import follow_adaptive_pool, follow_extreme, follow_pool
+from labeltrace.label_ops.follow_maxima import follow_adaptive_pool, follow_extreme, follow_pool
+from labeltrace.label_ops.inputs_outputs import read_image, write_output
 from labeltrace.label_ops.positions import (
     cut,
     flip,
@@ -23,6 +23,7 @@ from labeltrace.label_ops.positions import (
     take,
     unfold,
 )
+from labeltrace.label_ops.prior import prior_of
 from labeltrace.label_ops.recurrence import final_states, recur
 from labeltrace.label_ops.resampling import resample
 from labeltrace.label_ops.spatial_mixing import mix, mix_linear

@@ -1,4 +1,4 @@
-"""Inputs and outputs of the label graph: label images, the prior, labels of outputs."""
+"""Inputs and outputs of the label graph: label images, and the labels of outputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,6 @@ def read_image(label_image: Tensor, sizes: Sequence[int]) -> Tensor:
     labels = label_image.detach().to(torch.float32)
     labels = labels.expand(*labels.shape[:2], *sizes)
     return labels.movedim(1, -1)
-
-
-@label_arithmetic
-def prior_of(labels: Tensor) -> Tensor:
-    """The mean over all positions of a field (B, ..., K): (B, K), contract point 3."""
-    return labels.flatten(1, -2).mean(1) if labels.dim() > 2 else labels
 
 
 @label_arithmetic

@@ -31,6 +31,7 @@ from labeltrace.layout.factors import (
     positions,
     pure_positions,
 )
+from labeltrace.layout.formatting import shape_text, size_text
 from labeltrace.layout.layout import (
     Layout,
     batch_slot,
@@ -40,7 +41,6 @@ from labeltrace.layout.layout import (
     replace_axis,
 )
 from labeltrace.layout.sliding_window import SlidingWindow, sliding_windows
-from labeltrace.layout.text import shape_text, size_text
 from labeltrace.layout.views import expand, permute, simplify, unsqueeze, view
 from labeltrace.layout.windows import cut_windows
 

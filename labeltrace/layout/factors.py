@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import prod
 
-from labeltrace.layout.text import size_text
+from labeltrace.layout.formatting import size_text
 
 
 class Kind(Enum):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from labeltrace.errors import LayoutError
 from labeltrace.layout.factors import Axis, Factor, Kind
+from labeltrace.layout.formatting import shape_text, size_text
 from labeltrace.layout.layout import Layout
-from labeltrace.layout.text import shape_text, size_text
 
 
 @dataclass(frozen=True, slots=True)

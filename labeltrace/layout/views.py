@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from labeltrace.errors import LayoutError
 from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, has_channels, has_positions
+from labeltrace.layout.formatting import size_text
 from labeltrace.layout.layout import Layout
 from labeltrace.layout.splitting import SplitFactor, merge_neighbors, number_field_dims, take
-from labeltrace.layout.text import size_text
 
 
 def simplify(layout: Layout) -> Layout:

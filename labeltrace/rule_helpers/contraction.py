@@ -11,7 +11,7 @@ from __future__ import annotations
 from labeltrace.flow import Flow, Operand
 from labeltrace.index_notation.contraction_equation import ContractionEquation
 from labeltrace.rule_api.call import Shape
-from labeltrace.rule_helpers.named_operand import axis_sizes, name_axes
+from labeltrace.rule_helpers.axis_names import axis_sizes, name_axes
 from labeltrace.rule_helpers.product_flows import FLOWS
 from labeltrace.rule_helpers.product_kinds import classify_product, stream_first
 

@@ -18,7 +18,7 @@ from labeltrace.flow import (
 )
 from labeltrace.layout import Layout, align_axes, expand, has_channels, has_positions, is_repeated
 from labeltrace.rule_api.call import Shape
-from labeltrace.rule_helpers.key_value_product import as_channel_weights
+from labeltrace.rule_helpers.key_value_weights import as_channel_weights
 from labeltrace.rule_helpers.output_facts import after_nonlinear, with_lower_bound
 
 

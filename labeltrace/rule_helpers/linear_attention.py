@@ -1,7 +1,7 @@
 """Linear attention: queries times a product of keys and values.
 
 The two products together mix positions with `phi(q)·phi(k)^T` (contract, point 4), in time linear
-in the number of positions. The first product is `labeltrace.rule_helpers.key_value_product`.
+in the number of positions. The first product is `labeltrace.rule_helpers.key_value_weights`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from labeltrace.layout import (
     is_dynamic,
     renumbered,
 )
-from labeltrace.rule_helpers.key_value_product import position_runs
+from labeltrace.rule_helpers.key_value_weights import position_runs
 
 SIGNED = "queries or keys may be negative: their magnitudes are taken before they are multiplied"
 

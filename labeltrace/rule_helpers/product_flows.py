@@ -26,7 +26,7 @@ from labeltrace.layout import (
 from labeltrace.rule_helpers.aggregation import aggregation
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rule_helpers.elementwise_product import product
-from labeltrace.rule_helpers.key_value_product import keys_times_values
+from labeltrace.rule_helpers.key_value_weights import keys_times_values
 from labeltrace.rule_helpers.linear_attention import linear_mixing
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
 from labeltrace.rule_helpers.output_facts import after_nonlinear, with_key_features

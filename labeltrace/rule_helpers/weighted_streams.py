@@ -8,7 +8,7 @@ from string import ascii_lowercase
 
 from labeltrace.flow import NamedOperand, ProductOperands
 from labeltrace.layout import Axis, Kind, has_channels, has_positions, pure_positions
-from labeltrace.rule_helpers.named_operand import axis_sizes, name_axes
+from labeltrace.rule_helpers.axis_names import axis_sizes, name_axes
 from labeltrace.rule_helpers.product_kinds import is_score_matrix
 
 

@@ -10,7 +10,7 @@ import pytest
 from labeltrace.flow import KeyValueProduct, LabelField, NamedOperand, Operand, ValueFacts
 from labeltrace.index_notation.contraction_equation import ContractionEquation
 from labeltrace.layout import Axis, Factor, Kind, renumbered
-from labeltrace.rule_helpers.named_operand import axis_sizes, name_axes
+from labeltrace.rule_helpers.axis_names import axis_sizes, name_axes
 from labeltrace.rule_helpers.product_flows import FLOWS
 from labeltrace.rule_helpers.product_kinds import (
     ProductKind,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labeltrace
-from labeltrace.label_ops import maxima
+from labeltrace.label_ops import follow_maxima
 from tests.helpers.code_module import Code
 from tests.rules.cases.case import RuleCase, fault_of, values
 from tests.rules.cases.expected_labels import each, mixes, no_label
@@ -81,9 +81,9 @@ def test_labels_are_those_of_the_positions_that_were_taken(case: RuleCase) -> No
 def test_labels_are_gathered_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, images = torch.rand(2, 5, 7, 11), values(2, 13, 5, 7)
     window = ((3, 2), (2, 1), (1, 0), (1, 1))
-    whole = maxima.follow_pool(labels, images, *window)
-    monkeypatch.setattr(maxima, "LABELS_AT_ONCE", 5 * 2 * 11 * 3 * 6)
-    torch.testing.assert_close(maxima.follow_pool(labels, images, *window), whole)
+    whole = follow_maxima.follow_pool(labels, images, *window)
+    monkeypatch.setattr(follow_maxima, "LABELS_AT_ONCE", 5 * 2 * 11 * 3 * 6)
+    torch.testing.assert_close(follow_maxima.follow_pool(labels, images, *window), whole)
 
 
 def test_windows_in_the_padding_alone_take_the_mean() -> None:
