@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import labeltrace
 from labeltrace import AlignedModule
 from labeltrace.capture.batch import BatchPolicy
+from labeltrace.runtime import graph_cache
 from tests.helpers.families import Family, every_family, example, fresh, modes_of
 from tests.helpers.identity import (
     IMAGES,
@@ -57,7 +58,7 @@ def check_forward(family: Family, training: bool, autocast: bool) -> None:
 
 
 def test_without_labels_it_is_the_plain_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labeltrace.runtime.graph_cache.capture", None)  # whoever calls it fails
+    monkeypatch.setattr(graph_cache, "capture_model", None)  # a call of it fails
     plain, model = Tiny(), Tiny()
     aligned = labeltrace.align(model)
     assert aligned.module is model

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import labeltrace
+from labeltrace.runtime import graph_cache
 from tests.helpers.families import (
     Family,
     every_family,
@@ -151,7 +152,8 @@ def test_each_image_has_its_labels_alone(family: Family, monkeypatch: pytest.Mon
     aligned = fresh(family, training=False)
     for size in (2, 1):
         aligned(images[:size], label_image[:size])
-    monkeypatch.setattr("labeltrace.runtime.graph_cache.capture", _captured_again)
+    for function in ("capture_model", "extend_to_single_sample"):
+        monkeypatch.setattr(graph_cache, function, _captured_again)
     alone = torch.cat([aligned(images[[i]], label_image[[i]])[1] for i in range(5)])
     for chosen in ([1, 0], [0, 1, 2, 3, 4], [4, 2, 0, 1, 3]):
         outputs, labels = aligned(images[chosen], label_image[chosen])
