@@ -1,9 +1,9 @@
-"""What labels need at least: floating-point operations of label graphs and of training steps.
+"""The minimal cost of labels: floating-point operations of label graphs and of training steps.
 
-Counted on the `meta` device, so nothing is computed.  As `torch.utils.flop_counter` does, these are
-the operations of matrix products and convolutions; element-wise arithmetic is left out.  Fused
-attention counts as the scores and the product with the labels, once for all heads; where the
-model's own call computes the labels too, as the product of each head's probabilities with them.
+They are counted on the `meta` device, so nothing is computed. Like `torch.utils.flop_counter`, this
+counts matrix products and convolutions, and no element-wise arithmetic. Fused attention counts as
+the scores and one product with the labels for all heads; if the model's own call also computes the
+labels, as the product of each head's probabilities with them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from labeltrace import label_ops
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Operations of a training step, and of labels beside it; the first grid's tokens."""
+    """Operations of a training step and of its labels; number of tokens in the first grid."""
 
     step: int
     labels: int
@@ -35,9 +35,9 @@ class Arithmetic:
 
 
 def step_operations(model: nn.Module, images: Tensor) -> int:
-    """Three times the forward pass: backward has two products for each of forward's.
+    """Three times the operations of the forward pass: backward has two products for each of them.
 
-    (The counter's own figure for backward is too large where convolutions have groups.)
+    (The counter's own number for backward is too large for grouped convolutions.)
     """
     with FlopCounterMode(display=False) as counter:
         model(images)
@@ -45,7 +45,7 @@ def step_operations(model: nn.Module, images: Tensor) -> int:
 
 
 class LabelOperations(Interpreter):
-    """Runs a generated module and counts what its label steps compute."""
+    """Runs a generated module and counts the operations of its label steps."""
 
     def __init__(self, module: GraphModule) -> None:
         super().__init__(module)
@@ -56,12 +56,12 @@ class LabelOperations(Interpreter):
         """Run one node; count it if it is a label step."""
         if not getattr(target, "__module__", "").startswith(("labeltrace", "dense_labels")):
             return super().call_function(target, args, kwargs)
-        function = inspect.unwrap(target)  # the meta device has no autocast to be kept out of
+        function = inspect.unwrap(target)  # the meta device has no autocast to disable
         if target is label_ops.attend:
-            self.count += _attention(*args[:3])
+            self.count += _attention_operations(*args[:3])
             return function(*args, **kwargs)
         if target is label_ops.attention_with_labels:
-            return self._attend_within(*args, **kwargs)
+            return self._attention_with_labels(*args, **kwargs)
         with FlopCounterMode(display=False) as counter:
             result = function(*args, **kwargs)
         self.count += int(counter.get_total_flops())
@@ -69,7 +69,7 @@ class LabelOperations(Interpreter):
             self.tokens = math.prod(result.shape[1:-1])
         return result
 
-    def _attend_within(
+    def _attention_with_labels(
         self, labels: Tensor, query: Tensor, key: Tensor, value: Tensor, notation: str, **given: Any
     ) -> tuple[Tensor, Tensor]:
         self.count += 2 * math.prod(query.shape[:-1]) * key.shape[-2] * labels.shape[-1]
@@ -79,8 +79,8 @@ class LabelOperations(Interpreter):
         return output, inspect.unwrap(label_ops.attend)(labels, query, key, notation, **given)
 
 
-def _attention(labels: Tensor, query: Tensor, key: Tensor) -> int:
-    """Scores of every head, and their mean times the labels."""
+def _attention_operations(labels: Tensor, query: Tensor, key: Tensor) -> int:
+    """The operations of every head's scores, and of their mean times the labels."""
     queries, keys = query.shape[-2], key.shape[-2]
     images = math.prod(labels.shape[:-1]) // keys
     scores = 2 * math.prod(query.shape[:-1]) * keys * query.shape[-1]
@@ -88,14 +88,14 @@ def _attention(labels: Tensor, query: Tensor, key: Tensor) -> int:
 
 
 def label_operations(module: GraphModule, *given: Any) -> tuple[int, int]:
-    """Operations of the label half and the tokens of its first grid."""
-    counting = LabelOperations(module)
+    """Operations of the labels, and the number of tokens of the first grid."""
+    counter = LabelOperations(module)
     with torch.no_grad():
-        counting.run(*given)
-    return counting.count, counting.tokens
+        counter.run(*given)
+    return counter.count, counter.tokens
 
 
-def operations_of(case: Case, methods: Sequence[str]) -> dict[str, Arithmetic]:
+def count_operations(case: Case, methods: Sequence[str]) -> dict[str, Arithmetic]:
     """Operations of each method with labels, on the meta device."""
     images = torch.empty(case.batch, 3, case.resolution, case.resolution, device="meta")
     labels = torch.empty(case.batch, 2, case.resolution, case.resolution, device="meta")
@@ -107,20 +107,20 @@ def operations_of(case: Case, methods: Sequence[str]) -> dict[str, Arithmetic]:
         if method == "aligned":
             graphs = labeltrace.align(model)._graphs
             graph = graphs.graph((images,), {})
-            state = [_entry(model, entry.name) for entry in graph.capture.state]
+            state = [_state_tensor(model, entry.name) for entry in graph.capture.state]
             given = (*state, *graph.capture.constants, images, labels)
             count, tokens = label_operations(graph.generated.module, *given)
         elif method == "paper":
             dense = DenseLabels(model, images)
-            state = [_entry(model, ".".join(names)) for names in dense.state]
+            state = [_state_tensor(model, ".".join(names)) for names in dense.state]
             given = (*state, *dense.constants, images, labels, classes)
-            count, tokens = label_operations(dense.labelled, *given)
+            count, tokens = label_operations(dense.labeled, *given)
         else:
             continue
         found[method] = Arithmetic(step, count, tokens)
     return found
 
 
-def _entry(model: nn.Module, name: str) -> Tensor:
+def _state_tensor(model: nn.Module, name: str) -> Tensor:
     owner, _, last = name.rpartition(".")
     return getattr(model.get_submodule(owner), last)

@@ -1,10 +1,10 @@
-"""The paper's own method, for comparison: a column for every class, attention maps written out.
+"""The paper's own method, for comparison: a label entry for every class, materialized attention.
 
 The paper's code keeps a distribution over all classes at every token and multiplies it by attention
-maps that the model writes out.  Here that is made of an aligned model: the model is told to write
-its maps out, and where its label graph has pooled the label image to the first grid of tokens, the
-two sources of each image are replaced by the image's classes.  All that follows has as many columns
-as there are classes; the labels of the output are the class targets (B, classes).
+maps that the model materializes. Here this method is derived from an aligned model. The model
+materializes its maps. Where its label graph has pooled the label image to the first grid of tokens,
+the two sources of each image are replaced with the image's classes. All later labels have one entry
+for each class; the labels of the output are the class targets (B, classes).
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ import labeltrace
 from labeltrace import label_ops
 
 
-def write_maps_out(model: nn.Module) -> None:
-    """Have every attention of a timm model compute its map, as the paper's method needs it."""
+def disable_fused_attention(model: nn.Module) -> None:
+    """Make every attention of a timm model materialize its map, as the paper's method needs it."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
 
 
 class DenseLabels(nn.Module):
-    """A model beside labels over classes; `forward` returns logits and targets (B, classes)."""
+    """A model with labels over classes; `forward` returns logits and targets (B, classes)."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         super().__init__()
-        write_maps_out(model)
+        disable_fused_attention(model)
         self.model = model
         graphs = labeltrace.align(model, example)._graphs
         graph = graphs.graph((example,), {})
         self.state = tuple(entry.name.split(".") for entry in graph.capture.state)
         self.constants = graph.capture.constants
-        self.labelled = _over_classes(graph.generated.module)
+        self.labeled = _over_classes(graph.generated.module)
 
     def forward(self, images: Tensor, labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """`labels` (B, K, H, W) over sources, `classes` (B, K, classes) of each source."""
+        """Logits and targets, from `labels` (B, K, H, W) and `classes` (B, K, classes)."""
         state = [functools.reduce(getattr, names, self.model) for names in self.state]
-        logits, targets = self.labelled(*state, *self.constants, images, labels, classes)
+        logits, targets = self.labeled(*state, *self.constants, images, labels, classes)
         return logits, targets
 
 
 def _over_classes(module: GraphModule) -> GraphModule:
-    """The generated module with labels over classes from the first grid of tokens on."""
+    """The generated module, with labels over classes from the first grid of tokens on."""
     graph = Graph()
     copies: dict[Node, Node] = {}
     sources: list[Any] = []
@@ -64,11 +64,14 @@ def _over_classes(module: GraphModule) -> GraphModule:
         if node.target is label_ops.read_image:
             sources.append(node)
     if not any(node.target is to_classes for node in graph.nodes):
-        raise ValueError("the label graph has no pooling of the label image; there are no tokens")
+        raise ValueError(
+            "the label graph does not pool the label image, so there are no tokens; use a model "
+            "with a patch embedding or strided convolutions"
+        )
     return GraphModule(module, graph)
 
 
 def to_classes(field: Tensor, classes: Tensor) -> Tensor:
-    """A field (B, ..., K) over sources as one over classes."""
+    """Convert a field (B, ..., K) over sources to a field over classes."""
     mixed = field.reshape(field.shape[0], -1, field.shape[-1]) @ classes
     return mixed.reshape(*field.shape[:-1], classes.shape[-1])

@@ -1,9 +1,8 @@
-"""Freed memory that stays with the process: to fetch it anew can cost more than what is measured.
+"""Keep freed memory in the process: page faults can cost more than what a benchmark measures.
 
-Whether glibc hands freed memory back to the system, and fetches it again page by page, depends on
-what happens to lie at the end of its heap.  Forward passes of DeiT-S at batch 8 took from none to
-89,000 page faults, up to 0.16 s of processor time, with labels as well as without: which method of
-a run they hit is luck.
+Whether glibc returns freed memory to the system, and gets it again page by page, depends on what is
+at the end of its heap. Forward passes of DeiT-S at batch 8 had between 0 and 89,000 page faults, up
+to 0.16 s of processor time, with and without labels. Which method has them is random.
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Parameters of glibc's mallopt, by their numbers in malloc.h.
+# Parameters of glibc's mallopt; the numbers are from malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER, _NONE = -1, 0
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep what it frees, for whatever allocates next.
+    """Make this process keep the memory it frees, for later allocations.
 
     Returns:
-        Whether its C library could be told: glibc's can.
+        Whether the C library supports it: glibc does.
     """
     if not sys.platform.startswith("linux"):
         return False

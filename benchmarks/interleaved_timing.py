@@ -1,4 +1,4 @@
-"""Jobs that take turns within one run, and what their times say about each other."""
+"""Interleaved timing: several jobs run in turns in one process, and their times are compared."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 @dataclass(frozen=True)
 class Ratio:
-    """One job's time over another's, of which each turn gives a ratio: their median and spread.
+    """The time of one job divided by another's: median and quartiles over the turns.
 
-    standard_error: of the median, as for a normal distribution that has these quartiles.
+    `standard_error` is that of the median, for a normal distribution with these quartiles.
     """
 
     median: float
@@ -28,46 +28,46 @@ class Ratio:
 
 
 def ratio(own: Sequence[float], other: Sequence[float]) -> Ratio:
-    """The ratio of two jobs' seconds, a number a turn each."""
-    ratios = [mine / theirs for mine, theirs in zip(own, other, strict=True)]
+    """The ratio of two jobs' seconds; each has one number for each turn."""
+    ratios = [seconds / base for seconds, base in zip(own, other, strict=True)]
     low, high = ratios[0], ratios[0]
     if len(ratios) > 1:
         low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    deviation = (high - low) / 1.349  # a normal distribution's quartiles are so many apart
+    deviation = (high - low) / 1.349  # the interquartile range of a normal distribution
     error = math.sqrt(math.pi / 2 / len(ratios)) * deviation
     return Ratio(statistics.median(ratios), low, high, error)
 
 
-def take_turns(
+def time_round(
     jobs: Mapping[str, Callable[[], object]], turn: int, device: str, clock: str, steps: int
 ) -> dict[str, float]:
-    """Seconds of each job, run once, in an order that depends on the turn.
+    """Seconds of each job in one turn, in an order that depends on the turn.
 
-    What a job leaves behind, memory above all, makes the next one quicker or slower.
+    The order varies because a job affects the time of the next one, mostly by the memory it frees.
     """
     order = list(jobs)
     random.Random(turn).shuffle(order)
-    found = {name: timed(jobs[name], device, clock, steps) for name in order}
+    found = {name: time_job(jobs[name], device, clock, steps) for name in order}
     return {name: found[name] for name in jobs}
 
 
-def by_job(turns: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
-    """The seconds of each job, a number a turn."""
+def seconds_by_job(turns: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    """The seconds of each job, one number for each turn."""
     return {name: tuple(turn[name] for turn in turns) for name in turns[0]}
 
 
-def timed(job: Callable[[], object], device: str, clock: str, steps: int) -> float:
-    """Seconds that a job takes, of so many times together."""
+def time_job(job: Callable[[], object], device: str, clock: str, steps: int) -> float:
+    """Seconds of a job: the mean of `steps` runs that are timed together."""
     now = CLOCKS[clock]
-    synchronise(device)
+    synchronize(device)
     start = now()
     for _ in range(steps):
         job()
-    synchronise(device)
+    synchronize(device)
     return (now() - start) / steps
 
 
-def synchronise(device: str) -> None:
-    """Wait for what a device still has to do."""
+def synchronize(device: str) -> None:
+    """Wait until a device has finished all work."""
     if torch.device(device).type not in ("cpu", "meta"):
         torch.accelerator.synchronize(device)

@@ -1,18 +1,18 @@
-"""What labels cost within attention's own call, and beside it.
+"""The cost of labels computed jointly with attention, and separately from it.
 
     python benchmarks/joint_attention.py
     python benchmarks/joint_attention.py --threads 1 --batch 1 8
 
-Three jobs on the same queries, keys, values and labels take turns in one run, in another order each
-turn, each recording for the backward pass:
+Three jobs with the same queries, keys, values and labels run in turns, in a different order in each
+turn, all recording for the backward pass:
 
 - plain: scaled dot-product attention without labels
-- within: the same output, and labels, from one call of PyTorch's kernel
-- apart: the plain call, and labels by the operator `labeltrace::attend`
+- joint: the same output, and labels, from one call of PyTorch's kernel
+- separate: the plain call, and labels by the operator `labeltrace::attend`
 
-Ratios are medians over the turns of each turn's own ratio to `plain`.  All of this is on a
-processor in float32: elsewhere labels are always computed apart.  A dash stands where they are so
-here too, since the output would not stay what it is bit for bit.
+Ratios are medians over the turns of each turn's ratio to `plain`. All jobs run on a processor in
+float32: otherwise labels are always computed separately. A dash means that they must be computed
+separately here as well, because the joint output would not be the same bit for bit.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from freed_memory import keep_freed_memory
+from interleaved_timing import ratio, seconds_by_job, time_round
 from machine import machine
 from rich.console import Console
 from rich.table import Table
-from turns import by_job, ratio, take_turns
 
 import labeltrace.fused_attention as fused_attention
 
@@ -56,15 +56,15 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds of each job, a number a turn; without `within` where labels are computed apart."""
+    """Seconds of each job, one for each turn; no `joint` if labels are computed separately."""
 
     shape: str
     batch: int
     seconds: dict[str, tuple[float, ...]]
 
 
-def jobs_of(shape: Shape, batch: int) -> dict[str, Callable[[], object]]:
-    """The jobs for one shape, on inputs with the strides that models have."""
+def make_jobs(shape: Shape, batch: int) -> dict[str, Callable[[], object]]:
+    """The jobs for one shape, with inputs of the same strides as in models."""
     torch.manual_seed(0)
     size = (batch, shape.tokens, 3, shape.heads, shape.head_size)
     query, key, value = torch.randn(size).requires_grad_().permute(2, 0, 3, 1, 4).unbind()
@@ -73,35 +73,35 @@ def jobs_of(shape: Shape, batch: int) -> dict[str, Callable[[], object]]:
     def plain() -> object:
         return F.scaled_dot_product_attention(query, key, value)
 
-    def within() -> object:
+    def joint() -> object:
         assert fused_attention.can_compute_jointly(query, key, value)
         return fused_attention.attention_with_labels(query, key, value, labels, None)
 
-    def apart() -> object:
+    def separate() -> object:
         with torch.no_grad():
             mixed = fused_attention.attend(query, key, labels, None, False, shape.head_size**-0.5)
         return plain(), mixed
 
-    both, beside = within(), apart()
-    if both is None:
-        return {"plain": plain, "apart": apart}
-    torch.testing.assert_close(both, beside, atol=1e-5, rtol=0)
-    return {"plain": plain, "within": within, "apart": apart}
+    found, expected = joint(), separate()
+    if found is None:
+        return {"plain": plain, "separate": separate}
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    return {"plain": plain, "joint": joint, "separate": separate}
 
 
 def measure(shape: Shape, batch: int, options: argparse.Namespace) -> Result:
-    jobs = jobs_of(shape, batch)
+    jobs = make_jobs(shape, batch)
     turns = [
-        take_turns(jobs, turn, "cpu", "wall", 1) for turn in range(options.warmup + options.repeats)
+        time_round(jobs, turn, "cpu", "wall", 1) for turn in range(options.warmup + options.repeats)
     ]
-    return Result(shape.name, batch, by_job(turns[options.warmup :]))
+    return Result(shape.name, batch, seconds_by_job(turns[options.warmup :]))
 
 
 def table(results: Sequence[Result], title: str) -> Table:
     found = Table(title=title)
-    for heading in ("attention", "batch", "plain, ms", "within, ms", "apart, ms"):
+    for heading in ("attention", "batch", "plain, ms", "joint, ms", "separate, ms"):
         found.add_column(heading, justify="left" if heading == "attention" else "right")
-    for heading in ("within over plain", "apart over plain"):
+    for heading in ("joint over plain", "separate over plain"):
         found.add_column(heading, justify="right")
     for result in results:
         found.add_row(result.shape, str(result.batch), *_numbers(result))
@@ -109,10 +109,10 @@ def table(results: Sequence[Result], title: str) -> Table:
 
 
 def _numbers(result: Result) -> Iterator[str]:
-    for job in ("plain", "within", "apart"):
+    for job in ("plain", "joint", "separate"):
         taken = result.seconds.get(job)
         yield f"{1e3 * statistics.median(taken):.2f}" if taken else "–"
-    for job in ("within", "apart"):
+    for job in ("joint", "separate"):
         taken = result.seconds.get(job)
         yield _ratio(taken, result.seconds["plain"]) if taken else "–"
 
@@ -123,7 +123,7 @@ def _ratio(own: Sequence[float], other: Sequence[float]) -> str:
 
 
 def main() -> None:
-    options = options_given()
+    options = _options()
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -139,14 +139,14 @@ def main() -> None:
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def options_given() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[8], help="images")
-    parser.add_argument("--repeats", type=int, default=80, help="turns that are counted")
-    parser.add_argument("--warmup", type=int, default=5, help="turns before those")
-    parser.add_argument("--threads", type=int, help="of the processor; torch's choice without it")
+    parser.add_argument("--repeats", type=int, default=80, help="number of measured turns")
+    parser.add_argument("--warmup", type=int, default=5, help="number of turns before them")
+    parser.add_argument("--threads", type=int, help="processor threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="a file for every number")
     return parser.parse_args()
 

@@ -1,19 +1,18 @@
-"""What the labels of one fused attention cost: the operator `labeltrace::attend` by itself.
+"""The cost of the labels of one fused attention: only the operator `labeltrace::attend`.
 
     python benchmarks/label_attention.py
     python benchmarks/label_attention.py --clock cpu --threads 1
     python benchmarks/label_attention.py --device cuda --batch 256 --dtype bfloat16 --steps 20
 
-Three jobs on the same queries, keys and labels take turns in one run, in another order each turn:
+Three jobs with the same queries, keys and labels run in turns, in a different order in each turn:
 
 - operator: `labeltrace::attend`
-- written out: scores and softmax alone, whole in memory, without any label: what the operator is
-  measured against
-- dense: scores, softmax, mean over heads and product with the labels, whole in memory: what
-  labeltrace did before it had the operator
+- scores: materialized scores and softmax, without labels: the reference for the operator
+- dense: materialized scores, softmax, mean over heads and product with the labels: the
+  implementation before the operator existed
 
-Scores are computed in float32 in all of them. Ratios are medians over the turns of each turn's own
-ratio; memory is what a job has allocated at most, its result included and its inputs not.
+All jobs compute scores in float32. Ratios are medians over the turns of each turn's ratio; memory
+is the peak allocation of a job, with its result and without its inputs.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from interleaved_timing import CLOCKS, ratio, seconds_by_job, time_round
 from machine import machine
 from peak_memory import peak_memory
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from turns import CLOCKS, by_job, ratio, take_turns
 
 import labeltrace.fused_attention as fused_attention
 
@@ -42,7 +41,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Shape:
-    """One attention of a model: how many of them an image has (windows), and the mask it takes."""
+    """One attention of a model: the number of windows in an image, and the mask."""
 
     name: str
     windows: int
@@ -64,19 +63,19 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds of each job, a number a turn, and the MiB that it needs at most."""
+    """Seconds of each job, one for each turn, and its peak memory in MiB."""
 
     shape: str
     seconds: dict[str, tuple[float, ...]]
     memory: dict[str, float]
 
     def ratio(self, other: str) -> float:
-        """The operator's time over another job's."""
+        """The operator's time divided by another job's."""
         return ratio(self.seconds["operator"], self.seconds[other]).median
 
 
-def jobs_of(shape: Shape, options: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
-    """The jobs for one shape, on inputs with the strides that models have."""
+def make_jobs(shape: Shape, options: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
+    """The jobs for one shape, with inputs of the same strides as in models."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
     torch.manual_seed(0)
     batch = options.batch * shape.windows
@@ -86,52 +85,54 @@ def jobs_of(shape: Shape, options: argparse.Namespace) -> dict[str, Callable[[],
     scale = 1 / math.sqrt(shape.head_size)
     mask: Tensor | None = None
     if shape.biased:
-        ahead = batch if shape.shifted else 1
-        mask = torch.randn(ahead, shape.heads, shape.tokens, shape.tokens, device=device).to(dtype)
+        mask_batch = batch if shape.shifted else 1
+        mask = torch.randn(mask_batch, shape.heads, shape.tokens, shape.tokens, device=device).to(
+            dtype
+        )
 
-    def written_out() -> Tensor:
+    def softmax_scores() -> Tensor:
         scores = (query.float() * scale) @ key.float().mT
         return (scores if mask is None else scores + mask.float()).softmax(-1)
 
     def dense() -> Tensor:
-        maps = written_out()
-        lost = maps[..., :1].isnan()
-        averaged = (maps.nansum(1) + lost.sum(1) / shape.tokens) / shape.heads
+        maps = softmax_scores()
+        masked = maps[..., :1].isnan()
+        averaged = (maps.nansum(1) + masked.sum(1) / shape.tokens) / shape.heads
         return averaged @ labels
 
     def operator() -> Tensor:
         return fused_attention.attend(query, key, labels, mask, False, scale)
 
     torch.testing.assert_close(operator(), dense(), atol=1e-5, rtol=0)
-    return {"operator": operator, "written out": written_out, "dense": dense}
+    return {"operator": operator, "scores": softmax_scores, "dense": dense}
 
 
 def measure(shape: Shape, options: argparse.Namespace) -> Result:
-    jobs = jobs_of(shape, options)
+    jobs = make_jobs(shape, options)
     memory = {name: peak_memory(job, options.device) for name, job in jobs.items()}
     how = (options.device, options.clock, options.steps)
-    turns = [take_turns(jobs, turn, *how) for turn in range(options.warmup + options.repeats)]
-    return Result(shape.name, by_job(turns[options.warmup :]), memory)
+    turns = [time_round(jobs, turn, *how) for turn in range(options.warmup + options.repeats)]
+    return Result(shape.name, seconds_by_job(turns[options.warmup :]), memory)
 
 
 def table(results: Sequence[Result], title: str) -> Table:
     found = Table(title=title)
     found.add_column("attention")
-    for heading in ("operator, ms", "written out, ms", "dense, ms"):
+    for heading in ("operator, ms", "scores, ms", "dense, ms"):
         found.add_column(heading, justify="right")
-    for heading in ("over written out", "over dense"):
+    for heading in ("over scores", "over dense"):
         found.add_column(heading, justify="right")
-    for heading in ("operator, MiB", "written out, MiB", "dense, MiB"):
+    for heading in ("operator, MiB", "scores, MiB", "dense, MiB"):
         found.add_column(heading, justify="right")
     for result in results:
         times = [f"{1e3 * statistics.median(taken):.2f}" for taken in result.seconds.values()]
-        ratios = [f"{result.ratio(other):.2f}" for other in ("written out", "dense")]
+        ratios = [f"{result.ratio(other):.2f}" for other in ("scores", "dense")]
         found.add_row(result.shape, *times, *ratios, *(f"{m:.1f}" for m in result.memory.values()))
     return found
 
 
 def main() -> None:
-    options = options_given()
+    options = _options()
     if options.threads:
         torch.set_num_threads(options.threads)
     with torch.no_grad():
@@ -149,21 +150,21 @@ def main() -> None:
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def options_given() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batch", type=int, default=8, help="images")
     parser.add_argument("--sources", type=int, default=2, help="columns of the labels, K")
-    parser.add_argument("--repeats", type=int, default=15, help="turns that are counted")
-    parser.add_argument("--warmup", type=int, default=3, help="turns before those")
+    parser.add_argument("--repeats", type=int, default=15, help="number of measured turns")
+    parser.add_argument("--warmup", type=int, default=3, help="number of turns before them")
     parser.add_argument("--steps", type=int, default=1, help="calls timed together in one turn")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--dtype", choices=tuple(DTYPES), default="float32", help="of queries, keys"
+        "--dtype", choices=tuple(DTYPES), default="float32", help="dtype of queries and keys"
     )
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
-    parser.add_argument("--threads", type=int, help="of the processor; torch's choice without it")
+    parser.add_argument("--threads", type=int, help="processor threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="a file for every number")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What the numbers of a benchmark were taken on."""
+"""The machine that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Versions, processor and threads; the GPU where one was used."""
+    """Versions, processor and threads, and the GPU if one was used."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""What torch allocates for a job at most."""
+"""The peak memory that torch allocates for a job."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import gc
 from collections.abc import Callable
 
 import torch
+from interleaved_timing import synchronize
 from torch.profiler import ProfilerActivity, profile
-from turns import synchronise
 
 
 def peak_memory(job: Callable[[], object], device: str) -> float:
-    """MiB that are allocated at once, beyond what was before; what the job returns included.
+    """Peak MiB allocated by a job, including its result, without what was allocated before.
 
-    It does not depend on chance as the process's resident set does, in which what has been freed
-    may still be.
+    Unlike the resident set of the process, it does not include freed memory, so it is reproducible.
     """
     if torch.device(device).type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         job()
-        synchronise(device)
+        synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    gc.collect()  # what another job left behind must not be freed during this one
+    gc.collect()  # so that garbage of another job is not freed during this one
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         job()
     events = recorded.profiler.kineto_results.events()
-    now = most = 0
+    current = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most / 2**20
+            current += event.nbytes()
+            peak = max(peak, current)
+    return peak / 2**20

@@ -1,15 +1,15 @@
-"""How long `labeltrace.align` takes, against `torch.export.export` alone.
+"""The time of `labeltrace.align`, compared with `torch.export.export` alone.
 
     python benchmarks/trace_time.py
     python benchmarks/trace_time.py --models swin_tiny_patch4_window7_224 --depths --repeats 3
 
 `align` captures a model, traces the graph and generates the label graph; the capture is one call of
-`torch.export.export`. Both are timed on the same model, in turns, and the ratio is the median of
-those of the turns. What labeltrace itself adds (trace and generate, on a finished capture) is timed
-too; the depths of one vision transformer show how it grows with the number of nodes.
+`torch.export.export`. Both are timed on the same model, in turns; the ratio is the median over the
+turns. What labeltrace itself adds (trace and generate, on a finished capture) is timed as well. The
+depths of one vision transformer show how it grows with the number of nodes.
 
-Seconds are those of the processor (`--clock cpu`): all of this runs in one thread, and what else
-the machine does is left out. On a quiet machine `--clock wall` gives the same.
+Seconds are processor seconds (`--clock cpu`): all of this runs in one thread, and other processes
+do not count. On an idle machine `--clock wall` gives the same.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pathlib import Path
 
 import timm
 import torch
+from interleaved_timing import CLOCKS
 from machine import machine
 from rich.console import Console
 from rich.table import Table
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.export import Dim
-from turns import CLOCKS
 
 import labeltrace
 from labeltrace.capture.capture import capture_model
@@ -48,15 +48,15 @@ MODELS = (
     "resnet50",
 )
 DEPTHS = (6, 12, 24, 48)
-BATCH = 2  # the smallest that torch.export takes for a dynamic one
+BATCH = 2  # the smallest batch that torch.export accepts as dynamic
 GOAL = 1.3
 
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds for one model: a number a turn, and their medians.
+    """Seconds for one model: one number for each turn, and their medians.
 
-    `ratio` is the median of the turns' own ratios of align to export.
+    `ratio` is the median over the turns of the ratio of align to export.
     """
 
     model: str
@@ -87,7 +87,7 @@ class Result:
 def measure(
     name: str, model: nn.Module, image: Tensor, repeats: int, clock: Callable[[], float]
 ) -> Result:
-    """Time one model; a first turn of all three is not counted."""
+    """Time one model; the first turn is not counted."""
 
     def export() -> object:
         shapes = ({0: Dim.DYNAMIC},)
@@ -102,23 +102,23 @@ def measure(
         return generate(trace_graph(found, current()))
 
     jobs = (export, align, own)
-    turns = [_turn(jobs, turn, clock) for turn in range(repeats + 1)][1:]
+    turns = [_time_round(jobs, turn, clock) for turn in range(repeats + 1)][1:]
     seconds = [tuple(turn[index] for turn in turns) for index in range(len(jobs))]
     nodes = len(trace_graph(found, current()).nodes)
     return Result(name, nodes, seconds[0], seconds[1], seconds[2], found.batch.fixed_reason)
 
 
-def _turn(
+def _time_round(
     jobs: Sequence[Callable[[], object]], turn: int, clock: Callable[[], float]
 ) -> list[float]:
-    """Run every job once, beginning with another one each turn; seconds in the jobs' order."""
+    """Run every job once, each turn starting with another one; seconds in the jobs' order."""
     seconds = [0.0] * len(jobs)
     for index in range(len(jobs)):
-        place = (index + turn) % len(jobs)
-        gc.collect()  # so that nobody clears away what another left behind
+        position = (index + turn) % len(jobs)
+        gc.collect()  # so that garbage of another job is not freed during this one
         start = clock()
-        jobs[place]()
-        seconds[place] = clock() - start
+        jobs[position]()
+        seconds[position] = clock() - start
     return seconds
 
 
@@ -139,7 +139,7 @@ def table(results: Sequence[Result]) -> Table:
         "ratio",
         "ratio, range",
         "labeltrace alone s",
-        "µs a node",
+        "µs per node",
     ):
         found.add_column(heading, justify="left" if heading == "model" else "right")
     for result in results:
@@ -197,12 +197,16 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="*", default=MODELS, help="timm names")
-    parser.add_argument("--depths", nargs="*", type=int, default=DEPTHS, help="for the growth")
+    parser.add_argument(
+        "--depths", nargs="*", type=int, default=DEPTHS, help="depths, to measure growth"
+    )
     parser.add_argument("--depth-model", default="vit_tiny_patch16_224", help="a timm ViT")
-    parser.add_argument("--repeats", type=int, default=5, help="turns that are counted")
+    parser.add_argument("--repeats", type=int, default=5, help="number of measured turns")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="cpu")
-    parser.add_argument("--device", default="meta", help="meta holds no weights and takes as long")
-    parser.add_argument("--eval", action="store_true", help="eval mode; else train mode")
+    parser.add_argument(
+        "--device", default="meta", help="meta has no weights and takes the same time"
+    )
+    parser.add_argument("--eval", action="store_true", help="eval mode; default: train mode")
     parser.add_argument("--json", type=Path, help="a file for every number")
     options = parser.parse_args()
     if options.repeats < 1:

@@ -1,4 +1,4 @@
-"""A training step on a mixed batch: plain, with aligned labels, with the paper's own method."""
+"""A training step on a mixed batch: plain, with aligned labels, or with the paper's method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUM_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of the benchmark; `precision` is that of autocast, float32 is none."""
+    """One setting of the benchmark; `precision` is that of autocast, float32 means no autocast."""
 
     model: str
     batch: int
@@ -34,7 +34,7 @@ class Case:
 
 
 class TrainingStep:
-    """One case: a model, its optimizer and one mixed batch, with one forward pass a method."""
+    """One case: a model, its optimizer and a mixed batch, with a forward pass for each method."""
 
     def __init__(self, case: Case, methods: Sequence[str]) -> None:
         torch.manual_seed(0)
@@ -46,7 +46,7 @@ class TrainingStep:
         self.batch = labeltrace.CutMix()(images, targets)
         one_hot = nn.functional.one_hot(self.batch.classes, NUM_CLASSES)
         self.classes = one_hot.to(torch.float32)
-        # The same parameters and moments in all methods: where these lie in memory tells in a step.
+        # All methods share parameters and moments: their memory addresses affect the timing.
         self.model = build(case, case.device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         forwards = {method: self._forward(method, self.model) for method in methods}
@@ -59,10 +59,10 @@ class TrainingStep:
         if method == "aligned":
             return labeltrace.align(model)
         with self._precision():
-            return DenseLabels(_sharing(model), self.batch.images)
+            return DenseLabels(_copy_sharing_tensors(model), self.batch.images)
 
     def forward(self, method: str) -> tuple[Tensor, Tensor]:
-        """Logits and class targets (B, classes), not yet smoothed."""
+        """Logits and class targets (B, classes) without smoothing."""
         batch = self.batch
         with self._precision():
             if method == "plain":
@@ -74,7 +74,7 @@ class TrainingStep:
         return logits, (labels[:, None] @ self.classes)[:, 0]
 
     def step(self, method: str) -> None:
-        """Forward, backward and optimizer."""
+        """Forward pass, backward pass and optimizer step."""
         logits, targets = self.forward(method)
         targets = targets * 0.9 + 0.1 / NUM_CLASSES
         labeltrace.soft_cross_entropy(logits, targets).backward()
@@ -82,7 +82,7 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
 
     def check_methods(self) -> None:
-        """The paper's method and ours give one target; they are two ways to compute it."""
+        """Check that the paper's method and aligned labels compute the same targets."""
         if not {"aligned", "paper"} <= self.forwards.keys():
             return
         torch.manual_seed(0)
@@ -100,7 +100,7 @@ class TrainingStep:
 
 
 def build(case: Case, device: str) -> nn.Module:
-    """The case's model; its own size of images unless the case has another."""
+    """The model of a case, with its image size set to that of the case."""
     config = timm.get_pretrained_cfg(case.model)
     sized = config is not None and config.fixed_input_size
     own = config is None or config.input_size[-1] == case.resolution
@@ -109,7 +109,7 @@ def build(case: Case, device: str) -> nn.Module:
         return timm.create_model(case.model, num_classes=NUM_CLASSES, **settings)
 
 
-def _sharing(model: nn.Module) -> nn.Module:
-    """Another model on the same parameters and buffers, whose settings may be changed."""
+def _copy_sharing_tensors(model: nn.Module) -> nn.Module:
+    """A copy of a model that shares parameters and buffers, but not settings."""
     tensors = itertools.chain(model.parameters(), model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

@@ -1,12 +1,12 @@
-"""CutMix against last-layer alignment against full alignment, over seeds.
+"""Compare CutMix, last-layer alignment and full alignment over several seeds.
 
     python examples/compare_alignments.py                      # digits, offline
     python examples/compare_alignments.py --data CIFAR_FOLDER  # CIFAR-10 or CIFAR-100
 
-Everything but the targets is the same in all three: weights, order, augmentation and boxes are
-drawn from the seed alone. It prints a table in Markdown, a row for each model and alignment:
-accuracy after the last epoch (mean and standard deviation over the seeds), the difference to CutMix
-seed by seed, and wall time. Runs are kept; one that has finished is not done again.
+Only the targets differ between the three: weights, order, augmentation and boxes depend only on the
+seed. The script prints a Markdown table with a row for each model and alignment: accuracy after the
+last epoch (mean and standard deviation over the seeds), the difference to CutMix with the same
+seed, and wall time. Runs are kept, and finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from labeltrace.training import PRESETS, Recipe, train, with_changes
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracy after the last epoch in [0, 1], and wall time of all of them in seconds."""
+    """Accuracy after the last epoch in [0, 1], and wall time of all epochs in seconds."""
 
     accuracy: float
     seconds: float
@@ -39,7 +39,7 @@ CIFAR = {
 
 
 def models(cells: int) -> dict[str, dict[str, Any]]:
-    """A ViT and a Swin that see an image as `cells` × `cells` tokens."""
+    """A ViT and a Swin with `cells` × `cells` tokens for an image."""
     patch = {4: 2, 8: 4}[cells]
     return {
         "ViT": {
@@ -89,14 +89,14 @@ def _mean_and_deviation(numbers: list[float], sign: str = "") -> str:
 
 
 def main() -> None:
-    """Train all of them, print the table."""
+    """Train all models and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--data", help="a folder with CIFAR-10 or CIFAR-100; else digits")
+    parser.add_argument("--data", help="a folder with CIFAR-10 or CIFAR-100; default: digits")
     parser.add_argument("--output", type=Path, default=Path("runs/compare_alignments"))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=["ViT", "Swin"])
-    parser.add_argument("--device", help="else an accelerator if there is one")
+    parser.add_argument("--device", help="default: an accelerator if available")
     arguments = parser.parse_args()
     seeds = range(arguments.seeds)
     chosen = {name: models(4 if arguments.data is None else 8)[name] for name in arguments.models}

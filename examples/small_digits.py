@@ -1,4 +1,4 @@
-"""What the examples train on: digits of scikit-learn, and a ViT small enough for them."""
+"""The data and the model of the examples: scikit-learn's digits, and a small ViT for them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from labeltrace.plugins.lightning import AlignedClassifier
 
 
 class Digits(AlignedClassifier):
-    """What is left to say: how to optimise."""
+    """The classifier with its optimizer."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the plain model's parameters."""

@@ -2,7 +2,7 @@
 
     python examples/train_with_timm.py
 
-The lines are those of timm's `train.py`; what is different there is marked.
+The lines are from timm's `train.py`; differences are marked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from labeltrace.plugins.timm import AlignedClassificationTask, AlignedCollate
 
 
 class DigitPictures(Dataset):  # type: ignore[type-arg]
-    """The digits as files of a folder would be: pictures, and timm's transforms of them."""
+    """The digits like a folder of image files: pictures with timm's transforms."""
 
     def __init__(self, first: int, last: int) -> None:
         self.samples = digits(first, last)
@@ -72,7 +72,7 @@ def main(epochs: int = 10, last: int = 1500) -> list[float]:
 
 @torch.no_grad()
 def evaluate(task: AlignedClassificationTask, loader: object) -> None:
-    """Print the accuracy of the model and of its average."""
+    """Print the accuracy of the model and of its averaged weights."""
     task.eval()
     for input, target in loader:  # type: ignore[attr-defined]
         model, ema = (task.get_eval_model(ema=which)(input) for which in (False, True))

@@ -16,13 +16,13 @@ from labeltrace.plugins.transformers import AlignedTrainer
 
 
 def collate(samples: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Samples under the names that models of `transformers` take."""
+    """Collate samples with the input names of `transformers` models."""
     images, targets = zip(*samples, strict=True)
     return {"pixel_values": torch.stack(images), "labels": torch.stack(targets)}
 
 
 def main(epochs: float = 10, last: int = 1500, folder: str | None = None) -> dict[str, float]:
-    """Train; return what the evaluation found."""
+    """Train; return the results of the evaluation."""
     torch.manual_seed(0)
     model = ViTForImageClassification(
         ViTConfig(

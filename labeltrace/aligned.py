@@ -38,7 +38,7 @@ class AlignedModule(nn.Module):
     Attributes:
         module: the model itself, unchanged.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import align
         >>> aligned = align(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4)))
@@ -179,7 +179,7 @@ def align(
         LabelError: the ablation names layers that the model does not have.
         TypeError: the model is no module, or the rules are not by operator.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import align
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.Flatten(2))
@@ -209,7 +209,7 @@ def trace(
 
     The arguments and errors are those of `align`, which also takes an ablation.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import trace
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())

@@ -21,7 +21,7 @@ class CaptureError(LabelTraceError):
 
 
 class UnknownOperatorError(LabelTraceError):
-    """A captured graph applies operators without a rule to labelled values.
+    """A captured graph applies operators without a rule to labeled values.
 
     Attributes:
         operators: the names of these operators, each once.

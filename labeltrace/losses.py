@@ -26,7 +26,7 @@ def soft_cross_entropy(logits: Tensor, soft_targets: Tensor) -> Tensor:
         LabelError: the two differ in shape or device, are empty, are not floating point, or have no
             class axis.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import soft_cross_entropy
         >>> logits = torch.zeros(2, 4)

@@ -1,4 +1,4 @@
-"""The architectures that the library is proven on, as data.
+"""The architectures that labeltrace is tested on, as data.
 
 `families()` lists them, `build(name)` makes a model of theirs; `labeltrace zoo sweep` checks
 them all, and what it measures on the smallest of each family is kept here in `measured.json`.

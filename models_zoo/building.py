@@ -1,4 +1,4 @@
-"""Making a model of the zoo."""
+"""Build a model of the zoo."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from labeltrace.models_zoo.family import find
 def build(
     name: str, *, image_size: int | None = None, device: str = "cpu", **options: Any
 ) -> nn.Module:
-    """Make a model with random weights.
+    """Build a model with random weights.
 
     Args:
-        name: a family, for its smallest member; a member of one; or any other name that
-            `labeltrace.model_loading.load_model` takes.
-        image_size: height and width of the images; None for those that the model is made for.
-        device: where parameters and buffers are; `"meta"` costs no memory.
-        **options: further arguments with which the model is made.
+        name: the name of a family, for its smallest member; the name of a member; or any other name
+            that `labeltrace.model_loading.load_model` accepts.
+        image_size: height and width of the images; None for the model's native size.
+        device: device of parameters and buffers; `"meta"` needs no memory.
+        **options: further arguments for building the model.
 
     Raises:
         ModelLoadingError: there is no such model, or building it failed.
@@ -33,7 +33,7 @@ def build(
 def load(
     name: str, *, image_size: int | None = None, device: str = "cpu", **options: Any
 ) -> LoadedModel:
-    """Like `build`, together with the size of the images that the model takes."""
+    """Same as `build`, but returns the model with the size of its images."""
     family = find(name)
     settings: dict[str, Any] = dict(family.options) if family else {}
     if family and family.sizes.option and image_size is not None:

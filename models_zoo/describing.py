@@ -1,10 +1,10 @@
-"""Writing `families.json` from the installed libraries.
+"""Write `families.json` from the installed libraries.
 
     python -m labeltrace.models_zoo.describing [FAMILY ...]
 
-Papers are those that the libraries' own documentation cites; the smallest member and its image
-sizes are found by making every member on the meta device.  Without names every family is described
-anew (minutes); families outside timm are those of `OUTSIDE_TIMM`.
+The papers are those cited in the libraries' documentation. The smallest member and its image sizes
+are found by building every member on the meta device. Without names, all families are described
+again (minutes). Families outside timm are listed in `OUTSIDE_TIMM`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from rich.progress import track
 from labeltrace.model_loading import LoadedModel, load_model
 from labeltrace.models_zoo.family import FAMILIES_FILE, ImageSizes, Paper, members_of
 
-SMALLEST_SIZE = 32
-PATCHES = (14, 16)  # the sizes that are tried are multiples of the usual patches
+MIN_SIZE = 32
+PATCHES = (14, 16)  # multiples of these common patch sizes are tried
 
-TEST_MODEL = "test_"  # timm's own, cut down for its tests: nobody's architecture
+TEST_MODEL = "test_"  # prefix of small models for timm's own tests
 
-# Title and number, as timm's and torchvision's documentation write them.
+# Title and arXiv number in the documentation of timm and of torchvision.
 TIMM_PAPER = re.compile(r"`([^`]+)`[^`\n]*?https?://arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
 TORCHVISION_PAPER = re.compile(r"`([^`]+?)\s*<https?://arxiv\.org/abs/(\d{4}\.\d{4,5})>`")
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a family comes from; see `labeltrace.models_zoo.Family`.
+class FamilySource:
+    """The source of a family; see `labeltrace.models_zoo.Family`.
 
-    `papers` are those that the source's documentation does not name in full.
+    `papers` are those that the source's documentation does not cite completely.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Origin:
     papers: tuple[Paper, ...] = ()
 
 
-def _torchvision(name: str, size_option: str = "", **options: Any) -> Origin:
+def _torchvision(name: str, size_option: str = "", **options: Any) -> FamilySource:
     module = f"torchvision.models.{name}"
     family = f"torchvision_{name.rpartition('.')[2]}"
-    return Origin(family, "torchvision", module, options, size_option)
+    return FamilySource(family, "torchvision", module, options, size_option)
 
 
 PVT_PAPER = Paper(
@@ -63,7 +63,7 @@ PVT_PAPER = Paper(
 
 OUTSIDE_TIMM = (
     _torchvision("alexnet"),
-    _torchvision("googlenet", init_weights=False),  # as other models start
+    _torchvision("googlenet", init_weights=False),  # as in other models
     _torchvision("maxvit"),
     _torchvision("mnasnet"),
     _torchvision("resnet"),
@@ -74,7 +74,7 @@ OUTSIDE_TIMM = (
     _torchvision("segmentation.deeplabv3", weights_backbone=None),
     _torchvision("segmentation.fcn", weights_backbone=None),
     _torchvision("segmentation.lraspp", weights_backbone=None),
-    Origin(
+    FamilySource(
         "pvt",
         "transformers",
         "labeltrace.models_zoo.pvt",
@@ -84,13 +84,13 @@ OUTSIDE_TIMM = (
 )
 
 
-def origins() -> tuple[Origin, ...]:
-    """All families: one for each of timm's modules, and those outside timm."""
+def family_sources() -> tuple[FamilySource, ...]:
+    """The sources of all families: one for each timm module, and those outside timm."""
     modules = timm.list_modules()
-    return (*(Origin(name, "timm", f"timm.models.{name}") for name in modules), *OUTSIDE_TIMM)
+    return (*(FamilySource(name, "timm", f"timm.models.{name}") for name in modules), *OUTSIDE_TIMM)
 
 
-def describe(origin: Origin) -> dict[str, Any]:
+def describe(origin: FamilySource) -> dict[str, Any]:
     """One entry of `families.json`.
 
     Raises:
@@ -113,13 +113,13 @@ def describe(origin: Origin) -> dict[str, Any]:
 # Papers. ------------------------------------------------------------------------------------------
 
 
-def papers(origin: Origin) -> tuple[Paper, ...]:
-    """Those that the documentation of the family cites, each once, in its order."""
-    found = [*origin.papers, *_cited(origin)]
+def papers(origin: FamilySource) -> tuple[Paper, ...]:
+    """The papers that the documentation of the family cites, in its order, without duplicates."""
+    found = [*origin.papers, *_cited_papers(origin)]
     return tuple({paper.arxiv: paper for paper in reversed(found)}.values())[::-1]
 
 
-def _cited(origin: Origin) -> Iterator[Paper]:
+def _cited_papers(origin: FamilySource) -> Iterator[Paper]:
     if origin.source == "timm":
         texts = [importlib.import_module(origin.module).__doc__ or ""]
         pattern = TIMM_PAPER
@@ -136,36 +136,38 @@ def _cited(origin: Origin) -> Iterator[Paper]:
 # Sizes. -------------------------------------------------------------------------------------------
 
 
-def image_sizes(origin: Origin, name: str) -> ImageSizes:
-    """The images that a model takes, found by running it on the meta device.
+def image_sizes(origin: FamilySource, name: str) -> ImageSizes:
+    """The image sizes that a model accepts, found by running it on the meta device.
 
     Raises:
-        ValueError: it does not even run on its own.
+        ValueError: it does not run at its native size.
     """
     native = _load(origin, name).input_size[-1]
     tried = {size for patch in PATCHES for size in range(patch, native, patch)}
-    sizes = [size for size in sorted(tried) if size >= SMALLEST_SIZE]
+    sizes = [size for size in sorted(tried) if size >= MIN_SIZE]
     for size in [*sizes, native]:
         if _runs(origin, name, size):
             return ImageSizes(native, size, origin.size_option)
-    raise ValueError(f"{name} runs at no size up to its own {native} on the meta device")
+    raise ValueError(
+        f"{name} runs at no size up to its native {native} on the meta device; check its options"
+    )
 
 
-def _runs(origin: Origin, name: str, size: int) -> bool:
+def _runs(origin: FamilySource, name: str, size: int) -> bool:
     try:
         loaded = _load(origin, name, size)
         for training in (False, True):
             loaded.model.train(training)(loaded.example())
-    except Exception:  # models say in every way there is that a size does not suit them
+    except Exception:  # models raise all kinds of errors for an unsuitable size
         return False
     return True
 
 
-def _parameters(origin: Origin, name: str) -> int:
+def _parameters(origin: FamilySource, name: str) -> int:
     return sum(parameter.numel() for parameter in _load(origin, name).model.parameters())
 
 
-def _load(origin: Origin, name: str, size: int | None = None) -> LoadedModel:
+def _load(origin: FamilySource, name: str, size: int | None = None) -> LoadedModel:
     options = dict(origin.options)
     if size is not None and origin.size_option:
         options[origin.size_option] = size
@@ -175,15 +177,15 @@ def _load(origin: Origin, name: str, size: int | None = None) -> LoadedModel:
 
 
 def main() -> None:
-    """Write the file; with names, only the entries of these families."""
-    parser = argparse.ArgumentParser(description="Describe families anew in families.json.")
+    """Write the file; with names on the command line, update only these families."""
+    parser = argparse.ArgumentParser(description="Update families in families.json.")
     parser.add_argument("families", nargs="*", metavar="FAMILY")
     chosen = parser.parse_args().families
     known = {entry["name"]: entry for entry in _entries()}
-    for origin in track(origins(), "Describing"):
+    for origin in track(family_sources(), "Describing"):
         if not chosen or origin.name in chosen:
             known[origin.name] = describe(origin)
-    ordered = [known[origin.name] for origin in origins() if origin.name in known]
+    ordered = [known[origin.name] for origin in family_sources() if origin.name in known]
     FAMILIES_FILE.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -1,8 +1,8 @@
-"""What is known of each family of models, read from the data files beside this one.
+"""The families of models, read from two data files in this folder.
 
-`families.json` says what a family is (written by `labeltrace.models_zoo.describing`),
-`measured.json` what a sweep found on its smallest member (written by `labeltrace zoo sweep
---record`).  Nothing in either is typed by hand.
+`families.json` describes each family (written by `labeltrace.models_zoo.describing`).
+`measured.json` holds the results of a sweep for its smallest member (written by `labeltrace zoo
+sweep --record`). Neither file is edited by hand.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ MEASURED_FILE = Path(__file__).with_name("measured.json")
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """A paper by its title and its number on arXiv, `"2010.11929"`."""
+    """A paper: its title and its arXiv number, such as `"2010.11929"`."""
 
     title: str
     arxiv: str
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         return f"https://arxiv.org/abs/{self.arxiv}"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSizes:
-    """The square images that a family's smallest member takes.
+    """The square images that a family's smallest member accepts.
 
     Attributes:
-        native: height and width of the images it is made for.
-        smallest: the smallest height and width at which it runs, in train mode too; the search
-            tries the multiples of 14 and of 16 from 32 on.
-        option: the argument that sets the size when the model is made; empty where the library
-            does it by itself, or where the model takes images of any size.
+        native: height and width of the images it is designed for.
+        smallest: the smallest height and width at which it runs, also in train mode; the search
+            tries multiples of 14 and 16, starting at 32.
+        option: the argument that sets the size when the model is built; empty if the library sets
+            it, or if the model accepts images of any size.
     """
 
     native: int
@@ -56,17 +56,17 @@ class Family:
     """Models of one architecture.
 
     Attributes:
-        name: the module of timm's that has them, or a name of our own outside timm.
-        source: the library that they come from: timm, torchvision or transformers.
+        name: the timm module that defines the models; outside timm, a name chosen here.
+        source: the library of the models: timm, torchvision or transformers.
         module: the Python module that defines them.
-        papers: those that the source's own documentation cites, the family's own first.
-        smallest: the member with the fewest parameters, timm's `test_` models aside.
-        sizes: the images that it takes.
-        options: further arguments with which every member is made.
-        counts: how many of its nodes do what, as measured in eval mode at the native size; empty
-            until a sweep has recorded it.
-        approximations: the number of approximate nodes by their reason, likewise.
-        measured_with: the versions with which this was measured, likewise.
+        papers: the papers that the source's documentation cites; the family's own paper is first.
+        smallest: the member with the fewest parameters, without timm's `test_` models.
+        sizes: the images that it accepts.
+        options: further arguments for building every member.
+        counts: number of nodes by operation in the smallest member, in eval mode at the native
+            size; empty until a sweep has recorded it.
+        approximations: number of approximate nodes by reason; recorded with `counts`.
+        measured_with: versions of the libraries; recorded with `counts`.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Family:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The names of all models, as the installed version of the source lists them."""
+        """The names of all models in the installed version of the source."""
         return members_of(self.source, self.module)
 
 
@@ -95,7 +95,7 @@ def families() -> tuple[Family, ...]:
 
 
 def find(name: str) -> Family | None:
-    """The family of this name, or with a member of this name; None where there is none."""
+    """The family with this name, or with a member of this name; None if there is none."""
     known = families()
     by_name = (family for family in known if family.name == name)
     by_member = (family for family in known if name in family.members)
@@ -114,7 +114,7 @@ def _family(entry: dict[str, Any], measured: dict[str, Any]) -> Family:
 
 @functools.cache
 def members_of(source: str, module: str) -> tuple[str, ...]:
-    """The names of the models that a module defines, as `load_model` takes them.
+    """The names, for `load_model`, of the models that a module defines.
 
     Raises:
         ValueError: there is no such source.
@@ -126,4 +126,4 @@ def members_of(source: str, module: str) -> tuple[str, ...]:
         return tuple(f"{module}:{name}" for name in names)
     if source == "transformers":
         return tuple(f"{module}:{name}" for name in importlib.import_module(module).__all__)
-    raise ValueError(f"{source!r} is no source of models: timm, torchvision, transformers")
+    raise ValueError(f"{source!r} is no source of models; choose timm, torchvision or transformers")

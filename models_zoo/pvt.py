@@ -1,4 +1,4 @@
-"""PVT v1 (Table 1 of the paper), which timm lacks, from `transformers`."""
+"""PVT v1 (Table 1 of the paper) from `transformers`; timm does not have it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["pvt_large", "pvt_medium", "pvt_small", "pvt_tiny"]
 
 
 def pvt_tiny(**options: Any) -> nn.Module:
-    """PVT-Tiny; options are those of `transformers.PvtConfig`, as for all four."""
+    """PVT-Tiny; for all four models, options are those of `transformers.PvtConfig`."""
     return _pvt((2, 2, 2, 2), options)
 
 
@@ -32,7 +32,7 @@ def pvt_large(**options: Any) -> nn.Module:
 
 
 def _pvt(depths: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
-    """A classifier of 1000 classes; all four have the same widths, which are PvtConfig's own."""
+    """A classifier of 1000 classes with PvtConfig's default widths, which all four share."""
     try:
         from transformers import PvtConfig, PvtForImageClassification
     except ImportError as error:

@@ -33,7 +33,7 @@ def scaled_dot_product_attention(call: Call) -> Flow:
     sizes = dict(zip(result, call.output, strict=True)) | {"k": value.shape[-2]}
     values = name_axes(value, (*batch, "k", "e"), sizes)
     probabilities = _probabilities(query, key, batch, sizes)
-    if not value.labelled:
+    if not value.labeled:
         axes = (
             *(probabilities.axes.get(letter, ()) for letter in (*batch, "q")),
             channel(sizes["e"]),

@@ -168,7 +168,7 @@ def _one_tap(call: Call, source: Operand, weight: Operand, windows: Windows) -> 
         layout = source.traced_layout
         axes = (layout.axes[0], channel(weight.shape[0]), *layout.axes[2:])
         return relayout(source, Layout(axes), operation=Operation.CHANNEL_MIXING)
-    if groups == 1 and source.labelled and _serve_as_channels(source):
+    if groups == 1 and source.labeled and _serve_as_channels(source):
         return _aggregated_channels(source, weight, call.output)
     if groups == 1:
         space = tuple("stuvw"[: len(windows)])
@@ -206,7 +206,7 @@ def _aggregated_channels(source: Operand, weight: Operand, output: Sequence[int]
 
 def _subsampled(source: Operand, windows: Windows, output: Sequence[int], channels: int) -> Flow:
     """Every n-th position, and channel mixing: pooling with windows of one tap."""
-    if has_positions(source.traced_layout.axes[1]) or not source.labelled:
+    if has_positions(source.traced_layout.axes[1]) or not source.labeled:
         raise LayoutError(f"a strided convolution of one tap over {source.layout}")
     field = spatial_field(source, len(windows), output)
     if not field.varies:

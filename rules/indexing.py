@@ -193,7 +193,7 @@ def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int)
     axis = source.traced_layout.axes[dim]
     outer, inner = axis[0], axis[1:]
     block = axis_size(inner)
-    if step != 1 or start % block or size % block or outer.is_position or not source.labelled:
+    if step != 1 or start % block or size % block or outer.is_position or not source.labeled:
         raise LayoutError(
             f"a slice {size_text(start)}:{size_text(start + size)}:{step} cuts through an axis of "
             f"positions and channels: {axis_text(axis)}"

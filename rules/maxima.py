@@ -74,9 +74,9 @@ def _follow_windows(call: Call) -> Flow | None:
 
 
 def _slides_over_positions(call: Call) -> bool:
-    """Whether the activation is labelled and has positions, channels, and positions in space."""
+    """Whether the activation is labeled and has positions, channels, and positions in space."""
     source: Operand = call["self"]
-    if not source.labelled or len(source.shape) != space_count(call) + 2:
+    if not source.labeled or len(source.shape) != space_count(call) + 2:
         return False
     first, channels, *rest = source.traced_layout.axes
     return not has_positions(channels) and all(map(pure_positions, (first, *rest)))
@@ -101,7 +101,7 @@ def _follow_reduction(call: Call) -> Flow | None:
     None if no reduced axis has positions, if the batch is reduced, or if an axis is mixed.
     """
     source: Operand = call["self"]
-    if not source.labelled:
+    if not source.labeled:
         return None
     axes = source.traced_layout.axes
     dims = sorted(dims_of(call.get("dim"), len(axes)))

@@ -202,7 +202,7 @@ def softmax(call: Call) -> Flow:
     source: Operand = call["self"]
     axis = source.traced_layout.axes[call["dim"]]
     lower_bound = -inf if "log" in call.operator else 0.0
-    if source.labelled and has_positions(axis):
+    if source.labeled and has_positions(axis):
         facts = source.facts.after_nonlinear(is_gate=False, lower_bound=lower_bound)
         return Weights(layout=source.traced_layout, facts=facts)
     return carry(source, call.output, is_gate=True, lower_bound=lower_bound)

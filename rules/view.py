@@ -55,7 +55,7 @@ def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
     except LayoutError:
         fresh = renumbered(layout.axes)
         moved = view(fresh, shape)  # raises again where no order of positions helps
-    if not source.labelled:
+    if not source.labeled:
         return relayout(source, moved, operation=Operation.RELAYOUT)
     groups = [(factor,) for axis in layout.axes for factor in positions(axis)]
     arrangement = arrange(layout, groups)

@@ -1,6 +1,6 @@
 """Make the pictures of the documentation: `python -m docs.pictures [NAME ...]`.
 
-They are computed by the library on random weights from fixed seeds, and kept in docs/images/.
+They are computed by the library from random weights with fixed seeds, and saved in docs/images/.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from docs.pictures.listed import PICTURES
 
 IMAGES = Path(__file__).parents[1] / "images"
-DPI = 160  # twice as many pixels as a page shows, nearly: sharp on dense screens
+DPI = 160  # about twice the pixels of a page, for high-resolution screens
 QUALITY = 80
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture, the same bytes each time."""
+    """Write a picture reproducibly: always the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".svg":
         with matplotlib.rc_context({"svg.hashsalt": path.stem}):
@@ -29,7 +29,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Make those pictures, or all."""
+    """Make the named pictures, or all."""
     for name in names or PICTURES:
         if name not in PICTURES:
             sys.exit(f"there is no picture {name}; there are {', '.join(PICTURES)}")

@@ -1,4 +1,4 @@
-"""What the pictures share: maps of labels as vectors, with their cells, outlines and numbers."""
+"""Drawing functions of all pictures: maps of labels with cells, outlines and numbers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from torch import Tensor
 from labeltrace.figures.style import FONT_SIZE, PAGE_WIDTH, SOURCE_COLORS
 
 SOURCES = ListedColormap(colormaps[SOURCE_COLORS](numpy.linspace(0.12, 0.88, 256)), "sources")
-"""Red and blue as in all figures, without the darkest: numbers and frames stay readable."""
+"""Red and blue as in all figures, without the darkest colors, so that numbers are readable."""
 
 WEIGHTS = ListedColormap(colormaps["Purples"](numpy.linspace(0, 0.85, 256)), "weights")
 """White is no weight."""
 
-HALF_BRIGHT = 1.5  # red, green and blue together
+HALF_BRIGHT = 1.5  # sum of red, green and blue
 
 
-def figure_of(
+def make_figure(
     columns: int, rows: int = 1, *, height: float, width: float = PAGE_WIDTH
 ) -> tuple[Figure, list[Axes]]:
-    """A figure, sizes in inches, and its axes, row by row."""
+    """A figure (sizes in inches) and its axes, row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
@@ -39,7 +39,7 @@ def cells(
     title: str = "",
     below: str = "",
     *,
-    colours: Colormap | str = SOURCES,
+    colors: Colormap | str = SOURCES,
     limits: tuple[float, float] = (0, 1),
     numbers: str = "",
 ) -> None:
@@ -47,25 +47,25 @@ def cells(
 
     Args:
         axes: where to draw it.
-        values: what to colour the cells by; cells that are NaN are hatched.
-        title: words above.
-        below: words below.
-        colours: a colour map, or the name of one of Matplotlib's.
-        limits: the values at both of its ends.
-        numbers: a format for the value in each cell; no numbers without it.
+        values: the values that are shown as colors; NaN cells are hatched.
+        title: text above the map.
+        below: text below the map.
+        colors: a color map, or the name of a Matplotlib color map.
+        limits: the values at the ends of the color map.
+        numbers: format of the value in each cell; empty for no numbers.
     """
     rows, columns = values.shape
     line = 0.8 if rows <= 8 else 0.4
     axes.pcolormesh(
         values.numpy(),
-        cmap=colours,
+        cmap=colors,
         vmin=limits[0],
         vmax=limits[1],
         edgecolors="white",
         linewidth=line,
         antialiased=True,
     )
-    shades = colormaps.get_cmap(colours)
+    shades = colormaps.get_cmap(colors)
     for row, column in _indices(rows, columns):
         value = values[row, column].item()
         if math.isnan(value):
@@ -85,7 +85,7 @@ def cells(
 
 
 def square(axes: Axes, title: str, below: str, shape: tuple[int, int]) -> None:
-    """Square cells, the first row at the top, words above and below, no ticks and no frame."""
+    """Set up axes with square cells, the first row at the top, text, and no ticks or frame."""
     axes.set(xlim=(-0.1, shape[1] + 0.1), ylim=(shape[0] + 0.1, -0.1), aspect="equal")
     axes.set_title(title, fontsize=FONT_SIZE + 1)
     axes.set_xlabel(below, fontsize=FONT_SIZE)
@@ -101,25 +101,25 @@ def outline(
     height: float = 1,
     width: float = 1,
     *,
-    colour: str = "black",
+    color: str = "black",
     line: float = 1.8,
 ) -> None:
-    """A frame around some cells."""
+    """Draw a frame around some cells."""
     frame = Rectangle(
-        (column, row), width, height, fill=False, clip_on=False, edgecolor=colour, linewidth=line
+        (column, row), width, height, fill=False, clip_on=False, edgecolor=color, linewidth=line
     )
     axes.add_patch(frame)
 
 
 def blocks(axes: Axes, shape: tuple[int, int], size: int) -> None:
-    """Frames around all blocks of so many cells."""
+    """Draw frames around all blocks of `size` × `size` cells."""
     for row in range(0, shape[0], size):
         for column in range(0, shape[1], size):
             outline(axes, row, column, size, size, line=0.8)
 
 
 def between(axes: Axes, sign: str) -> None:
-    """A sign to the right of the axes, in the middle of the gap to the next."""
+    """Write a sign in the gap to the right of the axes."""
     axes.annotate(
         sign,
         (1.0, 0.5),
@@ -134,12 +134,12 @@ def between(axes: Axes, sign: str) -> None:
 
 
 def box_labels(rows: int, columns: int, box: tuple[float, float, float, float]) -> Tensor:
-    """Shares (rows, columns) of the first image where a box of the second was pasted.
+    """Shares (rows, columns) of the first image, after a box of the second was pasted.
 
     Args:
-        rows: of the map.
-        columns: likewise.
-        box: top, left, bottom and right in cells; cells may be cut.
+        rows: number of rows of the map.
+        columns: number of columns of the map.
+        box: top, left, bottom and right edge in cells; edges may be inside a cell.
     """
     top, left, bottom, right = box
     tall = _covered(rows, top, bottom)
@@ -157,6 +157,6 @@ def _indices(rows: int, columns: int) -> Iterator[tuple[int, int]]:
 
 
 def _hatch(axes: Axes, row: int, column: int) -> None:
-    look = Rectangle((column, row), 1, 1, facecolor="white", edgecolor="#999999", linewidth=0)
-    look.set_hatch("////")
-    axes.add_patch(look)
+    patch = Rectangle((column, row), 1, 1, facecolor="white", edgecolor="#999999", linewidth=0)
+    patch.set_hatch("////")
+    axes.add_patch(patch)

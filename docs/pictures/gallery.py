@@ -1,7 +1,7 @@
-"""Pictures of whole models, each made by a function of `labeltrace.figures`.
+"""Pictures of complete models, each made by a function of `labeltrace.figures`.
 
-The models are timm's with random weights: nothing has to be fetched, and the pictures say what an
-architecture does by itself.  Trained weights make attention, and so the maps, less even.
+The models are timm's with random weights: nothing is downloaded, and the pictures show the effect
+of the architecture. Trained weights make attention, and so the maps, less even.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from labeltrace.photographs import normalize, sample_photographs
 
 HALF = (0.5, 0.5, 0.5)
 NAMES = ("china", "flower")
-BOX = (34, 76, 146, 190)  # top, left, bottom and right of the pasted box, of 224 pixels
+BOX = (34, 76, 146, 190)  # edges of the pasted box: top, left, bottom, right; of 224 pixels
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Subject:
-    """A model to picture.
+    """A model to draw.
 
     Attributes:
-        title: what it is called.
+        title: title of the picture.
         name: timm's name.
         layers: the places to show.
-        size: the images' height and width in pixels.
-        cells: rows and columns of cells whose provenance is followed.
-        sharpness: what queries and keys are multiplied by; random ones are nearly alike, and then
-            attention is nearly even.
-        options: what timm builds it with.
+        size: height and width of the images in pixels.
+        cells: number of rows and of columns of cells for provenance.
+        sharpness: factor for queries and keys; random queries and keys are nearly equal, which
+            makes attention nearly even.
+        options: options for timm's `create_model`.
     """
 
     title: str
@@ -103,15 +103,15 @@ def mixed_images(subject: Subject) -> Figure:
 
 
 def layers(subject: Subject) -> Figure:
-    """The labels of a CutMix-ed photograph, layer by layer (Figures 5 and 8)."""
+    """The labels of a photograph mixed by CutMix, layer by layer (Figures 5 and 8)."""
     mixed, labels, _ = mixture(subject)
-    seen = labeltrace.labels_at(observer(subject), batch(mixed), labels, subject.layers)
-    maps = {name: at.map()[0, 0] for name, at in seen.items()}
+    found = labeltrace.labels_at(observer(subject), batch(mixed), labels, subject.layers)
+    maps = {name: at.map()[0, 0] for name, at in found.items()}
     return figures.layer_map_figure(mixed, maps, NAMES, stretched=True, title=subject.title)
 
 
 def presence(subject: Subject) -> Figure:
-    """How much of each token is left after each spatial mixing step (eq. 2)."""
+    """The presence of each token in the output of each spatial mixing step (eq. 2)."""
     _, _, (photograph, _) = mixture(subject)
     found = analysis.presence(observer(subject), batch(photograph), modules=subject.layers)
     return figures.presence_figure(photograph, found, title=subject.title)
@@ -126,7 +126,7 @@ def ratios(subject: Subject) -> Figure:
 
 
 def provenance(subject: Subject, point: tuple[float, float] = (0.42, 0.3)) -> Figure:
-    """Where the content of the token at one point of the image comes from, layer by layer."""
+    """The provenance of the token at one point of the image, layer by layer."""
     _, _, (photograph, _) = mixture(subject)
     cells = (subject.cells, subject.cells)
     found = labeltrace.provenance(observer(subject), batch(photograph), cells, subject.layers)
@@ -135,7 +135,7 @@ def provenance(subject: Subject, point: tuple[float, float] = (0.42, 0.3)) -> Fi
 
 
 def token_at(found: analysis.Provenance, point: tuple[float, float]) -> tuple[int, int]:
-    """Row and column of the token at a point, given in parts of height and width."""
+    """Row and column of the token at a point, given as fractions of height and width."""
     assert found.grid is not None
     rows, columns = found.grid.shape
     return int(point[0] * rows), int(point[1] * columns)
@@ -143,12 +143,12 @@ def token_at(found: analysis.Provenance, point: tuple[float, float]) -> tuple[in
 
 @cache
 def observer(subject: Subject) -> labeltrace.Observer:
-    """The model with the same random weights each time, captured once for all its pictures."""
+    """The model with reproducible random weights, captured once for all its pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(subject.name, **subject.options)
     for name, weight in model.named_parameters():
-        if name.endswith("qkv.weight"):  # a third for queries, one for keys, one for values
+        if name.endswith("qkv.weight"):  # the thirds are queries, keys and values
             weight.detach()[: len(weight) * 2 // 3].mul_(subject.sharpness)
     return labeltrace.Observer(model, torch.zeros(1, 3, subject.size, subject.size))
 
@@ -164,5 +164,5 @@ def mixture(subject: Subject) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
 
 
 def batch(pixels: Tensor) -> Tensor:
-    """Pixels (3, H, W) as a batch of one, as the models take them."""
+    """Normalize pixels (3, H, W) to a batch of one."""
     return normalize(pixels[None], HALF, HALF)

@@ -1,4 +1,4 @@
-"""Every picture of the documentation, by its path in docs/images/, and how it is made."""
+"""Every picture of the documentation: its path in docs/images/, and the function that draws it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def fidelity(
     Raises:
         LabelError: the grid does not fit the images, or a model does not return a tensor.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.analysis import fidelity
         >>> model = torch.nn.Sequential(

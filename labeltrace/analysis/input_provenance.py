@@ -78,7 +78,7 @@ def provenance(
         LabelError: the grid has no cells, or more cells than pixels; there is no such node.
         LabelTraceError: the model cannot be captured or traced.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import provenance
         >>> model = torch.nn.Conv2d(3, 8, 4, stride=4)

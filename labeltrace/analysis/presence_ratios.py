@@ -70,7 +70,7 @@ def presence(
         LabelError: there is no such step.
         LayoutError: a step mixes images of the batch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.analysis import presence
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1))

@@ -62,7 +62,7 @@ def ratio_curves(
     Raises:
         LabelError: images or labels do not fit, or there is no such layer or token.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import CutMix
         >>> from labeltrace.analysis import ratio_curves

@@ -33,7 +33,7 @@ def similarity_ratio(mixed: Tensor, first: Tensor, second: Tensor) -> Tensor:
     Raises:
         LabelError: the tensors do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.analysis import similarity_ratio
         >>> first, second = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
@@ -74,7 +74,7 @@ def similarity_ratios(
     Raises:
         LabelError: the images do not fit, or there is no such layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.analysis import similarity_ratios
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4))

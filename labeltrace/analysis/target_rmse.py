@@ -30,7 +30,7 @@ def target_rmse(models: Mapping[str, nn.Module], batches: Iterable[MixedBatch]) 
     Raises:
         LabelError: there are no models or no batches, or a model returns more than logits.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import CutMix
         >>> from labeltrace.analysis import target_rmse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,13 +24,13 @@ from labeltrace.capture.function_tags import FUNCTION_TAG
 from labeltrace.capture.node_info import (
     clean_path,
     is_getitem,
+    nodes_in,
     operator_names,
     schema_arguments,
     source_line,
     storage_id,
     tensors_of,
     written_arguments,
-    written_nodes,
 )
 from labeltrace.flow import ValueRef
 from labeltrace.layout import BATCH
@@ -68,7 +68,7 @@ class _GraphReader:
     def read(self, index: int, node: Node) -> CallRecord:
         """The record of one node."""
         modules, module_type = self._module_calls(node)
-        first = next(iter(written_arguments(node)), None)
+        written = written_arguments(node)
         return CallRecord(
             name=node.name,
             kind=CallKind.ITEM if is_getitem(node) else _KINDS[node.op],
@@ -79,8 +79,8 @@ class _GraphReader:
             users=tuple(user.name for user in node.users),
             value=self._value(node.meta.get("val")),
             location=self._location(node, modules, module_type),
-            written=first.name if isinstance(first, Node) else None,
-            overwritten=tuple(other.name for other in written_nodes(node)),
+            written=written[0].name if written and isinstance(written[0], Node) else None,
+            overwritten=tuple(other.name for other in nodes_in(written)) if written else (),
             modules=modules,
             function=self._function_call(node),
             checkpoint=checkpoint_tag(node),
@@ -95,11 +95,14 @@ class _GraphReader:
 
     def _tensor(self, tensor: Tensor) -> TensorRecord:
         return TensorRecord(
-            shape=tuple(map(self._size, tensor.shape)),
-            strides=tuple(map(self._size, tensor.stride())),
+            shape=self._sizes_of(tensor.shape),
+            strides=self._sizes_of(tensor.stride()),
             offset=self._size(tensor.storage_offset()),
             storage=storage_id(tensor),
         )
+
+    def _sizes_of(self, sizes: Iterable[Any]) -> tuple[int, ...]:
+        return tuple([size if type(size) is int else self._size(size) for size in sizes])
 
     def _size(self, size: Any) -> int:
         """A size as an integer, the dynamic batch as `BATCH`.
@@ -123,6 +126,8 @@ class _GraphReader:
         if is_getitem(node):
             (source,) = node.all_input_nodes
             return {"source": ValueRef(source.name), "index": node.args[1]}
+        if node.op != "call_function":
+            return {}
         return {name: self._argument(value) for name, value in schema_arguments(node).items()}
 
     def _argument(self, value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -114,17 +114,16 @@ def written_arguments(node: Node) -> tuple[Any, ...]:
     return tuple(arguments[name] for name in signature(target).written)
 
 
-def written_nodes(node: Node) -> tuple[Node, ...]:
-    """Every tensor that a node's operator writes to, those in lists included."""
-    each = (
-        value if isinstance(value, (list, tuple)) else (value,) for value in written_arguments(node)
-    )
+def nodes_in(arguments: Iterable[Any]) -> tuple[Node, ...]:
+    """The nodes among arguments, those in lists included."""
+    each = (value if isinstance(value, (list, tuple)) else (value,) for value in arguments)
     return tuple(value for values in each for value in values if isinstance(value, Node))
 
 
 def overwritten_memory(graph: Graph) -> frozenset[int | None]:
     """The memory (`storage_of`) of the tensors that some node writes to."""
-    return frozenset(storage_of(other) for node in graph.nodes for other in written_nodes(node))
+    written = (nodes_in(written_arguments(node)) for node in graph.nodes)
+    return frozenset(storage_of(node) for nodes in written for node in nodes)
 
 
 def storage_of(node: Node) -> int | None:

@@ -103,7 +103,7 @@ def trace_document(found: Trace, nodes: tuple[TracedNode, ...]) -> dict[str, Any
                 "module_type": node.location.module_type,
                 "source_line": node.source_line,
                 "layout": None if node.layout is None else str(node.layout),
-                "labelled": node.labelled,
+                "labeled": node.labeled,
                 "inputs": node.inputs,
                 "exact": node.exact,
                 "approximation": node.approximation or None,

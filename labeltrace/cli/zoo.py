@@ -84,8 +84,10 @@ def sweep(
         tasks = expected.plan(families, all_members=all_members, numeric=with_numbers)
         done = _finished_outcomes(results, tasks, resume)
         limits = workers.Limits(seconds, gibibytes)
-        for outcome in _run_with_progress(records.to_do(tasks, done), len(tasks), jobs, limits):
-            final = outcome if record else expected.judged(outcome)
+        for outcome in _run_with_progress(
+            records.unfinished(tasks, done), len(tasks), jobs, limits
+        ):
+            final = outcome if record else expected.compare_with_expected(outcome)
             records.append(results, final)
             done.append(final)
     if record:
@@ -95,7 +97,7 @@ def sweep(
         page.parent.mkdir(parents=True, exist_ok=True)
         command = _command(family, all_members, numeric, numeric_of)
         sweeps = [_in_order(tasks, done), *(records.read(file) for file in compare or ())]
-        page.write_text(coverage.page(sweeps, command), encoding="utf-8")
+        page.write_text(coverage.render_page(sweeps, command), encoding="utf-8")
     _print_summary(done, results, page)
     if not all(outcome.passed for outcome in done):
         raise typer.Exit(1)
@@ -117,7 +119,7 @@ def _families_with_numbers(
 ) -> Sequence[models_zoo.Family]:
     """The families whose numbers are checked."""
     if count is not None:
-        return expected.rotating(families, count, datetime.date.today().toordinal())
+        return expected.select_for_day(families, count, datetime.date.today().toordinal())
     return families if numeric else ()
 
 
@@ -126,7 +128,7 @@ def _finished_outcomes(file: Path, tasks: Sequence[Task], resume: bool) -> list[
     if not resume and file.exists():
         file.replace(file.with_name(file.name + ".old"))
     wanted = set(tasks)
-    kept = records.kept(records.read(file), records.versions())
+    kept = records.passed_with(records.read(file), records.versions())
     records.write(file, kept)
     return [outcome for outcome in kept if outcome.task in wanted]
 

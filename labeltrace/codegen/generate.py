@@ -89,7 +89,7 @@ class _Generator:
         run_early(self.graph, labels, label_nodes)
         self.graph.lint()
         capture = self.trace.capture
-        flat = GraphModule(capture.root, self.graph, class_name="LabelledGraph")
+        flat = GraphModule(capture.root, self.graph, class_name="LabeledGraph")
         state = {entry.placeholder for entry in capture.state}
         module = with_checkpoints(flat, label_nodes, state, capture.checkpoints)
         return Generated(module, text)

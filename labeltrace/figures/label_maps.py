@@ -52,7 +52,7 @@ def label_map_figure(
     Raises:
         ValueError: there is no model to show.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.figures import LabelMaps, label_map_figure
         >>> from labeltrace.photographs import Photograph

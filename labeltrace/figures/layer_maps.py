@@ -40,7 +40,7 @@ def layer_map_figure(
     Raises:
         ValueError: there is no map.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.figures import layer_map_figure
         >>> maps = {"blocks.0": torch.rand(4, 4), "blocks.1": torch.rand(4, 4)}

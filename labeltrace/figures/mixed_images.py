@@ -31,7 +31,7 @@ def mixed_image_figure(
     Raises:
         ValueError: there is no mixture.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import CutMix, MixUp
         >>> from labeltrace.figures import mixed_image_figure

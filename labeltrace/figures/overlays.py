@@ -51,7 +51,7 @@ def provenance_figure(
         LabelError: a place has no such row and column.
         ValueError: there is no place, it has no token of that index, or no token is given for it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import provenance
         >>> from labeltrace.figures import provenance_figure

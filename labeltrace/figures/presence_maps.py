@@ -33,7 +33,7 @@ def presence_figure(
     Raises:
         ValueError: there is no layer, or the tokens of no layer form a map.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.analysis import presence
         >>> from labeltrace.figures import presence_figure

@@ -16,7 +16,7 @@ def ratio_figure(curves: RatioCurves, *, image: int = 0, first: str = "first ima
         image: index of the image in the batch.
         first: name of the first image.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace.analysis import RatioCurves
         >>> from labeltrace.figures import ratio_figure

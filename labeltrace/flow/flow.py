@@ -120,7 +120,7 @@ class LabelStep(Flow):
     """A flow whose label is computed: `layout` is over a fresh field.
 
     `field_shape` has the sizes of that field's dimensions where they are coarser than the layout's
-    positions: neighbouring positions stand in one dimension.
+    positions: neighboring positions stand in one dimension.
     """
 
     layout: Layout

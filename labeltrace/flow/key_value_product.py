@@ -8,7 +8,7 @@ from labeltrace.flow.named_operand import NamedOperand
 from labeltrace.layout import Axis
 
 AxisRun = tuple[str, int]
-"""A letter and a run of its axis: neighbouring factors that are all positions, or all not."""
+"""A letter and a run of its axis: neighboring factors that are all positions, or all not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,12 +41,12 @@ class Operand:
         return self.layout is not None
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         return self.field is not None
 
     @property
     def is_weights(self) -> bool:
-        return self.traced and not self.labelled
+        return self.traced and not self.labeled
 
     @property
     def is_gate(self) -> bool:

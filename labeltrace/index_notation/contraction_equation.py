@@ -23,7 +23,7 @@ class ContractionEquation:
 
     Names that both operands have and the result lacks are contracted, as in `torch.einsum`.
 
-    Example:
+    Examples:
         >>> equation = ContractionEquation.parse("... i, o i -> ... o")
         >>> equation.with_axes_named((3, 2), 3).result
         ('a', 'b', 'o')

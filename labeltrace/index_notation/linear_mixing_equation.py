@@ -23,7 +23,7 @@ class LinearMixingEquation:
 
     The K sources of the fields, last of all, have no name.
 
-    Example:
+    Examples:
         >>> equation = LinearMixingEquation.parse("b h q d, b h k d, b k -> b q", heads=("h",))
         >>> equation.columns
         ('k',)

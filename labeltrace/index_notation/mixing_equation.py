@@ -27,7 +27,7 @@ class MixingEquation:
     is.  In `"b h q k, b k -> b q"` (attention), `b` is the batch, each `h` is a matrix, `q` its
     rows and `k` its columns.
 
-    Example:
+    Examples:
         >>> equation = MixingEquation.parse("(b h) q k, b k -> b q", sizes=(("h", 3),))
         >>> equation.heads, equation.rows, equation.columns
         (('h',), ('q',), ('k',))

@@ -32,7 +32,7 @@ _WORD = re.compile(r"->|[(),]|(?:(?!->)[^\s(),])+")
 def parse_equation(text: str, operands: int, ellipsis: bool = False) -> tuple[Axes, ...]:
     """The axes of each operand and, last, of the result.
 
-    Example:
+    Examples:
         >>> parse_equation("(b h) q k, b k -> b q", operands=2)
         ((('b', 'h'), ('q',), ('k',)), (('b',), ('k',)), (('b',), ('q',)))
 
@@ -64,7 +64,7 @@ def split_words(text: str) -> list[str]:
 def axes_text(axes: Iterable[Names]) -> str:
     """Axes as text, the inverse of parsing.
 
-    Example:
+    Examples:
         >>> axes_text((("b", "h"), ("q",), ("k",)))
         '(b h) q k'
     """

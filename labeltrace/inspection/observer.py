@@ -79,7 +79,7 @@ class Observer:
         model: the model.
         trace: its trace.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import CutMix, Observer
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.Flatten(2))
@@ -211,7 +211,7 @@ def labels_at(
         LabelError: there is no such node or module, or images and labels do not fit.
         LabelTraceError: the model cannot be captured or traced.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import CutMix, labels_at
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.Flatten(2))

@@ -38,7 +38,7 @@ class Place:
 def places(trace: Trace) -> tuple[Place, ...]:
     """Every node that carries labels, in the order of the graph, including the input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import labeltrace
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
@@ -46,7 +46,7 @@ def places(trace: Trace) -> tuple[Place, ...]:
         >>> [(place.node, place.module_path) for place in labeltrace.places(trace)]
         [('input', ''), ('conv2d', '0'), ('relu', '1')]
     """
-    return tuple(_place(trace, node) for node in trace.labelled)
+    return tuple(_place(trace, node) for node in trace.labeled)
 
 
 def find_places(trace: Trace, names: Iterable[str]) -> dict[str, Place]:
@@ -74,7 +74,7 @@ def find_places(trace: Trace, names: Iterable[str]) -> dict[str, Place]:
     for name in names:
         if name == OUTPUT:
             found[name] = _output(trace)
-        elif name in trace.labelled:
+        elif name in trace.labeled:
             found[name] = _place(trace, name)
         elif name in last:
             found[name] = _place(trace, last[name])
@@ -143,7 +143,7 @@ def _field_dim(factor: Factor) -> int:
 
 
 def _place(trace: Trace, node: str) -> Place:
-    value = trace.labelled[node]
+    value = trace.labeled[node]
     assert value.field is not None
     return Place(node, trace.module_paths[node], value.layout, value.field)
 
@@ -151,7 +151,7 @@ def _place(trace: Trace, node: str) -> Place:
 def _output(trace: Trace) -> Place:
     (returned,) = (call for call in trace.calls if call.kind is CallKind.OUTPUT)
     for name in returned.inputs:
-        if name in trace.labelled:
+        if name in trace.labeled:
             return _place(trace, name)
     raise LabelError(
         "no output of the model comes from the image, so none carries labels; name a node instead"
@@ -161,7 +161,7 @@ def _output(trace: Trace) -> Place:
 def _last_node_of_modules(trace: Trace) -> Mapping[str, str]:
     """The last node with labels in each module, including its submodules."""
     last: dict[str, str] = {}
-    for node in trace.labelled:
+    for node in trace.labeled:
         names = trace.module_paths[node].split(".")
         for end in range(1, len(names) + 1):
             last[".".join(names[:end])] = node
@@ -178,7 +178,7 @@ def _unknown_name(trace: Trace, name: str, modules: Mapping[str, str]) -> str:
             f"{name} carries no label: nothing in it is computed from the image, or only mixing "
             f"weights; labeltrace.places(trace) lists all nodes with labels"
         )
-    close = get_close_matches(name, [*modules, *trace.labelled], n=3, cutoff=0.4)
+    close = get_close_matches(name, [*modules, *trace.labeled], n=3, cutoff=0.4)
     hint = f"; similar names: {', '.join(close)}" if close else ""
     return (
         f"the model has no node or module {name!r}{hint}; labeltrace.places(trace) lists all nodes "

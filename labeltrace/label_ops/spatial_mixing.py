@@ -22,7 +22,7 @@ def mix(
 ) -> Tensor:
     """`Norm(W)·Y`: eq. 7, and eq. 9 where several matrices are averaged.
 
-    Example:
+    Examples:
         >>> labels = torch.eye(3)[None]  # one image of three tokens
         >>> attention = torch.tensor([[[[2.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]])
         >>> mix(labels, attention, "b h q k, b k -> b q")

@@ -39,18 +39,18 @@ class Arrangement:
 def arrange(layout: Layout, groups: Iterable[Iterable[Factor]]) -> Arrangement:
     """The field with one dimension for each group of factors; channels and repeats are ignored.
 
+    Positions of size one that no group names are merged into the first group, where they change
+    nothing.
+
+    Raises:
+        LayoutError: a dimension of the field that labels vary along is in no group.
+
     >>> from labeltrace.layout.layout import input_layout
     >>> image = input_layout((2, 3, 4, 6), channel_dim=1)
     >>> batch, _, rows, columns = image.axes
     >>> tokens_by_column = arrange(image, [batch, columns + rows])
     >>> tokens_by_column.groups, tokens_by_column.shape
     (((0,), (2, 1)), (2, 24))
-
-    Positions of size one that no group names are merged into the first group, where they change
-    nothing.
-
-    Raises:
-        LayoutError: a dimension of the field that labels vary along is in no group.
     """
     sizes = layout.field_sizes
     dims = [tuple(f.field_dim for f in group if f.is_position) for group in groups]

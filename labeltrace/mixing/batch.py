@@ -20,7 +20,7 @@ class MixedBatch:
             gradient; a distribution over the K sources at each position.
         classes: (B, K) int64, the class index of every source.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import MixUp
         >>> batch = MixUp(partner="flip")(torch.rand(2, 3, 8, 8), torch.tensor([5, 7]))

@@ -42,7 +42,7 @@ class BlockMix(GridMixer):
     Raises:
         LabelError: a setting is outside its range; when called, the images are a single patch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import BlockMix
         >>> mixer = BlockMix(ratio=0.5, patch=4)

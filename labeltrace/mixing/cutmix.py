@@ -28,7 +28,7 @@ class CutMix(BetaMixer):
     Raises:
         LabelError: a setting is outside its range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import CutMix
         >>> batch = CutMix(partner="flip")(torch.rand(2, 3, 32, 32), torch.tensor([5, 7]))

@@ -46,7 +46,7 @@ def track_mixing(mixer: MixFunction) -> TrackedMixer:
         LabelError: `mixer` does not mix batches, or is one of labeltrace's own mixers, which return
             labels already.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import track_mixing
         >>> def swap_upper_half(images, targets):

@@ -25,7 +25,7 @@ class MixUp(BetaMixer):
     Raises:
         LabelError: a setting is outside its range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import MixUp
         >>> batch = MixUp(partner="flip")(torch.rand(2, 3, 32, 32), torch.tensor([5, 7]))

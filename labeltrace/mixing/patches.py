@@ -80,7 +80,7 @@ class PatchMix(GridMixer):
     Raises:
         LabelError: a setting is outside its range; when called, the images are a single patch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import PatchMix
         >>> mixer = PatchMix(ratio=0.25, patch=4)

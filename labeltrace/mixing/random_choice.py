@@ -34,7 +34,7 @@ class RandomChoice:
             partner; probabilities are negative, do not sum to one within 1e-6, or are not one for
             each strategy.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import CutMix, MixUp, RandomChoice
         >>> mixer = RandomChoice([CutMix(), MixUp()], [0.5, 0.5])

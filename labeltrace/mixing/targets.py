@@ -116,7 +116,7 @@ class MixedTargets:
         wrong_entry = ~(labels >= 0)
         wrong_sum = ~((labels.sum(dim=1) - 1).abs() <= ROW_SUM_TOLERANCE)
         wrong = torch.stack([wrong_class.any(dim=1), wrong_entry.any(dim=1), wrong_sum])
-        is_wrong = wrong.any(dim=1).tolist()  # the one host synchronisation
+        is_wrong = wrong.any(dim=1).tolist()  # the one host synchronization
         if not any(is_wrong):
             return
 

@@ -49,11 +49,11 @@ def label_maps(
     for place in places.values():
         firsts.setdefault(place.field, place)
     found = observer.labels(images, labels, {place.node: place for place in firsts.values()})
-    sizes = [labelled.grid.shape for labelled in found.values() if labelled.grid]
+    sizes = [labeled.grid.shape for labeled in found.values() if labeled.grid]
     side = next(
         (side for side in MAP_SIDES if _total_bytes(sizes, side) <= MAP_BYTES), MAP_SIDES[-1]
     )
-    return {labelled.place.field: _label_map(labelled, side) for labelled in found.values()}
+    return {labeled.place.field: _label_map(labeled, side) for labeled in found.values()}
 
 
 def fit_within(shape: tuple[int, int], side: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from labeltrace.capture.call_records import CallKind
 from labeltrace.flow import LabelField, Operation
 from labeltrace.inspection.places import Place
 from labeltrace.layout import Layout
-from labeltrace.report.descriptions import INPUT, SAME, step_in_words
+from labeltrace.report.descriptions import INPUT, SAME, describe_step
 from labeltrace.report.module_tree import ModuleTree
 from labeltrace.report.schema import Node
 from labeltrace.rule_api.call import Rule
@@ -22,9 +22,7 @@ from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
 
 MAX_CALL_LENGTH = 160  # characters
-PATH_PARTS_SHOWN = (
-    3  # last parts of a file's path: enough to find it, without the machine's folders
-)
+PATH_PARTS_SHOWN = 3  # last parts of a file's path: enough to find the file
 
 
 def flow_nodes(trace: Trace) -> tuple[TracedNode, ...]:
@@ -84,13 +82,13 @@ def _describe_step(trace: Trace, node: TracedNode) -> str:
     """What the label step of a node does, in a sentence."""
     fields = trace.fields_of(node.name)
     if fields:
-        return step_in_words(trace.steps[fields[0]])
+        return describe_step(trace.steps[fields[0]])
     return SAME if node.operation is Operation.RESIDUAL else ""
 
 
 def _reason_for_no_map(node: TracedNode) -> str:
     """Why a node has no label map."""
-    if node.labelled:
+    if node.labeled:
         return "The images of a batch are mixed here, so there is no map."
     return "These numbers are mixing weights. They carry no content, so there is no map."
 

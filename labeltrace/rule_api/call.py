@@ -28,15 +28,15 @@ class Named(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator's call: arguments by their schema names, tensors as :class:`Operand`.
+    """One operator's call: arguments by their schema names, tensors as `Operand`.
 
-    ``operator`` is the name under which the rule was found (``"aten.linear"``).  ``arguments`` has
-    every argument of the schema, defaults filled in; ``outputs`` has a shape for each tensor that
-    the operator returns.  Dynamic sizes are integers that contain :data:`labeltrace.layout.BATCH`.
+    `operator` is the name under which the rule was found (`"aten.linear"`).  `arguments` has
+    every argument of the schema, defaults filled in; `outputs` has a shape for each tensor that
+    the operator returns.  Dynamic sizes are integers that contain `labeltrace.layout.BATCH`.
 
-    A call of a module or function that has a rule of its own has the arguments ``input0``,
-    ``input1`` ... in the order in which its code reads them; ``inner`` has the tensors computed
-    inside by the names of their nodes (``"softmax"``), ``parameters`` those of the module by name.
+    A call of a module or function that has a rule of its own has the arguments `input0`,
+    `input1` ... in the order in which its code reads them; `inner` has the tensors computed
+    inside by the names of their nodes (`"softmax"`), `parameters` those of the module by name.
     Both may serve as mixing weights and in custom steps.
 
     A name that is not there is a KeyError that lists those that are.
@@ -62,7 +62,7 @@ class Call:
         return self.arguments[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The argument ``name``; ``default`` where the schema has none or its value is None."""
+        """The argument `name`; `default` where the schema has none or its value is None."""
         value = self.arguments.get(name)
         return default if value is None else value
 
@@ -77,9 +77,9 @@ class Call:
         return tuple(operand for operand in self.operands if operand.traced)
 
     @property
-    def labelled(self) -> tuple[Operand, ...]:
+    def labeled(self) -> tuple[Operand, ...]:
         """The operands that carry labels."""
-        return tuple(operand for operand in self.operands if operand.labelled)
+        return tuple(operand for operand in self.operands if operand.labeled)
 
 
 def listed(value: int | Sequence[int]) -> list[int]:

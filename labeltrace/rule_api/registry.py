@@ -1,9 +1,9 @@
 """Which rule serves which operator, module class or Python function.
 
-Operators are filed by name: ``"aten.linear"``, or one of its overloads, ``"aten.pad.default"``; the
+Operators are filed by name: `"aten.linear"`, or one of its overloads, `"aten.pad.default"`; the
 overload is looked up first, and an in-place operator is served by the rule of its functional twin.
-Rules reach a trace in three ways, the nearest wins: given to ``align(model, rules=...)``, within
-``using_rules``, or filed for good with ``rule``.  A second rule for a target is an error.
+Rules reach a trace in three ways, the nearest wins: given to `align(model, rules=...)`, within
+`using_rules`, or filed for good with `rule`.  A second rule for a target is an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Registry:
     functions: Mapping[Function, Rule] = field(default_factory=dict)
 
     def find(self, names: tuple[str, ...]) -> Rule | None:
-        """The rule filed under the first of ``names`` that has one."""
+        """The rule filed under the first of `names` that has one."""
         for name in names:
             if name in self.operators:
                 return self.operators[name]
@@ -46,7 +46,7 @@ class Registry:
         return next((self.modules[base] for base in kind.__mro__ if base in self.modules), None)
 
     def with_overrides(self, rules: Mapping[Any, Rule] | None) -> Registry:
-        """This table with ``rules`` over it.
+        """This table with `rules` over it.
 
         Raises:
             TypeError: a key is no operator, module class or function, or a rule cannot be called.
@@ -84,7 +84,7 @@ def register_rule(*targets: Any, override: bool = False) -> Callable[[AnyRule], 
         ValueError: a target has a rule already.
         TypeError: a target is none of these.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import register_rule, trace
         >>> from labeltrace.rule_helpers import carry
@@ -121,7 +121,7 @@ def using_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
     Raises:
         TypeError: a key is no operator, module class or function, or a rule cannot be called.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import FOLLOW_MAXIMA, trace, using_rules
         >>> model, images = torch.nn.MaxPool2d(2), torch.rand(2, 3, 8, 8)
@@ -140,7 +140,7 @@ def using_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
 
 
 def current() -> Registry:
-    """All rules filed for good, with those of the surrounding ``using_rules`` over them."""
+    """All rules filed for good, with those of the surrounding `using_rules` over them."""
     table = _registered
     for rules in _overrides.get():
         table = table.with_overrides(rules)
@@ -148,7 +148,7 @@ def current() -> Registry:
 
 
 def operator_name(target: Any) -> str | None:
-    """The name of an operator: one of ``torch.ops``, a custom operator, or a string; else None."""
+    """The name of an operator: one of `torch.ops`, a custom operator, or a string; else None."""
     if isinstance(target, str):
         return target
     for attribute in ("_qualified_op_name", "_qualname", "_name"):

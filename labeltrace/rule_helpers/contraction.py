@@ -21,7 +21,7 @@ def contract(
 ) -> Flow:
     """The flow of `einsum(equation, first, second)`.
 
-    Example:
+    Examples:
         The rule of a linear layer:
 
         >>> def linear(call: Call) -> Flow:

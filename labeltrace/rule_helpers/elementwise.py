@@ -61,7 +61,7 @@ def relayout(
     the step leaves of the operand's lower bound.
     """
     flow: Flow
-    if source.labelled:
+    if source.labeled:
         flow = Carry(operation=operation, layout=layout, source=source, approximation=approximation)
         flow = flow if is_gate is None else after_nonlinear(flow, is_gate=is_gate)
     else:
@@ -99,7 +99,7 @@ def combine(
             "them"
         )
     alignment = align_axes([operand.traced_layout for operand in operands], output)
-    if not all(operand.labelled for operand in operands):
+    if not all(operand.labeled for operand in operands):
         facts = ValueFacts.combined_weights(op.facts for op in operands if op.is_weights)
         return Weights(layout=alignment.layout, facts=facts, approximation=approximation)
     sources = tuple(

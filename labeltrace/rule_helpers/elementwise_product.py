@@ -20,7 +20,7 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
     combined = combine((first, second), output, operation=operation, is_gate=False)
     assert combined.layout is not None
     content = _gated_operand(first, second, combined.layout)
-    if content is None or not content.labelled:
+    if content is None or not content.labeled:
         return with_key_features(combined, False)
     flow = relayout(content, expand(content.traced_layout, output), operation=operation)
     as_weights = combined if isinstance(combined, Weights) else None
@@ -41,8 +41,8 @@ def _gated_operand(first: Operand, second: Operand, layout: Layout) -> Operand |
         return whole[0]
     if not whole:
         return None
-    if first.labelled != second.labelled:  # weights are a gate for the content
-        return first if first.labelled else second
+    if first.labeled != second.labeled:  # weights are a gate for the content
+        return first if first.labeled else second
     if first.is_gate != second.is_gate:  # after a sigmoid, a softmax or the like
         return second if first.is_gate else first
     return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from labeltrace.flow import LabelView, NamedOperand
-from labeltrace.index_notation.mixing_equation import MixingEquation
+from labeltrace.index_notation.mixing_equation import MixingEquation, Sizes
 from labeltrace.index_notation.parsing import Names
 from labeltrace.index_notation.spare_names import SpareNames
 from labeltrace.layout import (
@@ -27,7 +27,14 @@ from labeltrace.layout import (
 
 @dataclass(frozen=True, slots=True)
 class MixingPlan:
-    """How weights mix a field: the labels as the equation has them, and what the result is."""
+    """How weights mix a field.
+
+    Attributes:
+        labels: the stream's labels, with the dimensions that the equation names.
+        equation: the axes of weights, labels and result.
+        layout: the layout of the result.
+        field_shape: the sizes of the result's label field, K left out.
+    """
 
     labels: LabelView
     equation: MixingEquation
@@ -64,26 +71,19 @@ def plan_mixing(
         _result_axis(runs.get(letter, ()), sizes[letter], stream.axes.get(letter, ()))
         for letter in result
     ]
-    layout = renumbered(kept)
-    known = tuple(
-        (run.name, axis_size(run.factors))
-        for letter in matrix.axes
-        if len(runs[letter]) > 1
-        for run in runs[letter]
-        if not is_dynamic(axis_size(run.factors))
-    )
     equation = MixingEquation(
         weights=weights,
         labels=tuple(run.name for run in moved),
         result=tuple(run.name for run in shown),
-        sizes=known,
+        sizes=_sizes_in_parentheses([runs[letter] for letter in matrix.axes]),
     )
-    return MixingPlan(labels, equation, layout, tuple(axis_size(run.factors) for run in shown))
+    field_shape = tuple(axis_size(run.factors) for run in shown)
+    return MixingPlan(labels, equation, renumbered(kept), field_shape)
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Neighbouring factors of an axis that are all positions or all channels, under one name."""
+    """Neighboring factors of an axis that are all positions or all channels, under one name."""
 
     name: str
     factors: Axis
@@ -127,8 +127,14 @@ def _named_runs(
     )
 
 
+def _sizes_in_parentheses(axes: Iterable[Sequence[_Run]]) -> Sizes:
+    """The sizes of the names of axes that have several, except that of a dynamic batch."""
+    named = ((run.name, axis_size(run.factors)) for runs in axes if len(runs) > 1 for run in runs)
+    return tuple((name, size) for name, size in named if not is_dynamic(size))
+
+
 def _row_axis(axis: Axis, size: int) -> Axis:
-    """The axis of rows: each mixes by itself, also where the queries' own labels repeat."""
+    """The axis of rows: each row is a position, also where the queries' own labels repeat."""
     if not has_positions(axis):
         return (Factor(size, Kind.POSITION),)
     return tuple(
@@ -138,7 +144,7 @@ def _row_axis(axis: Axis, size: int) -> Axis:
 
 
 def _result_axis(runs: Sequence[_Run], size: int, own: Axis) -> Axis:
-    """The axis of a letter of the result; ``channels_per_sample`` is the stream's."""
+    """The axis of a letter of the result; `own` is the stream's axis of that letter."""
     if size == 1 and not any(run.in_labels for run in runs):
         return own if has_channels(own) else ()  # one row is no axis of positions
     factors = tuple(

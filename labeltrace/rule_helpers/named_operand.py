@@ -11,7 +11,7 @@ from labeltrace.rule_api.call import Shape
 
 
 def axis_sizes(*operands: tuple[Names, Shape]) -> dict[str, int]:
-    """The size behind each letter; an axis of size one is broadcast."""
+    """The size of each letter; an axis of size one is broadcast."""
     sizes: dict[str, int] = {}
     for letters, shape in operands:
         for letter, size in zip(letters, shape, strict=True):

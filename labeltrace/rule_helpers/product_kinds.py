@@ -65,13 +65,13 @@ def classify_product(
         sizes: the size of each name.
     """
     stream, other = stream_first(first, second, result)
-    if not stream.operand.labelled:
+    if not stream.operand.labeled:
         traced = stream.operand.traced or other.operand.traced
         return ProductKind.WEIGHTS if traced else ProductKind.CONSTANT
     moved = contracted_positions(stream, result)
-    if other.operand.labelled and not moved:
+    if other.operand.labeled and not moved:
         return _kind_of_kept_streams(stream, other, result)
-    if other.operand.labelled and _are_keys_and_values(stream, other, result):
+    if other.operand.labeled and _are_keys_and_values(stream, other, result):
         return ProductKind.KEYS_TIMES_VALUES
     if moved:
         weighed = all(_weighs_positions(other, stream, letter) for letter in moved)
@@ -89,8 +89,8 @@ def stream_first(
     Of two streams that is the one that is weighed or gated by the other. Where neither is, they
     stay in their order.
     """
-    if not (first.operand.labelled and second.operand.labelled):
-        return (second, first) if second.operand.labelled else (first, second)
+    if not (first.operand.labeled and second.operand.labeled):
+        return (second, first) if second.operand.labeled else (first, second)
     one, two = contracted_positions(first, result), contracted_positions(second, result)
     if one & two:
         swapped = is_score_matrix(first, second) and not is_score_matrix(second, first)

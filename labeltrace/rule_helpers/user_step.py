@@ -1,4 +1,4 @@
-"""Steps of the user's own: for rules that no contraction, view or average can express."""
+"""Steps that users write: for rules that no contraction, view or average can express."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from labeltrace.layout import (
     Layout,
     arrange,
     arrange_by_axis,
+    axis_text,
     channel,
     has_channels,
     has_positions,
@@ -35,28 +36,31 @@ def custom_step(
     operation: Operation = Operation.SPATIAL_MIXING,
     approximation: str = "",
 ) -> Custom:
-    """A label step that runs ``function(labels, *tensors)``.
+    """A label step that runs `function(labels, *tensors)`.
 
     Args:
-        function: gets the labels of ``source``, float32, with a dimension for each of its axes that
-            has positions, in their order, and K last; then the values of ``tensors``.  It returns
-            the labels of the output in the same form.  It runs without gradient and autocast, on
-            the model's device; rows must sum to one.
+        function: gets the labels of `source`, float32, with a dimension for each of its axes that
+            has positions, in their order, and the K sources last; then the values of `tensors`. It
+            returns the labels of the output in the same form. It runs without gradient and
+            autocast, on the model's device; rows must sum to one.
         source: the operand whose labels move.
-        output: the output's shape, ``call.output``.
+        output: the output's shape, `call.output`.
         channels: the axes of the output that have channels; all others are positions.
         tensors: operands whose values the function reads: arguments of the call, inner values or
             parameters of a module.
-        operation: what the step is, by Table 10.
+        operation: the class of the step in Table 10 of the paper.
         approximation: why the step is not exact; empty if it is.
 
     Raises:
-        LayoutError: an axis of ``source`` has positions and channels both.
+        LayoutError: an axis of `source` has both positions and channels.
     """
     layout = source.traced_layout
-    for axis in layout.axes:
+    for dim, axis in enumerate(layout.axes):
         if has_positions(axis) and has_channels(axis):
-            raise LayoutError(f"a custom step cannot take positions and channels apart: {layout}")
+            raise LayoutError(
+                f"axis {dim} of the input mixes positions and channels ({axis_text(axis)}); "
+                "reshape it first, custom_step needs one or the other per axis"
+            )
     places = {dim % len(output) for dim in channels}
     axes: list[Axis] = []
     for dim, size in enumerate(output):
@@ -83,16 +87,16 @@ def even_mix(
 ) -> Flow:
     """Every position of the output is an equal mix of all the positions of its sample.
 
-    What is left to say of an operator that moves positions in a way nobody has written down yet.
+    It is a first approximation of an operator that moves positions in a way no rule states yet.
 
     Args:
         source: the operand whose labels are averaged, or mixing weights, which stay weights.
-        output: the output's shape, ``call.output``; the batch is the first axis of its size.
+        output: the output's shape, `call.output`; the batch is the first axis of its size.
         channels: the axes of the output that have channels; all others are positions.
         approximation: why the step is not exact; empty if it is.
 
     Raises:
-        LayoutError: the batch is part of no axis of ``source``, or is no axis of ``output``.
+        LayoutError: no axis of `source` has the batch as a factor, or no axis of `output` is it.
     """
     factors = [
         factor for axis in source.traced_layout.axes for factor in axis if factor.is_position
@@ -112,7 +116,7 @@ def even_mix(
     rest = [factor for factor in factors if factor.kind is not Kind.BATCH]
     if not rest or source.is_weights:
         operation = Operation.SPATIAL_AGGREGATION if rest else Operation.CHANNEL_MIXING
-        kept = Layout(tuple(axes)) if source.labelled else renumbered(axes)
+        kept = Layout(tuple(axes)) if source.labeled else renumbered(axes)
         return relayout(source, kept, operation=operation, approximation=approximation)
     groups = [batch, *([factor] for factor in rest)]
     return Aggregate(

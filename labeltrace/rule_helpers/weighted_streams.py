@@ -74,9 +74,9 @@ def _weighed_axes(stream: NamedOperand, weights: NamedOperand) -> set[str]:
     positions; where it has positions of its own it is a gate or an equal stream. Images of a batch
     are never mixed with one another.
     """
-    if not stream.operand.labelled:
+    if not stream.operand.labeled:
         return set()
-    scores = not weights.operand.labelled or is_score_matrix(weights, stream)
+    scores = not weights.operand.labeled or is_score_matrix(weights, stream)
     return {
         letter
         for letter, axis in stream.axes.items()

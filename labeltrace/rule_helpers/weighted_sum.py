@@ -42,7 +42,7 @@ def factors_of(first: Operand, second: Operand) -> ProductOperands | None:
         if operand.product is not None and find_weighted_streams(operand.product):
             return operand.product.after_other_step()
     factors = ProductOperands(_without_product(first), _without_product(second))
-    streams = first.labelled and second.labelled
+    streams = first.labeled and second.labeled
     return factors if streams or find_weighted_streams(factors) else None
 
 
@@ -71,7 +71,7 @@ def is_score(product: Operand, summed: Collection[int]) -> bool:
     factors = product.product
     if factors is None or not factors.axes_unchanged:
         return False
-    streams = factors.first.labelled and factors.second.labelled
+    streams = factors.first.labeled and factors.second.labeled
     one, two, sizes = name_factors(factors)
     return streams and is_inner_product(one, two, _names(product, _kept(product, summed)), sizes)
 

@@ -1,1 +1,1 @@
-"""The one walk that applies the rules to a captured graph, and what it finds."""
+"""Tracing: one walk over the recorded calls of a model that applies the rules."""

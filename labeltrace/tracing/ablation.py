@@ -51,7 +51,7 @@ class Ablation:
     Raises:
         LabelError: `layers` is a string, or both `layers` and `last_layer` are given.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import Ablation, align
         >>> blur = torch.nn.AvgPool2d((1, 3), stride=1, padding=(0, 1))

@@ -59,7 +59,7 @@ def _fault(flow: Flow, shape: tuple[int, ...], call: Call) -> str:
 
 
 def _carry_fault(flow: Carry, call: Call) -> str:
-    if not any(flow.source.field == operand.field for operand in call.labelled):
+    if not any(flow.source.field == operand.field for operand in call.labeled):
         return f"carries the label of {flow.source.name}, which the call does not have"
     if prod(flow.source.traced_layout.field_sizes) != prod(flow.layout.field_sizes):
         return (
@@ -71,13 +71,11 @@ def _carry_fault(flow: Carry, call: Call) -> str:
 
 def _labels_fault(labels: LabelView, call: Call) -> str:
     operand = labels.operand
-    pending = [
-        other.key_value_product for other in call.operands if other.key_value_product is not None
-    ]
-    behind = [side.operand for product in pending for side in product.sides]
-    factors = [other.product for other in call.operands if other.product is not None]
-    behind += [factor for both in factors for factor in (both.first, both.second)]
-    if not any(operand.field == other.field for other in (*call.labelled, *behind)):
+    products = [one.product for one in call.operands if one.product is not None]
+    key_values = [one.key_value_product for one in call.operands if one.key_value_product]
+    multiplied = [factor for product in products for factor in (product.first, product.second)]
+    multiplied += [side.operand for product in key_values for side in product.sides]
+    if not any(operand.field == other.field for other in (*call.labeled, *multiplied)):
         return f"reads the labels of {operand.name}, which the call does not have"
     if prod(labels.arrangement.sizes) != prod(operand.traced_layout.field_sizes):
         return f"arranges the labels of {operand.layout} as {labels.arrangement}"

@@ -118,7 +118,7 @@ def _still_true(facts: ValueFacts, environment: Environment) -> ValueFacts:
     if product is None:
         return facts
     both = (product.first, product.second)
-    read = [one.tensor for one in both if not one.labelled] or [one.tensor for one in both]
+    read = [one.tensor for one in both if not one.labeled] or [one.tensor for one in both]
     refs = [tensor for tensor in read if isinstance(tensor, ValueRef)]
     if any(environment.has_changed(ref) for ref in refs):
         return facts.with_product(product.after_other_step())

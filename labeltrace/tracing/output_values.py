@@ -28,7 +28,7 @@ def operator_values(
     return tuple(
         _weights(flow, record, environment)
         if isinstance(flow, Weights)
-        else _labelled(flow, LabelField(record.name, index), record, environment)
+        else _labeled(flow, LabelField(record.name, index), record, environment)
         for index, flow in enumerate(flows)
     )
 
@@ -39,10 +39,10 @@ def region_value(flow: Flow, region: Region, index: int, environment: Environmen
     if isinstance(flow, Weights):
         return Value(simplify(flow.layout), None, ValueRef(record.name))
     field = LabelField(region.last.name, index)
-    return _labelled(flow, field, record, environment, may_be_summand=False)
+    return _labeled(flow, field, record, environment, may_be_summand=False)
 
 
-def _labelled(
+def _labeled(
     flow: Flow,
     target: LabelField,
     record: CallRecord,

@@ -59,8 +59,8 @@ def mark_partial_sums(
 
 
 def _is_sum(flow: Flow) -> bool:
-    labelled = not isinstance(flow, (Constant, Weights))
-    return labelled and flow.operation is Operation.RESIDUAL
+    labeled = not isinstance(flow, (Constant, Weights))
+    return labeled and flow.operation is Operation.RESIDUAL
 
 
 def _summands_of(name: str, environment: Environment) -> int:

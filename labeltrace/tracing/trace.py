@@ -33,11 +33,11 @@ class Trace:
         calls: the record of each call.
         steps: the label steps, by the field that each computes.
         outputs: a value for each leaf of the model's output, None for constants.
-        labelled: what is known of every tensor that carries labels, by the name of its node.
+        labeled: what is known of every tensor that carries labels, by the name of its node.
         input_field: the label field of the input.
         input_layout: the layout of the input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import trace
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
@@ -53,7 +53,7 @@ class Trace:
     calls: ModelCalls = field(repr=False)
     steps: Mapping[LabelField, LabelStep] = field(repr=False)
     outputs: tuple[Value | None, ...] = field(repr=False)
-    labelled: Mapping[str, Value] = field(repr=False)
+    labeled: Mapping[str, Value] = field(repr=False)
     input_field: LabelField = field(repr=False)
     input_layout: Layout = field(repr=False)
 

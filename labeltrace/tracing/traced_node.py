@@ -21,11 +21,11 @@ class TracedNode:
         operation: what it does, by the factors that it contracts (the paper's Table 10).
         location: module path, module type and source line.
         layout: what the axes of its (first) output are made of; None for constants.
-        labelled: whether the output carries labels (weights and constants do not).
+        labeled: whether the output carries labels (weights and constants do not).
         inputs: the names of the nodes whose labels or weights it reads.
         approximation: why the step is approximate; empty for exact ones.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from labeltrace import trace
         >>> pooled = trace(torch.nn.MaxPool2d(2), torch.rand(2, 3, 8, 8)).nodes[-1]
@@ -38,7 +38,7 @@ class TracedNode:
     operation: Operation
     location: Location
     layout: Layout | None
-    labelled: bool
+    labeled: bool
     inputs: tuple[str, ...]
     approximation: str = ""
 
@@ -82,7 +82,7 @@ def traced_node(
         operation=flow.operation,
         location=record.location,
         layout=output.layout if output else None,
-        labelled=output is not None and output.field is not None,
+        labeled=output is not None and output.field is not None,
         inputs=tuple(_producer(name, calls) for name in read),
         approximation=flow.approximation,
     )

@@ -52,13 +52,13 @@ def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trac
         calls=calls,
         steps=walk.environment.steps,
         outputs=walk.outputs,
-        labelled=dict(_labelled(calls, walk.environment)),
+        labeled=dict(_labeled(calls, walk.environment)),
         input_field=LabelField(calls.traced_input),
         input_layout=walk.input_layout,
     )
 
 
-def _labelled(calls: ModelCalls, environment: Environment) -> Iterator[tuple[str, Value]]:
+def _labeled(calls: ModelCalls, environment: Environment) -> Iterator[tuple[str, Value]]:
     """What is known of each call's first result, where that carries labels."""
     for call in calls:
         state = environment.state(call.name)

@@ -1,1 +1,1 @@
-"""The sweep over the models zoo: every model checked in a process of its own, and told of."""
+"""The sweep over the models zoo: every model is checked in a separate process and reported."""

@@ -17,12 +17,12 @@ FOLLOWING_MAXIMA = "approximations_following_maxima"
 
 @dataclass(frozen=True)
 class FamilyCoverage:
-    """A family's results.
+    """The results of a family.
 
     Attributes:
-        name: the family's name.
-        structural: the outcomes of structural checks, one for each member in the sweep.
-        numeric: those of numeric checks.
+        name: name of the family.
+        structural: outcomes of structural checks, one for each member in the sweep.
+        numeric: outcomes of numeric checks.
     """
 
     name: str
@@ -44,9 +44,9 @@ class FamilyCoverage:
 
     @property
     def is_exact_following_maxima(self) -> bool:
-        """As `is_exact`, with the rules of `labeltrace.FOLLOW_MAXIMA`."""
+        """Same as `is_exact`, with the rules of `labeltrace.FOLLOW_MAXIMA`."""
         known = (outcome.findings.get(FOLLOWING_MAXIMA) for outcome in self.traced)
-        exact = sum(reasons == {} for reasons in known)  # results of older sweeps do not say
+        exact = sum(reasons == {} for reasons in known)  # older results have no such entry
         return exact == len(self.structural) > 0
 
     @property
@@ -58,7 +58,7 @@ class FamilyCoverage:
         return find(self.name)
 
 
-def by_family(outcomes: Iterable[Outcome]) -> list[FamilyCoverage]:
+def group_by_family(outcomes: Iterable[Outcome]) -> list[FamilyCoverage]:
     """The outcomes by family, in their order."""
     grouped: dict[str, dict[Check, list[Outcome]]] = {}
     for outcome in outcomes:
@@ -70,18 +70,18 @@ def by_family(outcomes: Iterable[Outcome]) -> list[FamilyCoverage]:
     ]
 
 
-def page(sweeps: Sequence[Sequence[Outcome]], command: str) -> str:
+def render_page(sweeps: Sequence[Sequence[Outcome]], command: str) -> str:
     """The page in Markdown.
 
     Args:
         sweeps: the results of each sweep, one for each task. The first is the main one; others
-            were made with other libraries; each has a column of its own.
-        command: the command that makes the results.
+            were made with other libraries; each has a separate column.
+        command: the command that produces the results.
     """
-    measured = [by_family(outcomes) for outcomes in sweeps]
-    reasons = _numbered([family for families in measured for family in families])
+    measured = [group_by_family(outcomes) for outcomes in sweeps]
+    reasons = _number_reasons([family for families in measured for family in families])
     parts = [
-        _head(command),
+        _intro(command),
         _summary(sweeps, measured),
         _versions(sweeps),
         _family_table(measured, reasons),
@@ -92,11 +92,11 @@ def page(sweeps: Sequence[Sequence[Outcome]], command: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(command: str) -> str:
+def _intro(command: str) -> str:
     return (
         "# Coverage\n\n"
         "What labeltrace does with the models of [the zoo](zoo.md), measured. This page is written "
-        f"by\n\n```sh\n{command}\n```\n\n"
+        f"by\n\n``sh\n{command}\n``\n\n"
         "so whatever is to change here has to change in the code. Models are captured in eval mode "
         "on the `meta` device, at their own image size. *Numbers* are checked on a real model with "
         "random weights, the family's smallest, at the smallest images that it takes, in eval and "
@@ -122,22 +122,25 @@ def _totals(families: Sequence[FamilyCoverage]) -> list[tuple[str, str]]:
     exact = [outcome for each in families for outcome in each.exact]
     fixed = [outcome for each in families for outcome in each.fixed]
     return [
-        ("models traced", _share(len(traced), len(structural))),
+        ("models traced", _percentage(len(traced), len(structural))),
         (
             "families with every model traced",
-            _share(sum(len(e.traced) == len(e.structural) for e in measured), len(measured)),
+            _percentage(sum(len(e.traced) == len(e.structural) for e in measured), len(measured)),
         ),
-        ("models exact", _share(len(exact), len(traced))),
-        ("families exact", _share(sum(each.is_exact for each in measured), len(measured))),
+        ("models exact", _percentage(len(exact), len(traced))),
+        ("families exact", _percentage(sum(each.is_exact for each in measured), len(measured))),
         (
             "families exact with `rules=labeltrace.FOLLOW_MAXIMA`",
-            _share(sum(each.is_exact_following_maxima for each in measured), len(measured)),
+            _percentage(sum(each.is_exact_following_maxima for each in measured), len(measured)),
         ),
-        ("models with a dynamic batch", _share(len(traced) - len(fixed), len(traced))),
-        ("families with correct numbers", _share(sum(o.passed for o in numeric), len(numeric))),
+        ("models with a dynamic batch", _percentage(len(traced) - len(fixed), len(traced))),
+        (
+            "families with correct numbers",
+            _percentage(sum(o.passed for o in numeric), len(numeric)),
+        ),
         (
             "processor seconds, capture; trace and label graph",
-            f"{_seconds(traced, 'capture'):.0f}; {_own_seconds(traced):.0f}",
+            f"{_seconds(traced, 'capture'):.0f}; {_trace_seconds(traced):.0f}",
         ),
     ]
 
@@ -212,7 +215,7 @@ def _family_row(each: FamilyCoverage, reasons: Mapping[str, int]) -> tuple[str, 
         ", ".join(map(str, numbers)),
         _batch(each),
         f"{_seconds(each.traced, 'capture') / count:.2f}" if count else "",
-        f"{_own_seconds(each.traced) / count:.2f}" if count else "",
+        f"{_trace_seconds(each.traced) / count:.2f}" if count else "",
         ", ".join(sorted({"correct" if o.passed else str(o.status) for o in each.numeric})),
     )
 
@@ -254,8 +257,8 @@ def _fixed_batches(measured: Sequence[Sequence[FamilyCoverage]]) -> str:
     fixed = [outcome for families in measured for each in families for outcome in each.fixed]
     if not fixed:
         return ""
-    groups = _grouped(fixed, lambda outcome: outcome.findings["fixed_batch_reason"])
-    rows = [(_names(group), _shortened(reason)) for reason, group in groups.items()]
+    groups = _group(fixed, lambda outcome: outcome.findings["fixed_batch_reason"])
+    rows = [(_names(group), _shorten(reason)) for reason, group in groups.items()]
     return "## Fixed batch\n\n" + _table(("models", "reason"), rows)
 
 
@@ -264,16 +267,16 @@ def _failures(sweeps: Sequence[Sequence[Outcome]]) -> str:
     for outcomes in sweeps:
         library = f"{_library(outcomes)}: " if len(sweeps) > 1 else ""
         failed = [outcome for outcome in outcomes if not outcome.passed]
-        groups = _grouped(failed, lambda outcome: f"{outcome.task.check}: {outcome.first_line}")
-        rows += [(_names(group), library + _shortened(text)) for text, group in groups.items()]
+        groups = _group(failed, lambda outcome: f"{outcome.task.check}: {outcome.first_line}")
+        rows += [(_names(group), library + _shorten(text)) for text, group in groups.items()]
     return "## What failed\n\n" + _table(("models", "check and error"), rows) if rows else ""
 
 
 # Parts. -------------------------------------------------------------------------------------------
 
 
-def _numbered(families: Sequence[FamilyCoverage]) -> dict[str, int]:
-    """The reasons for approximations, numbered from the most frequent on."""
+def _number_reasons(families: Sequence[FamilyCoverage]) -> dict[str, int]:
+    """The reasons for approximations, numbered from the most frequent."""
     counted: Counter[str] = Counter()
     for each in families:
         counted.update({r for o in each.traced for r in o.findings["approximations"]})
@@ -281,9 +284,7 @@ def _numbered(families: Sequence[FamilyCoverage]) -> dict[str, int]:
     return {reason: number for number, reason in enumerate(ordered, 1)}
 
 
-def _grouped(
-    outcomes: Iterable[Outcome], key: Callable[[Outcome], Any]
-) -> dict[str, list[Outcome]]:
+def _group(outcomes: Iterable[Outcome], key: Callable[[Outcome], Any]) -> dict[str, list[Outcome]]:
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(key(outcome), []).append(outcome)
@@ -294,11 +295,11 @@ def _seconds(outcomes: Iterable[Outcome], what: str) -> float:
     return float(sum(outcome.findings["seconds"][what] for outcome in outcomes))
 
 
-def _own_seconds(outcomes: Sequence[Outcome]) -> float:
+def _trace_seconds(outcomes: Sequence[Outcome]) -> float:
     return _seconds(outcomes, "trace") + _seconds(outcomes, "generate")
 
 
-def _share(part: int, whole: int) -> str:
+def _percentage(part: int, whole: int) -> str:
     return f"{part} of {whole} ({100 * part / whole:.1f}%)" if whole else ""
 
 
@@ -308,7 +309,7 @@ def _names(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(names[:MAX_NAMES]) + more
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= MAX_REASON else flat[: MAX_REASON - 1] + "…"
 

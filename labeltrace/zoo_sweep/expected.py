@@ -1,4 +1,4 @@
-"""What is to be checked of which family, and what a sweep expects to find there again."""
+"""The tasks of a sweep, and the expected counts that its results are compared with."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def plan(
 ) -> list[Task]:
     """The tasks of a sweep: the smallest member of each family, or all of them.
 
-    Numbers are checked for the families `numeric`, on the smallest member alone, with the
-    smallest images that it takes.
+    Numbers are checked for the families `numeric`, only on the smallest member, with the
+    smallest images that it accepts.
     """
     tasks: list[Task] = []
     for family in families:
@@ -39,19 +39,19 @@ def plan(
     return tasks
 
 
-def rotating(families: Sequence[Family], count: int, day: int) -> tuple[Family, ...]:
-    """`count` of the families, the next ones each day: within a few days it is the turn of all.
+def select_for_day(families: Sequence[Family], count: int, day: int) -> tuple[Family, ...]:
+    """`count` of the families, others every day: after a few days all have been selected.
 
-    `day` is the number of any day, such as `datetime.date.toordinal`.
+    `day` is the number of a day, such as `datetime.date.toordinal`.
     """
     first = day * count % len(families)
     return (*families[first:], *families[:first])[:count]
 
 
-def judged(outcome: Outcome) -> Outcome:
-    """The outcome, failed where the counts are not those recorded with the same libraries."""
+def compare_with_expected(outcome: Outcome) -> Outcome:
+    """The outcome; failed if its counts differ from those recorded with the same libraries."""
     family = find(outcome.task.family)
-    if not (outcome.passed and family and _is_recorded_of(family, outcome)):
+    if not (outcome.passed and family and _has_expected_counts(family, outcome)):
         return outcome
     differences = [
         f"{name} were {dict(getattr(family, name))}, now {outcome.findings[name]}"
@@ -60,22 +60,21 @@ def judged(outcome: Outcome) -> Outcome:
     ]
     if not differences:
         return outcome
-    error = "; ".join(differences) + "; if that is right, record it with --record"
+    error = "; ".join(differences) + "; if the new counts are correct, record them with --record"
     return replace(outcome, status=Status.FAILED, error=error)
 
 
-def _is_recorded_of(family: Family, outcome: Outcome) -> bool:
+def _has_expected_counts(family: Family, outcome: Outcome) -> bool:
     same = same_libraries(family.measured_with, outcome.versions)
     return same and outcome.task == Task(family.name, family.smallest)
 
 
 def record(file: Path, outcomes: Iterable[Outcome]) -> None:
-    """Put the counts and approximations of smallest members into `measured.json`.
+    """Write the counts and approximations of smallest members to `measured.json`.
 
-    Those of families that are not among the outcomes stay, if they were measured with the same
-    libraries.
+    Entries of other families are kept if they were measured with the same libraries.
     """
-    passed = [outcome for outcome in outcomes if outcome.passed and _is_of_a_smallest(outcome)]
+    passed = [outcome for outcome in outcomes if outcome.passed and _is_smallest_member(outcome)]
     if not passed:
         return
     libraries = {name: passed[-1].versions[name] for name in MODEL_LIBRARIES}
@@ -89,6 +88,6 @@ def record(file: Path, outcomes: Iterable[Outcome]) -> None:
     file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _is_of_a_smallest(outcome: Outcome) -> bool:
+def _is_smallest_member(outcome: Outcome) -> bool:
     family = find(outcome.task.family)
     return family is not None and outcome.task == Task(family.name, family.smallest)

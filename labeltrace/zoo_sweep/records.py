@@ -1,4 +1,4 @@
-"""What is to be checked, what came of it, and the file of JSON lines that keeps it."""
+"""Tasks, their outcomes, and the file of JSON lines that stores them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from labeltrace.errors import RecordsError
 from labeltrace.version import __version__
 
 PACKAGE = Path(__file__).parents[1]
-# Results of other versions of these are results of other models.
+# With other versions of these libraries, the models are others.
 MODEL_LIBRARIES = ("torch", "torchvision", "timm")
 
 
 class Check(StrEnum):
-    """What is checked of a model: its graph alone, or a real model with numbers."""
+    """The kind of check: only the graph of a model, or a real model with numbers."""
 
     STRUCTURAL = "structural"
     NUMERIC = "numeric"
@@ -45,10 +45,10 @@ class Task:
     """One check of one model.
 
     Attributes:
-        family: the name of its family.
-        model: its name, as `labeltrace.models_zoo.load` takes it.
-        check: what to check.
-        image_size: height and width of the images; None for the model's own.
+        family: name of the model's family.
+        model: name of the model for `labeltrace.models_zoo.load`.
+        check: the kind of check.
+        image_size: height and width of the images; None for the model's default.
     """
 
     family: str
@@ -59,14 +59,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a task.
+    """The outcome of a task.
 
     Attributes:
         task: the task.
         status: how it ended.
-        error: why it did not pass; empty if it did.
-        findings: what the check found, as `labeltrace.zoo_sweep.checks` says.
-        versions: of the libraries that it ran on.
+        error: why it did not pass; empty if it passed.
+        findings: the result of the check; see `labeltrace.zoo_sweep.checks`.
+        versions: versions of the libraries.
     """
 
     task: Task
@@ -81,7 +81,7 @@ class Outcome:
 
     @property
     def first_line(self) -> str:
-        """How it ended, and the first line of the error that says something of this model."""
+        """The status, and the first informative line of the error."""
         lines = [line.strip() for line in self.error.splitlines() if line.strip()]
         if len(lines) > 1 and lines[0].endswith(":"):
             lines = [f"{lines[0]} {lines[1]}"]
@@ -93,10 +93,10 @@ class Outcome:
 
     @classmethod
     def from_line(cls, line: str) -> Outcome:
-        """The outcome that a line tells.
+        """The outcome in a line of JSON.
 
         Raises:
-            ValueError: the line is not one of these.
+            ValueError: the line is no outcome.
         """
         try:
             entry = json.loads(line)
@@ -107,7 +107,7 @@ class Outcome:
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on; labeltrace with a digest of its source."""
+    """The versions that a result depends on; labeltrace's includes a digest of its source."""
     return {
         "labeltrace": f"{__version__} (source {_source_digest()})",
         "torch": torch.__version__,
@@ -118,9 +118,9 @@ def versions() -> dict[str, str]:
 
 
 def same_libraries(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether both are the same models; a build for another device (`2.15.0+cu132`) is no other.
+    """Whether the libraries define the same models; builds for other devices (`+cu132`) do.
 
-    Versions that are not stated are not the same.
+    If a version is missing, the answer is no.
     """
     return all(
         name in one
@@ -131,9 +131,9 @@ def same_libraries(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 
 def _source_digest() -> str:
-    """Twelve digits that change with any line of the package's code."""
+    """Twelve hexadecimal digits that change with any line of the package's code."""
     digest = hashlib.sha256()
-    files = {*PACKAGE.rglob("*.py"), *PACKAGE.glob("rules/*.py")}  # rglob follows no links
+    files = {*PACKAGE.rglob("*.py"), *PACKAGE.glob("rules/*.py")}  # rglob does not follow links
     for file in sorted(files):
         digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:12]
@@ -143,10 +143,10 @@ def _source_digest() -> str:
 
 
 def read(file: Path) -> list[Outcome]:
-    """The outcomes in a file, which need not exist; a last line cut off in writing is left out.
+    """The outcomes in a file; none if there is no file. An incomplete last line is ignored.
 
     Raises:
-        RecordsError: another line is not one of these.
+        RecordsError: another line is no outcome.
     """
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
     outcomes: list[Outcome] = []
@@ -163,7 +163,7 @@ def read(file: Path) -> list[Outcome]:
 
 
 def write(file: Path, outcomes: Iterable[Outcome]) -> None:
-    """Write the whole file, in one step: whoever stops it finds the old file or the new one."""
+    """Write the whole file atomically: after an interruption, it is the old or the new file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".new")
     temporary.write_text("".join(outcome.to_line() for outcome in outcomes), encoding="utf-8")
@@ -171,19 +171,21 @@ def write(file: Path, outcomes: Iterable[Outcome]) -> None:
 
 
 def append(file: Path, outcome: Outcome) -> None:
-    """Write one more line."""
+    """Append one line."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(outcome.to_line())
 
 
-def kept(outcomes: Iterable[Outcome], now: Mapping[str, str]) -> list[Outcome]:
-    """The outcomes that a sweep need not repeat: those that passed on the same model libraries."""
+def passed_with(outcomes: Iterable[Outcome], current: Mapping[str, str]) -> list[Outcome]:
+    """The outcomes that passed with the same model libraries; a sweep need not repeat them."""
     return [
-        outcome for outcome in outcomes if outcome.passed and same_libraries(outcome.versions, now)
+        outcome
+        for outcome in outcomes
+        if outcome.passed and same_libraries(outcome.versions, current)
     ]
 
 
-def to_do(tasks: Iterable[Task], done: Iterable[Outcome]) -> list[Task]:
+def unfinished(tasks: Iterable[Task], done: Iterable[Outcome]) -> list[Task]:
     """The tasks without an outcome."""
     finished = {outcome.task for outcome in done}
     return [task for task in tasks if task not in finished]

@@ -1,7 +1,7 @@
-"""Processes that check one model after the other, and are replaced when they die.
+"""Processes that check one model after another, and are replaced when they die.
 
-Importing torch and timm takes longer than checking a small model, so a worker stays for many.
-Whatever a model does to its worker (a crash, no end, all memory) is an outcome like any other.
+Importing torch and timm takes longer than checking a small model, so each worker checks many
+models. A model that crashes its worker, never ends or exhausts memory has an outcome like others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from labeltrace.errors import LabelTraceError, UnknownOperatorError, WorkerError
 from labeltrace.zoo_sweep.records import Outcome, Status, Task, versions
 
 START_SECONDS = 300.0  # for importing torch and timm, on a busy machine
-TASKS_OF_A_WORKER = 50  # what exports leave behind in memory goes with the process
+TASKS_PER_WORKER = 50  # exports leak memory, which is freed with the process
 GIBIBYTE = 2**30
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot allocate memory")
 READY = "ready"
@@ -34,12 +34,12 @@ READY = "ready"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one model may take.
+    """The limits for one model.
 
     Attributes:
-        seconds: wall time; the worker is killed then.
-        gibibytes: memory on top of what a worker takes with all libraries loaded; enforced where
-            the system can do so (Linux).
+        seconds: wall time, after which the worker is killed.
+        gibibytes: memory in addition to that of a worker with all libraries loaded; enforced on
+            Linux only.
     """
 
     seconds: float = 300.0
@@ -47,7 +47,7 @@ class Limits:
 
 
 def run(tasks: Iterable[Task], jobs: int = 1, limits: Limits | None = None) -> Iterator[Outcome]:
-    """Check models in `jobs` processes at once; outcomes come as they are finished.
+    """Check models in `jobs` parallel processes; outcomes are yielded as they finish.
 
     Raises:
         WorkerError: a new process ends before it is ready.
@@ -63,21 +63,21 @@ def run(tasks: Iterable[Task], jobs: int = 1, limits: Limits | None = None) -> I
                 workers.append(_Worker(limits))
                 idle.append(workers[-1])
             for worker in idle[: len(waiting)]:
-                if worker.give(waiting[0]):
+                if worker.assign(waiting[0]):
                     waiting.popleft()
             busy = [worker for worker in workers if worker.task]
             if busy:
-                yield from _finished(busy)
+                yield from _wait_for_outcomes(busy)
     finally:
         for worker in workers:
             worker.stop()
 
 
-def _context() -> Any:
-    """Where a new process comes from: a fork of one that has imported all and done nothing.
+def _process_context() -> Any:
+    """The context for new processes: on Linux, forks of a process that has only imported modules.
 
-    A fork of this process would not do, since torch's threads do not survive one.  Elsewhere than
-    on Linux a new process imports everything itself.
+    Forks of this process would lose torch's threads. On other systems a new process imports
+    everything itself.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -86,8 +86,8 @@ def _context() -> Any:
     return context
 
 
-def _finished(workers: list[_Worker]) -> Iterator[Outcome]:
-    """Wait until something happens; the outcomes of those that are done."""
+def _wait_for_outcomes(workers: list[_Worker]) -> Iterator[Outcome]:
+    """Wait for a message or a deadline, and yield the outcomes of finished tasks."""
     patience = min(worker.deadline for worker in workers) - time.monotonic()
     connections = [worker.connection for worker in workers]
     ready = multiprocessing.connection.wait(connections, max(patience, 0.0))
@@ -95,7 +95,7 @@ def _finished(workers: list[_Worker]) -> Iterator[Outcome]:
         if worker.connection in ready:
             outcome = worker.receive()
         elif time.monotonic() >= worker.deadline:
-            outcome = worker.give_up()
+            outcome = worker.time_out()
         else:
             outcome = None
         if outcome is not None:
@@ -103,33 +103,33 @@ def _finished(workers: list[_Worker]) -> Iterator[Outcome]:
 
 
 class _Worker:
-    """One process, seen from outside; it has at most one task."""
+    """The parent's view of one process; it has at most one task."""
 
     def __init__(self, limits: Limits) -> None:
-        context = _context()
+        context = _process_context()
         self.limits = limits
         self.task: Task | None = None
         self.ready = False
         self.usable = True
         self.tasks = 0
         self.deadline = time.monotonic() + START_SECONDS
-        # Closed, and thereby deleted, where the process is stopped.
+        # Closed, and thereby deleted, in `stop`.
         self.log: IO[bytes] = tempfile.NamedTemporaryFile(prefix="labeltrace-zoo-")  # noqa: SIM115
-        self.connection, theirs = context.Pipe()
+        self.connection, worker_end = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, limits.gibibytes, self.log.name), daemon=True
+            target=_serve, args=(worker_end, limits.gibibytes, self.log.name), daemon=True
         )
         self.process.start()
-        theirs.close()  # so that its end is ours to see
+        worker_end.close()  # so that this process notices when the worker ends
 
-    def give(self, task: Task) -> bool:
-        """Hand a task over, whose time begins when the process is ready; False if it has ended."""
+    def assign(self, task: Task) -> bool:
+        """Send a task to the process; False if the process has ended."""
         self.log.truncate(0)
         try:
             self.connection.send(task)
         except OSError:
             if not self.ready:
-                raise WorkerError(self._how_it_ended("before it was ready")) from None
+                raise WorkerError(self._describe_end("before it was ready")) from None
             self.stop()
             return False
         self.task = task
@@ -139,54 +139,57 @@ class _Worker:
         return True
 
     def receive(self) -> Outcome | None:
-        """What the process has to say: that it is ready, an outcome, or nothing any more."""
+        """Handle a message of the process, or its end; return the outcome, if there is one."""
         try:
-            said = self.connection.recv()
+            message = self.connection.recv()
         except (EOFError, ConnectionError):
             return self._died()
-        if said == READY:
+        if message == READY:
             self.ready = True
             self.deadline = time.monotonic() + self.limits.seconds
             return None
-        outcome: Outcome = said
+        outcome: Outcome = message
         self.task = None
-        if outcome.status is Status.OUT_OF_MEMORY or self.tasks >= TASKS_OF_A_WORKER:
+        if outcome.status is Status.OUT_OF_MEMORY or self.tasks >= TASKS_PER_WORKER:
             self.stop()
         return outcome
 
-    def give_up(self) -> Outcome:
-        """Kill the process, whose time is over."""
+    def time_out(self) -> Outcome:
+        """Kill the process after its deadline."""
         if not self.ready:
-            raise WorkerError(f"no worker after {START_SECONDS:g} s{self._last_words()}")
+            raise WorkerError(
+                f"no worker is ready after {START_SECONDS:g} s; run fewer jobs at once"
+                f"{self._last_output()}"
+            )
         error = f"not finished after {self.limits.seconds:g} s"
-        return self._ended(Status.TIMED_OUT, error)
+        return self._fail_task(Status.TIMED_OUT, error)
 
     def _died(self) -> Outcome:
         if not self.ready:
-            raise WorkerError(self._how_it_ended("before it was ready"))
-        return self._ended(Status.CRASHED, self._how_it_ended("at this model"))
+            raise WorkerError(self._describe_end("before it was ready"))
+        return self._fail_task(Status.CRASHED, self._describe_end("at this model"))
 
-    def _how_it_ended(self, when: str) -> str:
+    def _describe_end(self, when: str) -> str:
         self.process.join()
         code = self.process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"the process ended {when}, with {how}{self._last_words()}"
+        return f"the process ended {when}, with {how}{self._last_output()}"
 
-    def _ended(self, status: Status, error: str) -> Outcome:
+    def _fail_task(self, status: Status, error: str) -> Outcome:
         task = self.task
         assert task is not None
         self.task = None
         self.stop()
         return Outcome(task, status, error, versions=versions())
 
-    def _last_words(self) -> str:
-        """What the process wrote last on its error stream, such as where it crashed."""
+    def _last_output(self) -> str:
+        """The end of the process's error stream, such as the place of a crash."""
         with open(self.log.name, "rb") as stream:
             written = stream.read().decode(errors="replace").strip()
         return f"\n{written[-4000:]}" if written else ""
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self.usable = False
         self.process.kill()
         self.process.join()
@@ -194,19 +197,19 @@ class _Worker:
         self.log.close()
 
 
-# Inside the process. ------------------------------------------------------------------------------
+# Inside the worker process. -----------------------------------------------------------------------
 
 
 def _serve(connection: Connection, gibibytes: float, log: str) -> None:
-    """Check one model after the other until nobody asks any more."""
-    _write_to(log)
+    """Check one model after another until the connection is closed."""
+    _redirect_output(log)
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers to the keyboard
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     import torch
 
     from labeltrace.zoo_sweep.checks import CHECKS
 
-    torch.set_num_threads(1)  # one model a process: the processes share the machine
+    torch.set_num_threads(1)  # the processes share the machine
     warnings.simplefilter("ignore")
     _limit_memory(gibibytes)
     now = versions()
@@ -216,13 +219,13 @@ def _serve(connection: Connection, gibibytes: float, log: str) -> None:
             task: Task = connection.recv()
         except EOFError:
             return
-        connection.send(_checked(task, CHECKS[task.check], now))
+        connection.send(_check(task, CHECKS[task.check], now))
 
 
-def _checked(task: Task, check: Any, now: Mapping[str, str]) -> Outcome:
+def _check(task: Task, check: Any, now: Mapping[str, str]) -> Outcome:
     try:
         return Outcome(task, Status.PASSED, findings=check(task), versions=now)
-    except Exception as error:  # a model of anybody's may raise anything, and that is the finding
+    except Exception as error:  # any error of a model is the result of its check
         status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.FAILED
         known = isinstance(error, LabelTraceError)
         text = str(error) if known else "".join(traceback.format_exception_only(error))
@@ -240,7 +243,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def _limit_memory(gibibytes: float) -> None:
-    """Let allocations fail beyond this much more address space than the process has now."""
+    """Limit the address space of the process to its current size plus this much."""
     if sys.platform == "linux":
         import resource
 
@@ -252,8 +255,8 @@ def _limit_memory(gibibytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
-def _write_to(log: str) -> None:
-    """Let both output streams, those of C code too, end in a file and not across the table."""
+def _redirect_output(log: str) -> None:
+    """Redirect both output streams, including those of C code, to a file."""
     stream = os.open(log, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(stream, descriptor)

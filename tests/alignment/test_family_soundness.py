@@ -14,7 +14,7 @@ from tests.oracles.soundness import check_soundness
 IMAGES = 4
 POSITIONS = 209
 
-# Gates and normalisations over all positions read the whole image; labels ignore them
+# Gates and normalizations over all positions read the whole image; labels ignore them
 # (contract, points 5 and 8).
 GLOBAL = frozenset(
     {

@@ -110,11 +110,11 @@ def test_optimisers_of_either_move_both() -> None:
     """Weights are read from the live model: the graph has none of its own."""
     plain, aligned = Tiny().eval(), labeltrace.align(Tiny().eval(), IMAGES)
     for model, forward in ((plain, plain), (aligned, lambda x: aligned(x, LABELS)[0])):
-        optimiser = torch.optim.SGD(model.parameters(), 0.01)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
         for _ in range(2):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             forward(IMAGES).square().sum().backward()
-            optimiser.step()
+            optimizer.step()
     assert torch.equal(aligned(IMAGES, LABELS)[0], plain(IMAGES))
     assert torch.equal(aligned.module(IMAGES), plain(IMAGES))
     assert not torch.equal(plain(IMAGES), Tiny().eval()(IMAGES))
@@ -265,7 +265,7 @@ def halves(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, (1, 2))
 
 
-def test_further_arguments_pass_through_unlabelled() -> None:
+def test_further_arguments_pass_through_unlabeled() -> None:
     class Scaled(nn.Module):
         def forward(
             self, x: Tensor, factor: Tensor, *, flip: bool = False, offset: Tensor | None = None

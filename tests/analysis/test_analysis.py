@@ -285,7 +285,7 @@ def test_fidelity_is_perfect_where_mixing_is_all_that_a_model_does() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.cells(functional.avg_pool2d(images, 2).flatten(2)).squeeze(-1)
 
-    images = torch.where(torch.arange(6) % 2 == 0, 1.0, -1.0)  # every cell is as far from grey
+    images = torch.where(torch.arange(6) % 2 == 0, 1.0, -1.0)  # every cell is as far from gray
     images = images.reshape(2, 3).repeat_interleave(2, 0).repeat_interleave(2, 1)
     images = images.expand(2, 3, 4, 6)
     model = Weighted()

@@ -42,7 +42,7 @@ QUIET = Console(quiet=True)
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    return CliRunner().invoke(app.app, list(arguments), env={"COLUMNS": "200"})
 
 
 def explain_json(name: str, *options: str) -> Any:
@@ -243,7 +243,7 @@ def test_own_image_keeps_its_middle(tmp_path: Path) -> None:
     assert torch.equal(photograph.pixels, expected)
 
 
-def test_normalise_is_torchvisions() -> None:
+def test_normalize_is_torchvisions() -> None:
     pixels = torch.rand(2, 3, 5, 7)
     mean, std = [0.1, 0.2, 0.3], [0.7, 1.1, 1.3]
     torch.testing.assert_close(
@@ -429,7 +429,7 @@ def test_output_that_cannot_be_a_folder(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert "Traceback" not in result.stderr
     told = " ".join(re.findall(r"\w+", result.stderr))  # without the box around it
-    assert "cannot make the folder" in told
+    assert "cannot create the folder" in told
 
 
 # Trained weights. ---------------------------------------------------------------------------------

@@ -226,9 +226,9 @@ def test_torch_still_checkpoints_by_the_names_that_are_tagged() -> None:
 class Convolved(nn.Module):
     """Everything up to the head is checkpointed."""
 
-    def __init__(self, normalisation: nn.Module) -> None:
+    def __init__(self, normalization: nn.Module) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.Conv2d(3, 4, 7, 7), normalisation, nn.ReLU(True))
+        self.inner = nn.Sequential(nn.Conv2d(3, 4, 7, 7), normalization, nn.ReLU(True))
         self.head = nn.Linear(4, 5)
 
     def forward(self, images: Tensor) -> Tensor:

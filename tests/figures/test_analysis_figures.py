@@ -131,9 +131,9 @@ def test_provenance_lies_over_the_image_and_frames_the_token() -> None:
     figure = FIGURES["provenance"]()
     axes = [axes for axes in figure.axes if axes.images][1:]
     for panel, seen in zip(axes, SHARES.values(), strict=True):
-        grey, heat = (torch.tensor(numpy.asarray(p.get_array())) for p in panel.images)
+        gray, heat = (torch.tensor(numpy.asarray(p.get_array())) for p in panel.images)
         share = seen.shares[1, 1 + 3 * 7 + 2]
-        torch.testing.assert_close(grey, PIXELS.mean(0))
+        torch.testing.assert_close(gray, PIXELS.mean(0))
         torch.testing.assert_close(heat, share / share.max())
         assert panel.get_xlabel() == f"up to {share.max().item() * 33:.3g} × even"
         (mark,) = (patch for patch in panel.patches if isinstance(patch, Rectangle))
@@ -191,5 +191,5 @@ def test_heat_is_lighter_the_more_it_is() -> None:
     from labeltrace.figures.style import HEAT_COLORS
 
     steps = matplotlib.colormaps[HEAT_COLORS](numpy.linspace(0, 1, 64))[:, :3]
-    grey = steps @ [0.2126, 0.7152, 0.0722]
-    assert (numpy.diff(grey) > 0).all()
+    gray = steps @ [0.2126, 0.7152, 0.0722]
+    assert (numpy.diff(gray) > 0).all()

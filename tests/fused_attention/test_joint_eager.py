@@ -129,8 +129,8 @@ def test_where_the_kernel_would_add_up_otherwise(monkeypatch: pytest.MonkeyPatch
     run = bitwise_check.flash_call_with_labels
 
     def otherwise(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output, normalisers, mixed = run(*args, **kwargs)
-        return output.nextafter(output + 1), normalisers, mixed
+        output, normalizers, mixed = run(*args, **kwargs)
+        return output.nextafter(output + 1), normalizers, mixed
 
     monkeypatch.setattr(bitwise_check, "flash_call_with_labels", otherwise)
     assert check(inputs_of()) == []
@@ -146,11 +146,11 @@ def test_a_remainder_query_has_the_plain_calls_numbers(
     kernel = flash_with_labels._kernel
 
     def otherwise(query: Tensor, *others: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
-        output, normalisers = kernel(query, *others, scale=scale)
+        output, normalizers = kernel(query, *others, scale=scale)
         if query.shape[-1] == 66:
             output[:, :, -1, :64] += 1
-            normalisers[:, :, -1] += 1
-        return output, normalisers
+            normalizers[:, :, -1] += 1
+        return output, normalizers
 
     monkeypatch.setattr(flash_with_labels, "_kernel", otherwise)
     assert check(inputs_of(65, 71, 64)) == [2]

@@ -119,6 +119,6 @@ def test_the_operator_keeps_the_contract_of_operators(inputs: Inputs) -> None:
     labels, *tensors = inputs
     torch.library.opcheck(joint_operator.attention_and_labels, (*tensors, labels, 0.37))
     with torch.no_grad():
-        output, normalisers, _ = joint_operator.attention_and_labels(*tensors, labels, 0.37)
+        output, normalizers, _ = joint_operator.attention_and_labels(*tensors, labels, 0.37)
         plain = flash_with_labels.plain_flash_call(*tensors, 0.37)
-    assert torch.equal(output, plain[0]) and torch.equal(normalisers, plain[1])
+    assert torch.equal(output, plain[0]) and torch.equal(normalizers, plain[1])

@@ -16,7 +16,7 @@ SIZE = (20, 28)  # patches of 4: a grid of 5 x 7
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """A model whose weights are far from those of an initialisation, so that layers differ."""
+    """A model whose weights are far from those of an initialization, so that layers differ."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         model = make()

@@ -137,7 +137,7 @@ def test_names_that_lead_nowhere_say_what_is_near() -> None:
     weights = next(
         node.name
         for node in observer.trace.nodes
-        if node.operation == "constant" and node.name not in observer.trace.labelled
+        if node.operation == "constant" and node.name not in observer.trace.labeled
     )
     with pytest.raises(LabelError, match="carries no label"):
         observer.find_places([weights])

@@ -86,7 +86,7 @@ def indices(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
     return itertools.product(*(range(size) for size in sizes))
 
 
-def normalised(row: list[float]) -> list[float]:
+def normalized(row: list[float]) -> list[float]:
     """Norm of one row; without a sum it mixes equally."""
     row = [abs(value) for value in row]
     whole = math.fsum(row) if all(map(math.isfinite, row)) else 0.0
@@ -188,7 +188,7 @@ def mixed_slowly(weights: Tensor, labels: Tensor, case: dict[str, Any]) -> Tenso
                 for repeat in repeats
             ]
             row = [float(weights[tuple((at | pair)[n] for n in order)]) for pair in pairs]
-            for pair, weight in zip(pairs, normalised(row), strict=True):
+            for pair, weight in zip(pairs, normalized(row), strict=True):
                 at |= pair
                 source = labels[tuple(at[n] for n in case["labels"])].double()
                 result[place] += weight * source / len(matrices)
@@ -284,7 +284,7 @@ def test_attend(
             scores.append(score)
         highest = max(scores)
         exps = [0.0 if highest == -math.inf else math.exp(s - highest) for s in scores]
-        for k, weight in enumerate(normalised(exps)):
+        for k, weight in enumerate(normalized(exps)):
             expected[b, q] += weight * labels[b, k].double() / heads
     settings_: dict[str, Any] = {"mask": mask, "scale": scale, "is_causal": mask_kind == "causal"}
     notation = "b h q k, b k -> b q"
@@ -397,7 +397,7 @@ def slid(labels: Tensor, taps: Tensor, case: dict[str, Any], output: Sequence[in
         if not seen:
             seen = list(indices(sizes))
             row = [1.0] * len(seen)
-        for at, weight in zip(seen, normalised(row), strict=True):
+        for at, weight in zip(seen, normalized(row), strict=True):
             result[(slice(None), *place)] += weight * labels[(slice(None), *at)].double()
     return result
 
@@ -418,7 +418,7 @@ def kernel_of_contract(weights: Tensor) -> Tensor:
     kernel = torch.zeros(weights.shape[2:], dtype=torch.float64)
     for channel in weights.double():
         row = [math.fsum(abs(float(part[tap])) for part in channel) for tap in taps]
-        for tap, share in zip(taps, normalised(row), strict=True):
+        for tap, share in zip(taps, normalized(row), strict=True):
             kernel[tap] += share / len(weights)
     return kernel
 
@@ -585,7 +585,7 @@ def test_convolve_transposed(case: dict[str, Any], inside: int, out: int, kinds:
             )
             row.append(float(kernel[tuple(map(int, taps))]) if covered else math.nan)
         seen = [weight for weight in row if not math.isnan(weight)]
-        shares = iter(normalised(seen) if seen else normalised([1.0] * len(row)))
+        shares = iter(normalized(seen) if seen else normalized([1.0] * len(row)))
         expected = torch.zeros(5, SOURCES, dtype=torch.float64)
         for source, weight in zip(sources, row, strict=True):
             if not seen or not math.isnan(weight):
@@ -727,15 +727,15 @@ def cubic(x: float, a: float) -> float:
     return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
 
 
-def antialiased(mode: str, centre: float, scale: float, size: int) -> dict[int, float]:
+def antialiased(mode: str, center: float, scale: float, size: int) -> dict[int, float]:
     """The filter is as wide as the step, and what lies outside the axis is cut off."""
     wide = max(scale, 1.0)
     support = (1.0 if mode == "linear" else 2.0) * wide
-    first = max(int(centre - support + 0.5), 0)
-    last = min(int(centre + support + 0.5), size)
+    first = max(int(center - support + 0.5), 0)
+    last = min(int(center + support + 0.5), size)
     values = {}
     for index in range(first, last):
-        distance = abs(index - centre + 0.5) / wide
+        distance = abs(index - center + 0.5) / wide
         values[index] = max(1 - distance, 0) if mode == "linear" else cubic(distance, -0.5)
     whole = math.fsum(values.values())
     return {index: value / whole for index, value in values.items()}

@@ -478,9 +478,9 @@ def test_unusable_batches_are_refused(images, targets, words):
 
 
 def test_errors_of_the_mixer_are_its_own_with_a_note_on_the_channels():
-    normalise = v2.Normalize([0.5] * 3, [0.5] * 3)
+    normalize = v2.Normalize([0.5] * 3, [0.5] * 3)
     with pytest.raises(RuntimeError) as raised:
-        track_mixing(lambda x, t: normalise(x))(torch.zeros(6, 3, 7, 11), torch.arange(6))
+        track_mixing(lambda x, t: normalize(x))(torch.zeros(6, 3, 7, 11), torch.arange(6))
     assert "shape (6, 8, 7, 11): it appends channels to them" in raised.value.__notes__[0]
     with pytest.raises(AssertionError, match="Batch size should be even"):
         track_mixing(Mixup())(torch.zeros(5, 3, 7, 11), torch.arange(5))

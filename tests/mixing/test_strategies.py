@@ -228,7 +228,7 @@ def test_blocks_reach_every_count_on_every_grid(rows, columns, share, seed):
 
 
 def borders(grid):
-    """How often a patch and its neighbour are of two images."""
+    """How often a patch and its neighbor are of two images."""
     return (grid[1:] != grid[:-1]).sum() + (grid[:, 1:] != grid[:, :-1]).sum()
 
 

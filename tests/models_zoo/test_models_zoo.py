@@ -15,7 +15,7 @@ from labeltrace import models_zoo
 from labeltrace.errors import ModelLoadingError
 from labeltrace.flow import Operation
 from labeltrace.models_zoo import Family
-from labeltrace.models_zoo.describing import PATCHES, SMALLEST_SIZE
+from labeltrace.models_zoo.describing import MIN_SIZE, PATCHES
 
 FAMILIES = {family.name: family for family in models_zoo.families()}
 OF_TIMM = [family for family in FAMILIES.values() if family.source == "timm"]
@@ -58,7 +58,7 @@ def test_names_are_unique() -> None:
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_data_are_sound(family: Family) -> None:
     assert family.smallest in family.members
-    assert SMALLEST_SIZE <= family.sizes.smallest <= family.sizes.native
+    assert MIN_SIZE <= family.sizes.smallest <= family.sizes.native
     assert set(family.counts) <= {str(operation) for operation in Operation}
     assert all(reason and number > 0 for reason, number in family.approximations.items())
     assert bool(family.counts) == bool(family.measured_with)
@@ -89,7 +89,7 @@ def test_smallest_member_has_the_fewest_parameters(name: str) -> None:
 def test_smallest_image_is_the_smallest_that_runs(name: str) -> None:
     family = FAMILIES[name]
     tried = {size for patch in PATCHES for size in range(patch, family.sizes.smallest, patch)}
-    smaller = sorted(size for size in tried if size >= SMALLEST_SIZE)
+    smaller = sorted(size for size in tried if size >= MIN_SIZE)
     assert runs(name, family.sizes.smallest)
     assert smaller
     assert not any(runs(name, size) for size in smaller)

@@ -42,6 +42,7 @@ TEST_FILES = (
     "tests/alignment/test_dropout.py",
     "tests/structure/test_error_messages.py",
     "tests/structure/test_immutable_data.py",
+    "tests/structure/test_label_steps.py",
 )
 """Those that prove labels and errors."""
 

@@ -1,4 +1,4 @@
-"""Which changes are made: cosmic-ray's operators, at the places where they can change behaviour."""
+"""Which changes are made: cosmic-ray's operators, at the places where they can change behavior."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cosmic_ray.work_item import MutationSpec, WorkItem
 
 ROOT = Path(__file__).parents[2]
 
-PACKAGES = ("layout", "flow", "rule_api", "rule_helpers", "tracing", "label_ops")
+PACKAGES = ("index_notation", "layout", "flow", "rule_api", "rule_helpers", "tracing", "label_ops")
 
 FILES = tuple(
     path.relative_to(ROOT).as_posix()

@@ -39,7 +39,7 @@ def report(
 def wilson(killed: int, tested: int) -> tuple[float, float]:
     """Wilson's interval of a share (E. B. Wilson, 1927)."""
     share = killed / tested
-    centre = share + Z**2 / (2 * tested)
+    center = share + Z**2 / (2 * tested)
     width = Z * math.sqrt(share * (1 - share) / tested + Z**2 / (4 * tested**2))
     scale = 1 + Z**2 / tested
-    return (centre - width) / scale, (centre + width) / scale
+    return (center - width) / scale, (center + width) / scale

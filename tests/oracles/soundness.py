@@ -87,17 +87,17 @@ def _differentiable(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model).double()
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d:
-            layer.forward = functools.partial(_normalised, layer)
+            layer.forward = functools.partial(_normalized, layer)
     return model
 
 
-def _normalised(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def _normalized(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """A batch norm in eval mode, spelled out."""
     assert not layer.training
     assert layer.running_mean is not None
     assert layer.running_var is not None
     spread = (layer.running_var + layer.eps).sqrt()
-    normalised = (x - layer.running_mean[:, None, None]) / spread[:, None, None]
+    normalized = (x - layer.running_mean[:, None, None]) / spread[:, None, None]
     if not layer.affine:
-        return normalised
-    return normalised * layer.weight[:, None, None] + layer.bias[:, None, None]
+        return normalized
+    return normalized * layer.weight[:, None, None] + layer.bias[:, None, None]

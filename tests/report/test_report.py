@@ -56,7 +56,7 @@ def test_every_node_of_the_trace_is_there_once_and_folds_into_its_modules(
     for node, expected in zip(nodes[1:], traced, strict=True):
         assert node["path"] == expected.module_path and node["operator"] == expected.operator
         assert [nodes[i]["name"] for i in node["inputs"]] == list(expected.inputs)
-        assert node["rule"] and (node["map"] is None) is not expected.labelled
+        assert node["rule"] and (node["map"] is None) is not expected.labeled
         assert bool(node["why"]) is (node["map"] is None)
     for index, module in enumerate(modules):
         inside = [n for n in nodes if f"{n['path']}.".startswith(f"{module['path']}.")]
@@ -225,7 +225,7 @@ def test_what_cannot_be_done_is_said_and_leaves_no_file(
     arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["report", *arguments])
+    result = CliRunner().invoke(app.app, ["report", *arguments])
     assert result.exit_code != 0 and words in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
 
@@ -233,7 +233,9 @@ def test_what_cannot_be_done_is_said_and_leaves_no_file(
 def test_the_command_writes_a_page_for_images_that_are_not_square(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     name = "tests.helpers.small_reports:maxima_of_tokens"
-    result = CliRunner().invoke(app, ["report", name, "--image-size", "20x28", "-o", str(target)])
+    result = CliRunner().invoke(
+        app.app, ["report", name, "--image-size", "20x28", "-o", str(target)]
+    )
     assert result.exit_code == 0, result.output
     assert str(target) in result.output and "MB" in result.output
     assert '"height":20,"width":28' in target.read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ def test_a_call_has_its_arguments_in_order() -> None:
         "aten.mine", {"n": None, "z": 0, "w": constant, "l": [weights, [stream]]}, ((2,), (7,))
     )
     assert call.operands == (constant, weights, stream)
-    assert (call.traced, call.labelled) == ((weights, stream), (stream,))
+    assert (call.traced, call.labeled) == ((weights, stream), (stream,))
     assert call.output == (2,)
     assert (call.get("n", 3), call.get("z", 3), call.get("m", 3), call.get("m")) == (3, 0, 3, None)
     assert [operand.name for operand in call.operands] == ["weight", "scores", "items[1]"]

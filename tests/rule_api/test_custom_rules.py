@@ -165,7 +165,7 @@ class Filtering(nn.Module):
 
 
 def mix_by_spectrum(labels: Tensor, spectrum: Tensor) -> Tensor:
-    """Labels (B, H, W, K) convolved with the mean of the channels' normalised kernels."""
+    """Labels (B, H, W, K) convolved with the mean of the channels' normalized kernels."""
     sizes = labels.shape[1:3]
     kernels = torch.fft.irfft2(torch.view_as_complex(spectrum), s=sizes, dim=(0, 1)).abs()
     kernel = (kernels / kernels.sum((0, 1))).mean(-1)

@@ -66,8 +66,8 @@ class LinearAttention(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
 
-Normaliser = Callable[[Tensor, Tensor, Tensor], Tensor]
-NORMALISERS: dict[str, Normaliser] = {
+Normalizer = Callable[[Tensor, Tensor, Tensor], Tensor]
+NORMALISERS: dict[str, Normalizer] = {
     "divided by a product": lambda q, k, mixed: mixed / (q @ k.sum(2).unsqueeze(-1) + 1e-6),
     "divided by an einsum": lambda q, k, mixed: (
         mixed / torch.einsum("bhnd,bhd->bhn", q, k.sum(-2))[..., None].clamp(min=1e-6)
@@ -163,7 +163,7 @@ def test_keys_times_values_that_meet_no_queries_are_refused() -> None:
 
 
 class FactorAttention(LinearAttention):
-    """Keys that a softmax normalises over the tokens gather values before queries choose."""
+    """Keys that a softmax normalizes over the tokens gather values before queries choose."""
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.qkv(x).flatten(2).mT.reshape(x.shape[0], -1, 3, HEADS, WIDTH)

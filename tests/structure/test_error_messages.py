@@ -346,19 +346,21 @@ NONSENSE: dict[str, Rule] = {
     "by weights of (3, 3), which differ along": flow_with(
         lambda call: {"weights": replace(call.parameters["weight"], shape=(3, 3))}, across_rows
     ),
-    "a custom step cannot take positions and channels apart": lambda call: custom_step(
-        lambda labels: labels,
-        replace(
-            call["input0"],
-            layout=renumbered(
-                [
-                    (*call["input0"].traced_layout.axes[0],),
-                    (Factor(3, Kind.CHANNEL), Factor(35, Kind.POSITION)),
-                ]
+    "axis 1 of the input mixes positions and channels (3 channel * 35 position)": lambda call: (
+        custom_step(
+            lambda labels: labels,
+            replace(
+                call["input0"],
+                layout=renumbered(
+                    [
+                        (*call["input0"].traced_layout.axes[0],),
+                        (Factor(3, Kind.CHANNEL), Factor(35, Kind.POSITION)),
+                    ]
+                ),
             ),
-        ),
-        call.output,
-        channels=(1,),
+            call.output,
+            channels=(1,),
+        )
     ),
 }
 

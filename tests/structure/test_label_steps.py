@@ -20,7 +20,7 @@ import labeltrace
 from labeltrace.codegen.instructions import Instruction, instruction
 from labeltrace.flow import Flow, LabelStep, LabelView, OneSourceStep, Operation
 from labeltrace.layout import Layout
-from labeltrace.report.descriptions import step_in_words
+from labeltrace.report.descriptions import describe_step
 from labeltrace.rewrites.index_slice import IndexSlice
 from labeltrace.rewrites.slice_step import sliced_step
 from labeltrace.rewrites.steps import with_labels
@@ -125,7 +125,7 @@ def test_it_has_a_label_function(step_class: type[LabelStep]) -> None:
 
 @every_class
 def test_it_has_a_description(step_class: type[LabelStep]) -> None:
-    assert step_in_words(step_of(step_class)).endswith(".")
+    assert describe_step(step_of(step_class)).endswith(".")
 
 
 @every_class
@@ -176,7 +176,7 @@ def test_an_unknown_class_is_an_error() -> None:
     with pytest.raises(TypeError, match="no label function serves Forgotten"):
         instruction(step)
     with pytest.raises(TypeError, match="Forgotten has no description; add a case to labeltrace"):
-        step_in_words(step)
+        describe_step(step)
     words = r"whether Forgotten\w* can be computed for some rows is not decided; add a case"
     for unknown in (step, ForgottenSources(layout=Layout(()))):
         with pytest.raises(TypeError, match=words):

@@ -6,7 +6,7 @@ that a person can check them. What the numbers count is said once here:
 - spatial mixing: attention; token mixing; convolutions whose windows overlap or leave the image.
 - channel mixing: linear layers and 1x1 convolutions over features, strided or not; sums, means and
   norms over channels.
-- point-wise: normalisation layers, activations, dropout, gates, scales and added constants. Timm
+- point-wise: normalization layers, activations, dropout, gates, scales and added constants. Timm
   has its dropout layers in eval mode too, where they do nothing.
 - residual: sums of two streams, rotary positions (x cos + rotate(x) sin) among them.
 - spatial aggregation: convolutions whose kernel is their stride (patch embedding, down-sampling),
@@ -98,7 +98,7 @@ GOLDEN: dict[str, Counts] = {
     # scale. Norms of the stem, of three down-samplings and the head, its dropout. Stem, three
     # down-samplings, pooling.
     "convnext_tiny": Counts(18, 18 * 2 + 1, 18 * 5 + 1 + 3 + 2, 18, 1 + 3 + 1),
-    # Response normalisation in the place of layer scale: its norm is over positions, then comes a
+    # Response normalization in the place of layer scale: its norm is over positions, then comes a
     # mean over channels, an epsilon, a quotient, a product, and scale and shift; x is added.
     "convnextv2_tiny": Counts(
         18, 18 * (2 + 1) + 1, 18 * (4 + 4) + 1 + 3 + 2, 18 * 2, 18 + 1 + 3 + 1

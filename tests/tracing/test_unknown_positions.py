@@ -115,7 +115,7 @@ def test_anything_else_that_reads_it_is_an_error(name: str) -> None:
 def test_a_value_that_no_label_depends_on_may_be_unplaced() -> None:
     model = Reads(lambda x, scores, lost: (lost.sum(), x * 2)[1])
     trace = labeltrace.trace(model, torch.randn(2, TOKENS, WIDTH), channel_dim=-1)
-    assert not any(node.layout is None and node.labelled for node in trace.nodes)
+    assert not any(node.layout is None and node.labeled for node in trace.nodes)
 
 
 def test_an_unknown_operator_is_named_all_the_same() -> None:

@@ -93,7 +93,7 @@ def check_alike(found: Any, expected: Any, **tolerances: float) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["train", "--quiet", *arguments])
+    return CliRunner().invoke(app.app, ["train", "--quiet", *arguments])
 
 
 # What a run learns. -------------------------------------------------------------------------------

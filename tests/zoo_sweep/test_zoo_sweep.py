@@ -101,7 +101,7 @@ def test_structural_check_says_what_the_trace_says() -> None:
 
 
 def test_unknown_operators_are_named() -> None:
-    outcome = workers._checked(task("Unruly"), checks.structural, NOW)
+    outcome = workers._check(task("Unruly"), checks.structural, NOW)
     assert outcome.status is Status.FAILED
     assert outcome.findings == {"unknown_operators": ["aten.cumprod"]}
     assert "aten.cumprod" in outcome.first_line
@@ -148,7 +148,10 @@ def negative(_: nn.Module, outputs: Tensor, labels: Tensor) -> Any:
         (drawing, "random state"),
         (counting, "buffer norm.num_batches_tracked differs"),
         (negative, "smallest entry"),
-        (lambda _, outputs, labels: (outputs, labels * 1.0001), "rows of a label miss one"),
+        (
+            lambda _, outputs, labels: (outputs, labels * 1.0001),
+            "row sums of a label differ from one",
+        ),
         (lambda _, outputs, labels: (outputs, labels.half()), "float16"),
         (lambda _, outputs, labels: (outputs, labels.mT), "has shape"),
         (lambda _, outputs, labels: (outputs, None), "no output has a label"),
@@ -200,10 +203,12 @@ def test_only_what_passed_on_the_same_libraries_is_kept() -> None:
     edited = replace(outcome("d"), versions={**NOW, "labeltrace": "another source"})
     build = NOW["torch"].partition("+")[0] + "+another"
     built = replace(outcome("e"), versions={**NOW, "torch": build})
-    kept = records.kept([outcome("a"), outcome("b", Status.CRASHED), old, edited, built], NOW)
+    kept = records.passed_with(
+        [outcome("a"), outcome("b", Status.CRASHED), old, edited, built], NOW
+    )
     assert [each.task.model for each in kept] == ["a", "d", "e"]
     tasks = [Task("tests", name) for name in "abcd"] + [Task("tests", "a", Check.NUMERIC)]
-    assert records.to_do(tasks, kept) == [tasks[1], tasks[2], tasks[4]]
+    assert records.unfinished(tasks, kept) == [tasks[1], tasks[2], tasks[4]]
 
 
 # The command. -------------------------------------------------------------------------------------
@@ -256,7 +261,7 @@ def finished(
 
 def sweep(folder: Path, *options: str) -> Result:
     files = ["--results", str(folder / "results.jsonl"), "--page", str(folder / "page.md")]
-    return CliRunner().invoke(app, ["zoo", "sweep", *files, *options])
+    return CliRunner().invoke(app.app, ["zoo", "sweep", *files, *options])
 
 
 TWO = ("--family", "vgg", "--family", "volo", "--all", "--numeric", "--record")
@@ -303,7 +308,7 @@ def test_failures_are_told_and_end_in_exit_code_one(runs: Runs, tmp_path: Path) 
 
 def test_numbers_of_a_few_families_take_turns(runs: Runs, tmp_path: Path) -> None:
     families = models_zoo.families()
-    days = [expected.rotating(families, 12, day) for day in range(7, 7 + len(families))]
+    days = [expected.select_for_day(families, 12, day) for day in range(7, 7 + len(families))]
     assert all(len(set(names(day))) == 12 for day in days)
     assert set(names([family for day in days[:11] for family in day])) == set(names(families))
     assert not set(names(days[0])) & set(names(days[1]))
@@ -331,7 +336,7 @@ def test_unknown_family_is_an_error(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_families_are_listed() -> None:
-    result = CliRunner().invoke(app, ["zoo", "families"])
+    result = CliRunner().invoke(app.app, ["zoo", "families"])
     assert result.exit_code == 0
     assert all(family.name[:9] in result.stdout for family in models_zoo.families())
 
@@ -348,14 +353,16 @@ def test_counts_that_changed_are_a_failure() -> None:
         {"counts": dict(family.counts), "approximations": dict(family.approximations)},
         family.measured_with,
     )
-    assert expected.judged(same) == same
+    assert expected.compare_with_expected(same) == same
     more = {**family.counts, "residual": family.counts.get("residual", 0) + 1}
     for findings in ({"counts": more}, {"approximations": {}}):
-        judged = expected.judged(replace(same, findings={**same.findings, **findings}))
+        judged = expected.compare_with_expected(
+            replace(same, findings={**same.findings, **findings})
+        )
         assert judged.status is Status.FAILED
         assert next(iter(findings)) in judged.error
     other = replace(same, findings={"counts": {}}, versions={**family.measured_with, "timm": "0.0"})
-    assert expected.judged(other) == other
+    assert expected.compare_with_expected(other) == other
 
 
 def test_counts_of_smallest_members_are_recorded(recorded: Path) -> None:
@@ -398,12 +405,12 @@ def test_page_in_the_docs_has_every_family() -> None:
 
 def test_families_may_be_exact_where_maxima_are_followed() -> None:
     pooled = finished(Task("vgg", "vgg11"), approximations={"maximum": 3})
-    (family,) = coverage.by_family([pooled])
+    (family,) = coverage.group_by_family([pooled])
     assert not family.is_exact and family.is_exact_following_maxima
-    (family,) = coverage.by_family([pooled, finished(Task("vgg", "vgg13"), failed=True)])
+    (family,) = coverage.group_by_family([pooled, finished(Task("vgg", "vgg13"), failed=True)])
     assert not family.is_exact_following_maxima
     older = {name: pooled.findings[name] for name in ("approximations", "seconds")}
-    (family,) = coverage.by_family([replace(pooled, findings=older)])
+    (family,) = coverage.group_by_family([replace(pooled, findings=older)])
     assert not family.is_exact_following_maxima  # nobody has looked
 
 
@@ -423,7 +430,7 @@ def test_page_tells_what_the_results_say() -> None:
             versions={**NOW, "timm": "0.5"},
         ),
     ]
-    page = coverage.page([results], "labeltrace zoo sweep --all")
+    page = coverage.render_page([results], "labeltrace zoo sweep --all")
     assert "labeltrace zoo sweep --all\n" in page
     summary = dict(rows(page, "# Coverage"))
     assert summary["models traced"] == "6 of 7 (85.7%)"
@@ -452,7 +459,7 @@ def test_page_tells_what_the_results_say() -> None:
         ["`volo_d1_224`", "numeric: failed: no rule for aten.nothing"],
         ["`tnt_s_patch16_224`", "structural: failed: no rule for aten.nothing"],
     ]
-    sound = coverage.page([results[:3]], "command")
+    sound = coverage.render_page([results[:3]], "command")
     assert "## What failed" not in sound
     assert "## Approximations" not in sound
     assert "## Fixed batch" not in sound
@@ -471,7 +478,7 @@ def test_page_has_a_column_for_each_sweep() -> None:
             versions={**NOW, "torch": "2.0.1+cpu"},
         ),
     ]
-    page = coverage.page([newer, older], "command")
+    page = coverage.render_page([newer, older], "command")
     summary = {row[0]: row[1:] for row in rows(page, "# Coverage")}
     assert summary["models traced"] == ["1 of 1 (100.0%)", "1 of 1 (100.0%)"]
     assert summary["models exact"] == ["0 of 1 (0.0%)", "1 of 1 (100.0%)"]

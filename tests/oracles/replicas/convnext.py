@@ -17,7 +17,7 @@ def aligned_labels(model: nn.Module, images: Tensor, label_image: Tensor) -> Ten
     model = expect(model, ConvNeXt)
     labels = pixel_labels(label_image)
     for layer in expect(model.stem, nn.Sequential):
-        if isinstance(layer, nn.Conv2d):  # the others are normalisation and activation
+        if isinstance(layer, nn.Conv2d):  # the others are normalization and activation
             labels = through_convolution(labels, layer)
     for stage in expect(model.stages, nn.Sequential):
         stage = expect(stage, ConvNeXtStage)

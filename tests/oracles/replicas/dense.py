@@ -97,7 +97,7 @@ def mixed_by_kernel(
     """Label map mixed by one non-negative kernel (taps down, taps across) at every position.
 
     The mixing matrix (all outputs by all inputs) is written down tap by tap. Taps outside the map
-    carry nothing: what remains of each row is normalised to sum to one. A row that holds nothing
+    carry nothing: what remains of each row is normalized to sum to one. A row that holds nothing
     but zeros falls back to equal weights over its taps inside.
     """
     _, rows, columns, sources = label_map.shape

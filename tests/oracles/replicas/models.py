@@ -77,9 +77,9 @@ def randomise(model: nn.Module, seed: int) -> None:
     """Draw every parameter, and the statistics of batch norms, from a generator of their own."""
     generator = torch.Generator().manual_seed(seed)
 
-    def around(value: Tensor, centre: float, spread: float) -> None:
+    def around(value: Tensor, center: float, spread: float) -> None:
         noise = torch.rand(value.shape, generator=generator)
-        value.copy_(centre + spread * (2 * noise - 1))
+        value.copy_(center + spread * (2 * noise - 1))
 
     for name, parameter in model.named_parameters():
         last = name.rsplit(".", 1)[-1]

@@ -63,15 +63,15 @@ def attention_probabilities(attention: nn.Module, tokens: Tensor) -> tuple[Tenso
         part.reshape(batch, count, attention.num_heads, -1).transpose(1, 2)
         for part in projected.chunk(3, dim=-1)
     )
-    query, key = _normalised(attention.q_norm, query), _normalised(attention.k_norm, key)
+    query, key = _normalized(attention.q_norm, query), _normalized(attention.k_norm, key)
     scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
     return scores.softmax(dim=-1), value
 
 
-def _normalised(layer: nn.Module, features: Tensor) -> Tensor:
+def _normalized(layer: nn.Module, features: Tensor) -> Tensor:
     if isinstance(layer, nn.Identity):
         return features
     layer = expect(layer, nn.LayerNorm)
-    centred = features - features.mean(dim=-1, keepdim=True)
-    scale = (centred.square().mean(dim=-1, keepdim=True) + layer.eps).sqrt()
-    return centred / scale * layer.weight.detach().double() + layer.bias.detach().double()
+    centerd = features - features.mean(dim=-1, keepdim=True)
+    scale = (centerd.square().mean(dim=-1, keepdim=True) + layer.eps).sqrt()
+    return centerd / scale * layer.weight.detach().double() + layer.bias.detach().double()

@@ -16,7 +16,7 @@ from tests.rules.cases.expected_labels import (
     averages,
     looped,
     mixes,
-    normalised,
+    normalized,
     results,
     stays,
 )
@@ -54,7 +54,7 @@ def carried(
                 row[tuple(map(int, cell))] += taps[tap]
                 inside[tuple(map(int, cell))] = 1
         seen = inside if inside.sum() > 0 else torch.ones_like(inside)
-        rows.append(normalised((row if row.sum() > 0 else seen).flatten()))
+        rows.append(normalized((row if row.sum() > 0 else seen).flatten()))
     matrix = torch.stack(rows).reshape(1, *output.shape[2:], prod(space))
     found = torch.zeros(*output.shape, case.shape[0], prod(space), dtype=torch.float64)
     for image in range(case.shape[0]):
@@ -463,14 +463,14 @@ ELSEWHERE = (
 def own_kernels(
     out: int, inside: int, kernel: Shape, groups: int = 1, **settings: object
 ) -> RuleCase:
-    """A kernel for each image, computed from its mean colour; the batch among the channels."""
+    """A kernel for each image, computed from its mean color; the batch among the channels."""
     count = len(kernel)
     experts = values(3, out * inside * prod(kernel))
 
     def truth(case: RuleCase) -> list[Tensor | None]:
-        colours = case.images().double().flatten(2).mean(2)
+        colors = case.images().double().flatten(2).mean(2)
         found = []
-        for image, weight in enumerate(colours @ case.parts["experts"].double()):
+        for image, weight in enumerate(colors @ case.parts["experts"].double()):
             parts = {**case.parts, "weight": weight.view(out, inside, *kernel)}
             (rows,) = sliding(settings)(replace(case, parts=parts))
             assert rows is not None

@@ -49,7 +49,7 @@ def follows(*codes: str, shares: Sequence[float] = ()) -> Truth:
 
 
 def by_contract(case: RuleCase) -> list[Tensor | None]:
-    """Labels stay by the contract's own word: normalisation layers (5), gates (8)."""
+    """Labels stay by the contract's own word: normalization layers (5), gates (8)."""
     with torch.no_grad():
         outputs = _tensors(_double(case.code, case)(case.images().double()))
     return [_looked_up(case.numbers().expand(output.shape), case) for output in outputs]
@@ -73,7 +73,7 @@ def mixes(code: str = "", channel_dim: int | tuple[int, ...] | None = 1, **parts
     def truth(case: RuleCase) -> list[Tensor | None]:
         found: list[Tensor | None] = []
         for jacobian in _jacobians(case, code or case.code, **parts):
-            rows = normalised(jacobian)
+            rows = normalized(jacobian)
             if channel_dim is not None:
                 rows = rows.mean(channel_dim, keepdim=True).expand_as(rows)
             found.append(rows)
@@ -84,7 +84,7 @@ def mixes(code: str = "", channel_dim: int | tuple[int, ...] | None = 1, **parts
 
 def alike(case: RuleCase) -> list[Tensor | None]:
     """Aggregation: every cell that takes part, as the Jacobian confirms, counts the same."""
-    return [normalised((found != 0).double()) for found in _jacobians(case, case.code)]
+    return [normalized((found != 0).double()) for found in _jacobians(case, case.code)]
 
 
 def reached(rest: float = 0.0, other: float = 1.0) -> Truth:
@@ -104,7 +104,7 @@ def reached(rest: float = 0.0, other: float = 1.0) -> Truth:
             images = torch.where(numbers == cell, other, rest).double().expand(case.shape)
             for changes, before, after in zip(found, resting, _tensors(model(images)), strict=True):
                 changes.append((after != before).double())
-        return [normalised(torch.stack(changes, -1)) for changes in found]
+        return [normalized(torch.stack(changes, -1)) for changes in found]
 
     return truth
 
@@ -151,7 +151,7 @@ def linear_attention(features: str) -> Truth:
         rows = torch.zeros(*found.shape, case.sources(), dtype=torch.float64)
         for image, keys in enumerate(found):
             own = slice(image * tokens, (image + 1) * tokens)
-            weights = normalised(keys @ keys.mT).nan_to_num(1 / tokens)  # contract, point 4
+            weights = normalized(keys @ keys.mT).nan_to_num(1 / tokens)  # contract, point 4
             rows[image, :, :, own] = weights.unsqueeze(1)
         return [rows]
 
@@ -178,7 +178,7 @@ def results(case: RuleCase) -> list[Tensor]:
     return _tensors(_double(case.code, case)(case.images().double()))
 
 
-def normalised(magnitudes: Tensor) -> Tensor:
+def normalized(magnitudes: Tensor) -> Tensor:
     """Rows over the last dimension that sum to one."""
     magnitudes = magnitudes.abs()
     return magnitudes / magnitudes.sum(-1, keepdim=True)

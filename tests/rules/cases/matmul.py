@@ -12,7 +12,7 @@ from tests.rules.cases.expected_labels import (
     looped,
     mixes,
     no_label,
-    normalised,
+    normalized,
 )
 
 TOKENS = {"shape": (2, 7, 3), "channel_dim": 2}
@@ -37,7 +37,7 @@ def contraction(
 
 def twice(case: RuleCase) -> Tensor:
     """Tokens mixed into virtual positions by ``first``, and those into others by ``second``."""
-    first, second = (normalised(case.parts[name].double()) for name in ("first", "second"))
+    first, second = (normalized(case.parts[name].double()) for name in ("first", "second"))
     images, tokens, channels = case.shape
     found = torch.zeros(images, len(second), channels, images, tokens, dtype=torch.float64)
     for image in range(images):
@@ -55,7 +55,7 @@ def merged_rows(case: RuleCase) -> Tensor:
     found = torch.zeros(images, weight.shape[-1], images, tokens, dtype=torch.float64)
     for image in range(images):
         for channel in range(channels):
-            found[image, :, image] += normalised(weight[:, channel].T) / channels
+            found[image, :, image] += normalized(weight[:, channel].T) / channels
     return found.flatten(-2)
 
 

@@ -272,7 +272,7 @@ WEIGHED = (
         parts=PARTS,
         **TOKENS,
     ),
-    weighed(  # an involution: the pixel in the middle says how its neighbours are mixed
+    weighed(  # an involution: the pixel in the middle says how its neighbors are mixed
         "sum",
         "F.conv2d(x[:, :, 1:-1, 1:-1], self.kernel)",
         "[:, None] * F.unfold(x, 3).unflatten(2, (3, 5)).unflatten(1, (3, 9))",
