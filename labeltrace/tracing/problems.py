@@ -100,7 +100,7 @@ def problems_error(
     stubs = rule_stubs([found.stub for found in unknown])
     parts.append(
         "What to do: say in a rule what each of these operators does to labels; docs/rules.md "
-        "shows how.\nThis runs as it stands, and is where to start:"
+        "shows how.\nThis runs unchanged. Start from it:"
     )
     indented = "\n".join(f"    {line}" if line else "" for line in stubs.splitlines())
     return UnknownOperatorError("\n".join(parts) + f"\n\n{indented}", by_operator)
