@@ -62,7 +62,7 @@ def test_provenance_of_a_vit_is_attention_rollout(class_token: bool) -> None:
     assert torch.equal(token, found["blocks.1"].shares[:, class_token + 3 * 7 + 2])
     with pytest.raises(LabelError, match="choose a row below 5 and a column below 7"):
         found["blocks.1"].token(5, 0)
-    with pytest.raises(LabelError, match="form no map"):
+    with pytest.raises(LabelError, match="form no map; index shares instead"):
         found["output"].token(0, 0)
 
 
@@ -154,7 +154,9 @@ def test_presence_sums_to_the_outputs_in_windows_and_hidden_layers_and_chunks(
     weight = mixer.model.blocks[1].mlp_tokens.fc1.weight.abs()
     torch.testing.assert_close(found.values[0], (weight / weight.sum(1, keepdim=True)).sum(0))
     assert found.even == weight.shape[0] / 9
-    with pytest.raises(LabelError, match=r"such steps are in blocks\.0\.mlp_tokens\.fc1"):
+    with pytest.raises(
+        LabelError, match=r"no step in head mixes positions; such steps are in blocks\.0"
+    ):
         presence(mixer, images, modules=["head"])
 
 
@@ -201,8 +203,10 @@ def test_ratio_curves_of_a_class_token() -> None:
         model.blocks[0](model._pos_embed(model.patch_embed(x))) for x in (mixed, first, second)
     ]
     torch.testing.assert_close(curves.similarity[0], similarity_ratio(*tokens)[:, 0])
-    with pytest.raises(LabelError, match="choose one below 36"):
+    with pytest.raises(LabelError, match="there is no token 36; choose one below 36"):
         ratio_curves(observer, mixed, labels, first, second, token=36)
+    with pytest.raises(LabelError, match="which says for each pixel which of two images"):
+        ratio_curves(observer, mixed, labels[:, :1], first, second)
 
 
 def test_ratio_curves_of_pooled_features_follow_the_mean_token() -> None:
@@ -240,9 +244,11 @@ def test_target_rmse_is_over_all_images_of_a_stream() -> None:
     assert found["vit"] == pytest.approx((sum(squares) / len(squares)) ** 0.5)
     assert found["vit"] > 1e-3 and models["vit"].training
     assert found["flat"] < 0.2
-    with pytest.raises(LabelError, match="only once"):
+    with pytest.raises(
+        LabelError, match="target_rmse got no batches; pass a list, or a new iterator"
+    ):
         target_rmse(models, iter([]))
-    with pytest.raises(LabelError, match="at least one model"):
+    with pytest.raises(LabelError, match="target_rmse needs at least one model; pass"):
         target_rmse({}, batches)
     with pytest.raises(LabelError, match="wrap it in a module that returns the logits"):
         target_rmse({"map": nn.Conv2d(3, 5, 3)}, batches)
@@ -295,3 +301,8 @@ def test_fidelity_is_perfect_where_mixing_is_all_that_a_model_does() -> None:
     assert model.training and not model.cells.weight.grad
     with pytest.raises(LabelError, match="has no two cells to rank"):
         fidelity({"weighted": model}, images, (1, 1))
+    several = nn.AdaptiveMaxPool2d(1, return_indices=True)
+    with pytest.raises(LabelError, match="the model returns tuple; wrap it in a module that"):
+        input_fidelity.occlusion_effects(several, images, (2, 3))
+    with pytest.raises(LabelError, match=r"images must be a tensor .*; stack single images first"):
+        input_fidelity.occlusion_effects(model, images[0], (2, 3))

@@ -154,7 +154,9 @@ def test_each_place_may_have_a_token_of_its_own() -> None:
     )
     last = list(SHARES)[-1]
     del tokens[last]
-    with pytest.raises(ValueError, match=f"a token for {last}"):
+    with pytest.raises(
+        ValueError, match=f"provenance_figure needs a token for {last}; add it to token"
+    ):
         provenance_figure(PIXELS, SHARES, tokens)
 
 
@@ -173,16 +175,25 @@ def test_ratio_lines_differ_in_style_and_leave_out_what_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "draw",
+    ("draw", "words"),
     [
-        lambda: layer_map_figure(PIXELS, {}, SOURCES),
-        lambda: mixed_image_figure({}, SOURCES),
-        lambda: presence_figure(PIXELS, {}),
-        lambda: provenance_figure(PIXELS, {}, 0),
+        (
+            lambda: layer_map_figure(PIXELS, {}, SOURCES),
+            "layer_map_figure needs the map of at least one layer",
+        ),
+        (
+            lambda: mixed_image_figure({}, SOURCES),
+            "mixed_image_figure needs at least one mixture, got none",
+        ),
+        (lambda: presence_figure(PIXELS, {}), "presence_figure needs a layer whose tokens form"),
+        (
+            lambda: provenance_figure(PIXELS, {}, 0),
+            "provenance_figure needs the provenance of at least one place",
+        ),
     ],
 )
-def test_nothing_to_show_is_an_error(draw: Callable[[], Figure]) -> None:
-    with pytest.raises(ValueError, match="needs"):
+def test_nothing_to_show_is_an_error(draw: Callable[[], Figure], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         draw()
 
 

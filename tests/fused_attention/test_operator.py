@@ -316,13 +316,16 @@ def test_in_a_cuda_graph() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": torch.ones(2, 7, 2, dtype=torch.float64)}, "float32"),
+        (
+            {"labels": torch.ones(2, 7, 2, dtype=torch.float64)},
+            "labels are float32, not torch.float64",
+        ),
         ({"labels": torch.ones(2, 5, 2)}, "one label for each key"),
-        ({"key": torch.ones(2, 2, 7, 4)}, "heads"),
-        ({"key": torch.ones(2, 3, 7, 5)}, "head size"),
-        ({"key": torch.ones(2, 3, 7, 4, dtype=torch.int64)}, "floating"),
-        ({"key": torch.ones(7, 4)}, "dimensions"),
-        ({"mask": torch.ones(5, 7, dtype=torch.int64)}, "mask"),
+        ({"key": torch.ones(2, 2, 7, 4)}, "heads of keys do not divide those of queries"),
+        ({"key": torch.ones(2, 3, 7, 5)}, "queries and keys differ in head size"),
+        ({"key": torch.ones(2, 3, 7, 4, dtype=torch.int64)}, "queries and keys are floating, not"),
+        ({"key": torch.ones(7, 4)}, "have too few dimensions"),
+        ({"mask": torch.ones(5, 7, dtype=torch.int64)}, "a mask is boolean or floating, not"),
     ],
 )
 def test_errors_say_what_does_not_fit(change: dict[str, Tensor], words: str) -> None:
