@@ -20,7 +20,7 @@ from labeltrace.codegen.listing import label_code
 from labeltrace.codegen.output_labels import output_label
 from labeltrace.codegen.scheduling import run_early
 from labeltrace.flow import Attend, LabelField, LabelStep, LabelView, Operand
-from labeltrace.rewrites import field_of, needed_fields, simplify_steps
+from labeltrace.rewrites import needed_fields, simplify_steps
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.values import Value
 
@@ -187,4 +187,4 @@ class _Generator:
         return argument
 
     def _labels(self, labels: LabelView) -> Node:
-        return self.fields.arranged(field_of(labels), labels.arrangement)
+        return self.fields.arranged(labels.field, labels.arrangement)

@@ -32,6 +32,12 @@ class LabelView:
     arrangement: Arrangement
 
     @property
+    def field(self) -> LabelField:
+        """The field that is read: a step reads labels, so its operand has one."""
+        assert self.operand.field is not None
+        return self.operand.field
+
+    @property
     def identity(self) -> tuple[LabelField | None, Arrangement]:
         """What is read: views with equal identities are equal labels."""
         return (self.operand.field, self.arrangement)

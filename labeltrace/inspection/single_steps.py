@@ -17,7 +17,7 @@ def source_place(trace: Trace, field: LabelField) -> Place:
     Raises:
         LayoutError: the step reads the labels of several tensors.
     """
-    (source,) = step_places(trace, [_source_field(_one_source_step(trace, field))])
+    (source,) = step_places(trace, [_one_source_step(trace, field).source.field])
     return source
 
 
@@ -60,12 +60,6 @@ def _one_source_step(trace: Trace, field: LabelField) -> OneSourceStep:
             f"mixes positions"
         )
     return step
-
-
-def _source_field(step: OneSourceStep) -> LabelField:
-    field = step.source.operand.field
-    assert isinstance(field, LabelField)
-    return field
 
 
 def _with_source(step: OneSourceStep, field: LabelField) -> OneSourceStep:

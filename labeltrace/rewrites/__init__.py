@@ -2,6 +2,6 @@
 
 from labeltrace.rewrites.index_slice import Rows
 from labeltrace.rewrites.pipeline import simplify_steps
-from labeltrace.rewrites.steps import field_of, needed_fields
+from labeltrace.rewrites.steps import needed_fields
 
-__all__ = ["Rows", "field_of", "needed_fields", "simplify_steps"]
+__all__ = ["Rows", "needed_fields", "simplify_steps"]

@@ -7,7 +7,7 @@ from math import prod
 
 from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange
 from labeltrace.layout import Arrangement
-from labeltrace.rewrites.steps import Steps, field_of, with_labels
+from labeltrace.rewrites.steps import Steps, with_labels
 
 
 def fuse_relayouts(steps: Steps) -> Steps:
@@ -15,7 +15,7 @@ def fuse_relayouts(steps: Steps) -> Steps:
     fused: dict[LabelField, LabelStep] = {}
 
     def from_source(labels: LabelView) -> LabelView:
-        producer = fused.get(field_of(labels))
+        producer = fused.get(labels.field)
         if (
             not isinstance(producer, Rearrange)
             or producer.field_sizes != producer.source.arrangement.shape
@@ -24,7 +24,7 @@ def fuse_relayouts(steps: Steps) -> Steps:
         arrangement = composed(producer.source.arrangement, labels.arrangement)
         if arrangement is None:
             return labels
-        operand = replace(labels.operand, field=field_of(producer.source))
+        operand = replace(labels.operand, field=producer.source.field)
         return LabelView(operand, arrangement)
 
     for field, step in steps.items():

@@ -16,7 +16,7 @@ from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange, Select,
 from labeltrace.layout import Layout
 from labeltrace.rewrites.index_slice import IndexSlice, cut_arrangement, slice_read_by
 from labeltrace.rewrites.slice_step import sliced_step
-from labeltrace.rewrites.steps import Steps, as_stored, field_of, needed_fields
+from labeltrace.rewrites.steps import Steps, as_stored, needed_fields
 
 MAX_SHARE_READ = 0.5
 """The largest share of a field's rows for which slicing its step is worth the added steps."""
@@ -58,7 +58,7 @@ class _SlicePushdown:
 
     def _register_reader(self, field: LabelField) -> None:
         for labels in self.steps[field].labels:
-            self.readers.setdefault(field_of(labels), []).append(field)
+            self.readers.setdefault(labels.field, []).append(field)
 
     def _slices_read(self, field: LabelField) -> dict[LabelField, IndexSlice]:
         """What each reader reads of a field; empty unless all are slices, and small ones."""
@@ -104,7 +104,7 @@ class _SlicePushdown:
             self.steps[reader] = _reading_slice(self.steps[reader], targets[cut], sizes, cut)
         self.steps.update(made)
         self.inserted[field] = list(made)
-        for source in {field_of(labels) for labels in step.labels}:
+        for source in {labels.field for labels in step.labels}:
             self.readers[source] = [other for other in self.readers[source] if other != field]
         for new in made:
             self._register_reader(new)

@@ -12,13 +12,6 @@ Steps = Mapping[LabelField, LabelStep]
 """Label steps by the field that each computes, producers first."""
 
 
-def field_of(labels: LabelView) -> LabelField:
-    """The field that a step reads."""
-    field = labels.operand.field
-    assert isinstance(field, LabelField)
-    return field
-
-
 def needed_fields(steps: Steps, outputs: frozenset[LabelField]) -> frozenset[LabelField]:
     """The fields that the outputs depend on, themselves and the input's included."""
     needed: set[LabelField] = set()
@@ -29,7 +22,7 @@ def needed_fields(steps: Steps, outputs: frozenset[LabelField]) -> frozenset[Lab
             continue
         needed.add(field)
         if field in steps:
-            waiting += [field_of(labels) for labels in steps[field].labels]
+            waiting += [labels.field for labels in steps[field].labels]
     return frozenset(needed)
 
 

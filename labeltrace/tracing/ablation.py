@@ -190,7 +190,7 @@ def _summands(steps: Mapping[LabelField, LabelStep], step: LabelStep) -> list[La
     assert isinstance(step, Average)
     found: list[LabelView] = []
     for labels, share in zip(step.sources, step.shares, strict=True):
-        part = steps.get(_field(labels))
+        part = steps.get(labels.field)
         whole = part is not None and labels.arrangement.shape == part.field_sizes
         found += _summands(steps, part) if share > 1 and part and whole else [labels]
     return found
@@ -201,22 +201,16 @@ def _fields_between(
 ) -> frozenset[LabelField] | None:
     """The fields between a stream and its branches; None if these read other fields too."""
     inside: set[LabelField] = set()
-    queue = [_field(labels) for labels in branches]
+    queue = [labels.field for labels in branches]
     while queue:
         field = queue.pop()
-        if field == _field(stream) or field in inside:
+        if field == stream.field or field in inside:
             continue
         if field not in steps:
             return None
         inside.add(field)
-        queue += [_field(labels) for labels in steps[field].labels]
+        queue += [labels.field for labels in steps[field].labels]
     return frozenset(inside)
-
-
-def _field(labels: LabelView) -> LabelField:
-    field = labels.operand.field
-    assert isinstance(field, LabelField)
-    return field
 
 
 def _branches_alone(trace: Trace) -> Trace:
