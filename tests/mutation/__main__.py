@@ -43,8 +43,23 @@ def main() -> None:
         if pending:
             import_what_stays()
             lines = executed_lines(options.folder)
+            check_control(pending[0], lines, options.seconds)
             test_all(pending, lines, session, options.workers, options.seconds)
         print(report(mutants, sample, dict(session.results)))
+
+
+def check_control(mutant: WorkItem, lines: ExecutedLines, seconds: float) -> None:
+    """Check that the tests of a mutant pass on the file as it is; else all would seem killed."""
+    (mutation,) = mutant.mutations
+    source = (ROOT / mutation.module_path).read_text(encoding="utf-8")
+    control = start(mutation, source, lines, seconds)
+    wait_for_one([control])
+    outcome = control.result()
+    if outcome.failed:
+        raise SystemExit(
+            f"the tests of {mutation.module_path} fail without a mutant: {outcome.failed}: "
+            f"{outcome.reason}"
+        )
 
 
 def known_results(session: WorkDB, mutants: Sequence[WorkItem]) -> dict[str, WorkResult]:
@@ -81,7 +96,7 @@ def test_all(
     while True:
         for mutant in itertools.islice(waiting, workers - len(running)):
             (mutation,) = mutant.mutations
-            running[mutant.job_id] = mutation, start(mutation, lines, seconds)
+            running[mutant.job_id] = mutation, start(mutation, mutated(mutation), lines, seconds)
         if not running:
             return
         wait_for_one([under_way for _, under_way in running.values()])
@@ -101,12 +116,12 @@ def told(mutation: MutationSpec, result: WorkResult) -> str:
     return line if result.is_killed else f"{line}\n{result.diff}"
 
 
-def start(mutation: MutationSpec, lines: ExecutedLines, seconds: float) -> Fork:
-    """Test a mutant; it has much more time than its tests need without it."""
+def start(mutation: MutationSpec, source: str, lines: ExecutedLines, seconds: float) -> Fork:
+    """Run a mutant's tests on a source; it has much more time than they need without the mutant."""
     file = str(mutation.module_path)
     tests = lines.within(lines.tests_of(file, mutation.start_pos[0]), seconds)
     limit = 60 + 4 * sum(map(lines.sum_of, tests.values()))
-    return fork(test_mutant, ROOT / file, mutated(mutation), tests, limit=limit)
+    return fork(test_mutant, ROOT / file, source, tests, limit=limit)
 
 
 def result_of(mutation: MutationSpec, outcome: Outcome) -> WorkResult:

@@ -208,7 +208,7 @@ class Recorded:
         return ExecutedLines(self.seconds, by_line)
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps its plugins in a set
 class Recorder:
     """A pytest plugin that runs the tests that are not known yet, each in a context of its own."""
 

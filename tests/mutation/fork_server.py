@@ -128,7 +128,7 @@ def use_source(file: Path, source: str) -> None:
     importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps its plugins in a set
 class Chosen:
     """A pytest plugin: run these tests, in this order, and keep the first failure."""
 
