@@ -143,7 +143,9 @@ def test_names_that_lead_nowhere_say_what_is_near() -> None:
         observer.find_places([weights])
     with pytest.raises(LabelError, match="make another Observer for this size"):
         observer.check_images(images[:, :, 1:])
-    with pytest.raises(LabelError, match="stack them and normalize them as in"):
+    with pytest.raises(
+        LabelError, match=r"images must be a tensor .*; stack them and normalize them as in"
+    ):
         Observer(observer.model, None)
     with pytest.raises(LabelError, match=r"images must be floating point .* and not empty"):
         Observer(observer.model, images.long())
