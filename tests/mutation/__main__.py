@@ -20,7 +20,7 @@ from tests.mutation.fork_server import (
     test_mutant,
     wait_for_one,
 )
-from tests.mutation.mutants import FILES, ROOT, all_mutants, mutated, sampled
+from tests.mutation.mutants import FILES, ROOT, all_mutants, mutated, original, sampled
 from tests.mutation.report import report
 
 
@@ -51,8 +51,7 @@ def main() -> None:
 def check_control(mutant: WorkItem, lines: ExecutedLines, seconds: float) -> None:
     """Check that the tests of a mutant pass on the file as it is; else all would seem killed."""
     (mutation,) = mutant.mutations
-    source = (ROOT / mutation.module_path).read_text(encoding="utf-8")
-    control = start(mutation, source, lines, seconds)
+    control = start(mutation, original(mutation), lines, seconds)
     wait_for_one([control])
     outcome = control.result()
     if outcome.failed:
@@ -125,12 +124,12 @@ def start(mutation: MutationSpec, source: str, lines: ExecutedLines, seconds: fl
 
 
 def result_of(mutation: MutationSpec, outcome: Outcome) -> WorkResult:
-    source = (ROOT / mutation.module_path).read_text(encoding="utf-8")
+    name = str(mutation.module_path)
     return WorkResult(
         worker_outcome=WorkerOutcome.NORMAL,
         test_outcome=TestOutcome.KILLED if outcome.failed else TestOutcome.SURVIVED,
         output=outcome.failed or "no test failed",
-        diff="\n".join(difference(source, mutated(mutation), str(mutation.module_path))),
+        diff="\n".join(difference(original(mutation), mutated(mutation), name)),
     )
 
 

@@ -115,9 +115,14 @@ def span(node: ast.expr) -> tuple[Position, Position]:
     return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
 
 
+def original(mutation: MutationSpec) -> str:
+    """The source of the mutation's file as it is."""
+    return (ROOT / mutation.module_path).read_text(encoding="utf-8")
+
+
 def mutated(mutation: MutationSpec) -> str:
     """The source of the mutation's file with the mutation in it."""
-    source = (ROOT / mutation.module_path).read_text(encoding="utf-8")
+    source = original(mutation)
     operator = get_operator(mutation.operator_name)()
     changed = mutate_code(source, operator, mutation.occurrence)
     assert changed is not None and changed != source, mutation
