@@ -27,7 +27,7 @@ def path_inside(survey: Survey, number: int, store: Store | None, label: Any) ->
     owner = owner_of(survey, number)
     if owner is not None and isinstance(store, Entries):
         return f"{path_of(survey, owner)}.{label}".removeprefix(".")
-    return f"{path_of(survey, number)}{_suffix(store, label)}".removeprefix(".")
+    return f"{path_of(survey, number)}{suffix(store, label)}".removeprefix(".")
 
 
 def owner_of(survey: Survey, number: int) -> int | None:
@@ -38,7 +38,8 @@ def owner_of(survey: Survey, number: int) -> int | None:
     return node.parent if survey.nodes[node.parent].kind is Kind.MODULE else None
 
 
-def _suffix(store: Store | None, label: Any) -> str:
+def suffix(store: Store | None, label: Any) -> str:
+    """How a label is written after the path of its owner."""
     if isinstance(store, Entries):
         return f"[{label!r}]"
     if isinstance(store, Items) or (isinstance(store, Fixed) and isinstance(label, int)):

@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from torch import nn
 from labeltrace.model_state.code_reads import reads_of
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
 from labeltrace.model_state.library_code import is_library, is_library_class
+from labeltrace.model_state.nodes import Node, Part, registered_tensors
 from labeltrace.model_state.parts import stores_of
 from labeltrace.model_state.stores import ABSENT, Attributes, ClassAttribute, GlobalName, Store
 
@@ -50,35 +51,6 @@ NEVER_CALLED = frozenset(
 CONSTRUCTORS = ("__init__", "__new__", "__post_init__")
 
 
-class Part(NamedTuple):
-    """A place inside a node and what it held; `slots` has labels and values in a fixed order."""
-
-    store: Store
-    labels: tuple[Any, ...]
-    values: tuple[Any, ...]
-    slots: list[tuple[Any, Any]]
-
-
-class Node(NamedTuple):
-    """One value that the walk met.
-
-    Attributes:
-        kind: what it is.
-        value: the value itself.
-        parent: the number of the node inside which it was met first; -1 for none.
-        store: the place of the parent that held it.
-        label: under which label.
-        parts: the places inside it.
-    """
-
-    kind: Kind
-    value: Any
-    parent: int
-    store: Store | None
-    label: Any
-    parts: list[Part]
-
-
 class Survey:
     """All state that was met, in the order of the walk.
 
@@ -94,7 +66,7 @@ class Survey:
         self.nodes: list[Node] = []
         self.numbers: dict[Any, int] = {}
         self.empties: list[Any] = []
-        self.live = _registered_tensors(model)
+        self.live = registered_tensors(model)
         self._read_names: set[str] = set()
         self._uncalled: dict[str, list[tuple[int, Any]]] = {}  # by name: class node, attribute
         self._namespaces: list[dict[str, Any]] = []
@@ -196,7 +168,9 @@ class Survey:
                 slots = [slot for slot in slots if slot[0] not in UNREAD_ATTRIBUTES]
             slots.sort(key=_name)
         elif type(values) is tuple and labels is values:  # the members of a set
-            slots = sorted([slot for slot in slots if kind_of(slot[1]) is not Kind.VALUE], key=_identity)
+            slots = sorted(
+                [slot for slot in slots if kind_of(slot[1]) is not Kind.VALUE], key=_identity
+            )
         self.nodes[number].parts.append(Part(store, labels, values, slots))
         for label, value in slots:
             if type(value) not in SCALARS:
@@ -219,6 +193,15 @@ class Survey:
                     self._uncalled.setdefault(name, []).append((number, value))
             if called:
                 self._add_class_attribute(number, name, value)
+            if called and whole and cls is not nn.Module:
+                self._meet_library_functions(value)
+
+    def _meet_library_functions(self, value: Any) -> None:
+        """Meet the functions that a layer of torch calls: `torch.nn.functional` may be patched."""
+        if not isinstance(value, types.FunctionType) or not _taken_as_it_is(value):
+            return
+        for chain in reads_of(value.__code__).chains:
+            self._follow_chain(value.__globals__, chain)
 
     def _add_class_attribute(self, number: int, name: str, value: Any) -> None:
         parts = self.nodes[number].parts
@@ -268,24 +251,6 @@ def _name(slot: tuple[Any, Any]) -> str:
 
 def _identity(slot: tuple[Any, Any]) -> int:
     return id(slot[1])
-
-
-def _registered_tensors(model: nn.Module) -> set[int]:
-    """The identities of all parameters and buffers that are registered under the model."""
-    found: set[int] = set()
-    seen: set[int] = set()
-    waiting: list[Any] = [model]
-    while waiting:
-        module = waiting.pop()
-        if not isinstance(module, nn.Module) or id(module) in seen:
-            continue
-        seen.add(id(module))
-        held = vars(module)
-        found.update(map(id, held.get("_parameters", {}).values()))
-        found.update(map(id, held.get("_buffers", {}).values()))
-        waiting += held.get("_modules", {}).values()
-    found.discard(id(None))
-    return found
 
 
 def _taken_as_it_is(function: types.FunctionType) -> bool:

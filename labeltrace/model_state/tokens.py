@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import types
 import weakref
 from typing import Any
 
@@ -13,8 +12,9 @@ from torch import Tensor
 from torch.nn.parameter import Buffer, Parameter
 
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
-from labeltrace.model_state.stores import ABSENT, slots_of
-from labeltrace.model_state.survey import Node, Survey
+from labeltrace.model_state.nodes import Node
+from labeltrace.model_state.stores import slots_of
+from labeltrace.model_state.survey import Survey
 
 SMALL = 16_384
 """Arrays and plain tensors of up to so many bytes are compared by content too."""
@@ -83,9 +83,7 @@ class Tokens:
             self.tokens += ("object", self._identity(value))
 
     def _scalars_of_set(self, members: tuple[Any, ...]) -> frozenset[Any]:
-        return frozenset(
-            [(type(m), value_content(m)) for m in members if kind_of(m) is Kind.VALUE]
-        )
+        return frozenset([(type(m), value_content(m)) for m in members if kind_of(m) is Kind.VALUE])
 
     def _write_tensor(self, value: Tensor) -> None:
         live = id(value) in self._survey.live
@@ -163,7 +161,4 @@ def is_transparent(cls: type) -> bool:
 def _data(value: Any) -> Any:
     """The data of an object of a subclass of a number or a string."""
     base = next(cls for cls in DATA_CLASSES if isinstance(value, cls))
-    plain = base.__new__(base, value) if base is not str else str.__str__(value)
-    return value_content(plain)
-
-
+    return base.__repr__(value)
