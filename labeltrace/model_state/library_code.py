@@ -1,0 +1,34 @@
+"""Which modules are libraries whose code is taken as it is, and which are followed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+PURE_LIBRARIES = frozenset({"torch", "numpy", "scipy", "einops", "sympy", "labeltrace"})
+"""Packages whose own globals (caches, tables of backends) are no state of a model."""
+
+WALKED_PREFIXES = ("torch.nn.", "torch.distributions.", "torch.ao.nn.")
+"""Parts of torch whose objects hold settings of a model: hooks, masks, distributions."""
+
+WALKED_CLASSES = frozenset(
+    {"types.SimpleNamespace", "argparse.Namespace", "os._Environ", "collections.UserDict"}
+)
+"""Classes of Python's library that hold settings in attributes of their own."""
+
+
+def is_library(module: Any) -> bool:
+    """Whether a module of this name belongs to Python's library, torch, numpy and their kin."""
+    if not isinstance(module, str):
+        return True
+    top = module.partition(".")[0]
+    return top in PURE_LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
+
+
+def is_library_class(kind: type) -> bool:
+    """Whether a class belongs to a library and its objects are taken as they are."""
+    module = kind.__module__
+    if not is_library(module):
+        return False
+    named = f"{module}.{kind.__qualname__}"
+    return not (named in WALKED_CLASSES or f"{module}.".startswith(WALKED_PREFIXES))

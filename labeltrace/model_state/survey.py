@@ -1,0 +1,262 @@
+"""The walk over all Python state that the forward pass of a model can see.
+
+It starts at the model and at torch's global hooks, and follows attributes, containers, plain
+objects, modules in lists, functions with their closures and defaults, the methods that `forward`
+can call, and the globals that all of these read.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import nn
+
+from labeltrace.model_state.code_reads import reads_of
+from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
+from labeltrace.model_state.library_code import is_library, is_library_class
+from labeltrace.model_state.nodes import Node, Part, registered_tensors
+from labeltrace.model_state.parts import stores_of
+from labeltrace.model_state.stores import ABSENT, Attributes, ClassAttribute, GlobalName, Store
+
+GLOBAL_HOOKS = tuple(
+    name
+    for name in vars(torch.nn.modules.module)
+    if name.startswith("_global_") and name.endswith(("hooks", "hook", "kwargs", "called"))
+)
+"""The names of the dicts of hooks that torch runs for every module."""
+
+UNREAD_ATTRIBUTES = frozenset(
+    {
+        *("_non_persistent_buffers_set", "_state_dict_hooks", "_state_dict_pre_hooks"),
+        *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+    }
+)
+"""Attributes of every module that serve state dicts alone."""
+
+NEVER_CALLED = frozenset(
+    {
+        *("__init__", "__new__", "__post_init__", "__init_subclass__", "__class_getitem__"),
+        *("__repr__", "__str__", "__format__", "__dir__", "__sizeof__", "__del__", "__copy__"),
+        *("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__"),
+        *("__subclasshook__", "__instancecheck__", "__subclasscheck__"),
+    }
+)
+"""Special methods that are called by name alone; all others may be called without their name."""
+
+CONSTRUCTORS = ("__init__", "__new__", "__post_init__")
+
+
+class Survey:
+    """All state that was met, in the order of the walk.
+
+    Attributes:
+        nodes: the values that are more than scalars; the first is the model.
+        numbers: the number of each node by the identity of its value; globals have numbers too,
+            by their namespace and name.
+        empties: containers that were empty.
+        live: identities of the parameters and buffers that are registered under the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.nodes: list[Node] = []
+        self.numbers: dict[Any, int] = {}
+        self.empties: list[Any] = []
+        self.live = registered_tensors(model)
+        self._read_names: set[str] = set()
+        self._uncalled: dict[str, list[tuple[int, Any]]] = {}  # by name: class node, attribute
+        self._namespaces: list[dict[str, Any]] = []
+        self._codes: set[tuple[int, int]] = set()
+        self._meet(model, -1, None, "")
+        for name in GLOBAL_HOOKS:
+            self._meet_global(vars(torch.nn.modules.module), name)
+        done = 0
+        while done < len(self.nodes):
+            self._open(done)
+            done += 1
+
+    # What is met.
+
+    def _meet(self, value: Any, parent: int, store: Store | None, label: Any) -> None:
+        """Number a value, unless it is known or holds nothing that could change."""
+        cls = type(value)
+        if cls in SCALARS or id(value) in self.numbers:
+            return
+        if cls in EMPTY_TYPES and not value:
+            self.empties.append(value)
+            return
+        kind = kind_of(value)
+        if kind is Kind.VALUE:
+            return
+        if kind is Kind.OPAQUE:
+            if isinstance(value, Enum):
+                self._meet_class(cls)
+            return
+        if kind is Kind.FUNCTION and _taken_as_it_is(value):
+            return
+        if kind is Kind.CLASS:
+            self._meet_class(value, called=True)
+        elif kind is Kind.NAMESPACE:
+            self._meet_namespace(value)
+        else:
+            self._add(id(value), Node(kind, value, parent, store, label, []))
+
+    def _meet_class(self, cls: type, *, called: bool = False) -> None:
+        """Number a class of the user's code and its bases; of a library those of modules."""
+        for base in cls.__mro__:
+            walked = issubclass(base, nn.Module) if is_library(base.__module__) else True
+            if not walked or (called and is_library_class(base)) or id(base) in self.numbers:
+                continue
+            self._add(id(base), Node(Kind.CLASS, base, -1, None, _named(base), []))
+        if called and id(cls) in self.numbers:
+            for name in CONSTRUCTORS:
+                if isinstance(vars(cls).get(name), types.FunctionType):
+                    self._add_class_attribute(self.numbers[id(cls)], name, vars(cls)[name])
+
+    def _meet_namespace(self, module: types.ModuleType) -> None:
+        """Read of a Python module in an attribute all that is ever read of anything."""
+        namespace = vars(module)
+        if is_library(module.__name__) or any(namespace is known for known in self._namespaces):
+            return
+        self._namespaces.append(namespace)
+        for name in sorted(self._read_names & namespace.keys()):
+            self._meet_global(namespace, name)
+
+    def _meet_global(self, namespace: dict[str, Any], name: str) -> Any:
+        """Number a global, and return its value."""
+        identity = (id(namespace), name)
+        value = namespace.get(name, ABSENT)
+        if identity not in self.numbers:
+            label = f"{namespace.get('__name__', '')}.{name}"
+            self._add(identity, Node(Kind.NAME, namespace, -1, None, label, []))
+            store = GlobalName(namespace, name)
+            self.nodes[-1].parts.append(Part(store, (name,), (value,), [(name, value)]))
+        return value
+
+    def _add(self, identity: Any, node: Node) -> None:
+        self.numbers[identity] = len(self.nodes)
+        self.nodes.append(node)
+
+    # What is inside.
+
+    def _open(self, number: int) -> None:
+        """Read the parts of a node and meet what they hold."""
+        node = self.nodes[number]
+        kind, value = node.kind, node.value
+        if kind is Kind.NAME:
+            part = node.parts[0]
+            self._meet(part.values[0], number, part.store, part.labels[0])
+        elif kind is Kind.CLASS:
+            self._open_class(number, value)
+        elif kind is not Kind.TENSOR or id(value) not in self.live:
+            for store in stores_of(kind, value):
+                self._open_part(number, store)
+        if kind in (Kind.MODULE, Kind.OBJECT, Kind.MAPPING, Kind.SEQUENCE):
+            self._meet_class(type(value))
+        elif kind is Kind.FUNCTION:
+            self._follow(value.__code__, value.__globals__)
+
+    def _open_part(self, number: int, store: Store) -> None:
+        labels, values = store.read()
+        slots = list(zip(labels, values, strict=True))
+        if type(store) is Attributes:
+            if isinstance(store.owner, nn.Module):
+                slots = [slot for slot in slots if slot[0] not in UNREAD_ATTRIBUTES]
+            slots.sort(key=_name)
+        elif type(values) is tuple and labels is values:  # the members of a set
+            slots = sorted(
+                [slot for slot in slots if kind_of(slot[1]) is not Kind.VALUE], key=_identity
+            )
+        self.nodes[number].parts.append(Part(store, labels, values, slots))
+        for label, value in slots:
+            if type(value) not in SCALARS:
+                self._meet(value, number, store, label)
+            if type(label) not in SCALARS and label is not value:
+                self._meet(label, number, store, label)
+
+    def _open_class(self, number: int, cls: type) -> None:
+        """Read the attributes of a class: its settings, and the functions that may be called."""
+        whole = is_library(cls.__module__)
+        for name, value in sorted(vars(cls).items()):
+            special = name.startswith("__") and name.endswith("__")
+            if not hasattr(value, "__get__"):
+                called = not special and name != "_abc_impl"
+            elif whole or name in self._read_names or name == "forward":
+                called = True
+            else:
+                called = special and name not in NEVER_CALLED
+                if not called:
+                    self._uncalled.setdefault(name, []).append((number, value))
+            if called:
+                self._add_class_attribute(number, name, value)
+            if called and whole and cls is not nn.Module:
+                self._meet_library_functions(value)
+
+    def _meet_library_functions(self, value: Any) -> None:
+        """Meet the functions that a layer of torch calls: `torch.nn.functional` may be patched."""
+        if not isinstance(value, types.FunctionType) or not _taken_as_it_is(value):
+            return
+        for chain in reads_of(value.__code__).chains:
+            self._follow_chain(value.__globals__, chain)
+
+    def _add_class_attribute(self, number: int, name: str, value: Any) -> None:
+        parts = self.nodes[number].parts
+        store = ClassAttribute(self.nodes[number].value, name)
+        parts.append(Part(store, (name,), (value,), [(name, value)]))
+        self._meet(value, number, store, name)
+
+    # What code reads.
+
+    def _follow(self, code: types.CodeType, namespace: dict[str, Any]) -> None:
+        """Meet the globals that a function of the user's code reads, and what it may call."""
+        if is_library(namespace.get("__name__")) or (id(code), id(namespace)) in self._codes:
+            return
+        self._codes.add((id(code), id(namespace)))
+        reads = reads_of(code)
+        for chain in reads.chains:
+            self._follow_chain(namespace, chain)
+        for name, taken in reads.imports:
+            module = sys.modules.get(name)
+            if module is not None and not is_library(name):
+                for attribute in sorted({*taken, *reads.attributes} & vars(module).keys()):
+                    self._meet_global(vars(module), attribute)
+        self._read(reads.attributes - self._read_names)
+
+    def _follow_chain(self, namespace: dict[str, Any], chain: tuple[str, ...]) -> None:
+        """Meet a global; of a Python module, its attribute, and so on."""
+        for name in chain:
+            value = self._meet_global(namespace, name)
+            if not isinstance(value, types.ModuleType):
+                return
+            namespace = vars(value)
+
+    def _read(self, names: Iterable[str]) -> None:
+        """Take note of names of attributes that code reads: methods of that name may be called."""
+        for name in sorted(names):
+            self._read_names.add(name)
+            for number, value in self._uncalled.pop(name, ()):
+                self._add_class_attribute(number, name, value)
+            for namespace in self._namespaces:
+                if name in namespace:
+                    self._meet_global(namespace, name)
+
+
+def _name(slot: tuple[Any, Any]) -> str:
+    return str(slot[0])
+
+
+def _identity(slot: tuple[Any, Any]) -> int:
+    return id(slot[1])
+
+
+def _taken_as_it_is(function: types.FunctionType) -> bool:
+    """Whether a function is a library's own; one with a closure may wrap one of the user's."""
+    return not function.__closure__ and is_library(function.__globals__.get("__name__"))
+
+
+def _named(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
