@@ -26,6 +26,7 @@ from labeltrace.capture.batch import (
     recorded_calls,
     same_graph,
 )
+from labeltrace.capture.capture_lock import capturing
 from labeltrace.capture.captured import CallTags, Capture
 from labeltrace.capture.checkpoint_tags import tag_checkpoint_calls
 from labeltrace.capture.export import export_dynamic, export_fixed
@@ -67,7 +68,7 @@ def capture_model(
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
     channel_dim = checked_channel_dim(image, channel_dim)
-    with _recording(model, whole) as tags:
+    with capturing(), _recording(model, whole) as tags:
         program, batch = _export(model, args, kwargs, image.shape[0])
     return read_program(program, model, leaf, channel_dim, batch, tags)
 
@@ -99,7 +100,7 @@ def extend_to_single_sample(
     _check_not_exporting(model)
     kwargs = dict(kwargs or {})
     leaf, _ = first_tensor(args, kwargs)
-    with _recording(model, whole) as tags:
+    with capturing(), _recording(model, whole) as tags:
         program = export_fixed(model, args, kwargs)
     if same_graph(recorded_calls(program), dynamic.calls):
         return replace(dynamic, batch=dynamic.batch.from_one())

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Final
 
-CAPTURE_LOCK: Final = threading.RLock()
-"""Held while a model is captured, and while the engine of a call is chosen."""
-
-_held_by: list[int] = []
+_LOCK: Final = threading.RLock()
+_threads: list[int] = []  # that hold the lock, once for each time
 
 
-def hold() -> None:
-    """Take the lock; a thread may take it again."""
-    CAPTURE_LOCK.acquire()
-    _held_by.append(threading.get_ident())
-
-
-def release() -> None:
-    """Give the lock back."""
-    _held_by.pop()
-    CAPTURE_LOCK.release()
+@contextlib.contextmanager
+def capturing() -> Iterator[None]:
+    """The time in which a thread captures a model; other threads wait until it is over."""
+    with _LOCK:
+        _threads.append(threading.get_ident())
+        try:
+            yield
+        finally:
+            _threads.pop()
 
 
 def wait_for_captures() -> None:
-    """Wait until no other thread captures: its export would see the calls of this one."""
-    if _held_by and _held_by[-1] != threading.get_ident():
-        with CAPTURE_LOCK:
+    """Wait until no other thread captures: its export would see what this one calls."""
+    if _threads and _threads[-1] != threading.get_ident():
+        with _LOCK:
             pass

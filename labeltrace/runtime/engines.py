@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from labeltrace.capture.capture_lock import CAPTURE_LOCK, wait_for_captures
+from labeltrace.capture.capture_lock import capturing, wait_for_captures
 from labeltrace.capture.inputs import first_tensor
 from labeltrace.errors import CaptureError, LabelError, LabelTraceError
-from labeltrace.model_state.difference import Difference
+from labeltrace.model_state.difference import Difference, DifferenceKind
 from labeltrace.model_state.differences import differences
 from labeltrace.model_state.snapshot import Snapshot, take_snapshot
 from labeltrace.model_state.state_key import StateWatch
@@ -29,7 +29,7 @@ from labeltrace.rule_api.registry import Registry
 from labeltrace.runtime.cache_key import call_key
 from labeltrace.runtime.capture_proof import difference_of_labels, difference_of_outputs
 from labeltrace.runtime.engine_choice import Engine, EngineChoice, EngineName, EngineWarning
-from labeltrace.runtime.graph_cache import GraphCache, LabelGraph
+from labeltrace.runtime.graph_cache import GraphCache
 from labeltrace.runtime.recorded_programs import RecordedPrograms
 from labeltrace.runtime.run_reasons import Reason, reason_of_run
 from labeltrace.tracing.ablation import Ablation
@@ -128,7 +128,7 @@ class Engines:
             return self._captured(number, args, kwargs, labels)
         if key in self._verdicts.refused:
             return self._recorded(args, kwargs, labels, form)
-        with CAPTURE_LOCK:
+        with capturing():
             return self._first_call(key, args, kwargs, labels)
 
     def trace(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
@@ -149,7 +149,7 @@ class Engines:
             else:
                 self._last = lambda: graph.generated.label_code
                 return graph.trace
-        with CAPTURE_LOCK:
+        with capturing():
             before = take_snapshot(self.model)
             try:
                 run = self.programs.run(args, kwargs)
@@ -270,8 +270,8 @@ class Engines:
     ) -> Reason | None:
         text = difference_of_outputs(tree_flatten(run.outputs), tree_flatten(outputs))
         if not text:
-            changes = differences(after, take_snapshot(self.model))
-            text = f"after its graph, {changes[0].text}" if changes else ""
+            changes = differences(after, take_snapshot(self.model), rebound=False)
+            text = f"its graph leaves another state: {changes[0].text}" if changes else ""
         if text:
             return Reason(text)
         try:
@@ -356,7 +356,14 @@ def _leaves(labels: Any) -> list[Any]:
 
 def _of_python(changes: tuple[Difference, ...]) -> tuple[Difference, ...]:
     """The changes of state that a graph does not make."""
-    return tuple(change for change in changes if not change.in_graph)
+    return tuple(change for change in changes if not _is_in_graph(change))
+
+
+def _is_in_graph(change: Difference) -> bool:
+    """Whether a graph makes such changes too: of buffers, parameters and torch's generators."""
+    if change.kind is DifferenceKind.GENERATOR:
+        return change.path == "torch" or change.path.startswith("torch.")
+    return change.kind in (DifferenceKind.BUFFER, DifferenceKind.PARAMETER)
 
 
 def _reason_of_changes(changes: tuple[Difference, ...]) -> Reason | None:
@@ -373,6 +380,3 @@ def _capture_reason(error: CaptureError) -> Reason:
 
 def _at(line: str) -> str:
     return f" ({line})" if line else ""
-
-
-__all__ = ["Engines", "LabelGraph"]
