@@ -62,7 +62,7 @@ def _mapping(value: Any) -> Iterator[Store]:
     if isinstance(value, dict):
         yield Entries(value)
         if isinstance(value, defaultdict):
-            yield Fixed(value, ("default_factory",), (value.default_factory,))
+            yield Fields(value, ("default_factory",))
     else:  # a read-only view of a dict
         yield Fixed(value, tuple(value), tuple(value.values()))
 
@@ -72,8 +72,7 @@ def _function(value: types.FunctionType) -> Iterator[Store]:
     closure = value.__closure__ or ()
     if closure:
         yield Fixed(value, value.__code__.co_freevars, closure)
-    if vars(value):
-        yield Attributes(value)
+    yield Attributes(value)
 
 
 def _wrapped(value: Any) -> Iterator[Store]:
