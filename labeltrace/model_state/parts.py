@@ -11,6 +11,7 @@ from typing import Any
 
 from labeltrace.model_state.kinds import Kind
 from labeltrace.model_state.stores import (
+    ArrayItems,
     Attributes,
     Cell,
     Entries,
@@ -67,6 +68,16 @@ def _mapping(value: Any) -> Iterator[Store]:
         yield Fixed(value, tuple(value), tuple(value.values()))
 
 
+def _array(value: Any) -> Iterator[Store]:
+    if holds_objects(value):
+        yield ArrayItems(value)
+
+
+def holds_objects(array: Any) -> bool:
+    """Whether a numpy array holds Python objects, which are walked as those of a list."""
+    return bool(array.dtype == object)
+
+
 def _function(value: types.FunctionType) -> Iterator[Store]:
     yield Fields(value, FUNCTION_FIELDS)
     closure = value.__closure__ or ()
@@ -101,6 +112,7 @@ _OWN: dict[Kind, Callable[[Any], Iterator[Store]]] = {
     Kind.MAPPING: _mapping,
     Kind.FUNCTION: _function,
     Kind.WRAPPED: _wrapped,
+    Kind.ARRAY: _array,
     Kind.CELL: lambda value: iter((Cell(value),)),
 }
 

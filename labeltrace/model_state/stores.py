@@ -6,6 +6,7 @@ import types
 from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 
@@ -100,6 +101,19 @@ class Items(Store):
 
     def _base(self) -> Any:
         return deque if isinstance(self.owner, deque) else list
+
+
+class ArrayItems(Store):
+    """The items of a numpy array of objects."""
+
+    def read(self) -> Contents:
+        values = tuple(self.owner.flat)
+        return tuple(range(len(values))), values
+
+    def write(self, labels: Sequence[Any], values: Sequence[Any]) -> None:
+        places = product(*map(range, self.owner.shape))
+        for place, value in zip(places, values, strict=True):
+            self.owner[place] = value
 
 
 class Members(Store):

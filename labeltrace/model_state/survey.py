@@ -19,7 +19,7 @@ from torch import nn
 from labeltrace.model_state.code_reads import reads_of
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
 from labeltrace.model_state.library_code import is_library, is_library_class
-from labeltrace.model_state.nodes import Node, Part, registered_tensors
+from labeltrace.model_state.nodes import Node, Part, holds_members, registered_tensors
 from labeltrace.model_state.parts import stores_of
 from labeltrace.model_state.stores import ABSENT, Attributes, ClassAttribute, GlobalName, Store
 
@@ -167,7 +167,7 @@ class Survey:
             if isinstance(store.owner, nn.Module):
                 slots = [slot for slot in slots if slot[0] not in UNREAD_ATTRIBUTES]
             slots.sort(key=_name)
-        elif type(values) is tuple and labels is values:  # the members of a set
+        elif holds_members(store):
             slots = sorted(
                 [slot for slot in slots if kind_of(slot[1]) is not Kind.VALUE], key=_identity
             )

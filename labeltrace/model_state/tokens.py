@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import Buffer, Parameter
 
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
-from labeltrace.model_state.nodes import Node
+from labeltrace.model_state.nodes import Node, holds_members
 from labeltrace.model_state.stores import slots_of
 from labeltrace.model_state.survey import Survey
 
@@ -58,7 +58,7 @@ class Tokens:
             self.tokens.append(_data(value))
         for part in node.parts:
             self.tokens.append(len(part.labels))
-            if part.labels is part.values:
+            if holds_members(part.store):
                 self.tokens.append(self._scalars_of_set(part.values))
             for label, held in part.slots:
                 self._write_slot(label)
