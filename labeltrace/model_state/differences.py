@@ -17,7 +17,7 @@ from labeltrace.model_state.comparison import (
 from labeltrace.model_state.descriptions import describe
 from labeltrace.model_state.difference import Difference, DifferenceKind
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
-from labeltrace.model_state.nodes import Node, Part, holds_members
+from labeltrace.model_state.nodes import Part, holds_members
 from labeltrace.model_state.paths import REGISTRIES, suffix
 from labeltrace.model_state.stores import ABSENT, Cell, Entries, Store
 from labeltrace.model_state.tokens import BY_IDENTITY
@@ -122,17 +122,15 @@ class _Walk:
             same = same_array(self.before.arrays[first], self.after.arrays[second])
             if not same:
                 self._report(place, a.value, b.value, "was written to")
-        if self._class_of(first, self.before, a) is not self._class_of(second, self.after, b):
-            self._report(place.inside(".__class__"), type(a.value), type(b.value))
+        known, other = self.before.classes.get(first), self.after.classes.get(second)
+        if known is not other and a.kind is not Kind.CLASS:
+            self._report(place.inside(".__class__"), known, other)
         pairs: Iterable[tuple[Part, Part]] = zip(a.parts, b.parts, strict=False)
         if a.kind is Kind.CLASS:
             names, others = self.before.classes[first], self.after.classes[second]
             pairs = paired_attributes(a, b, names, others)
-        for part, other in pairs:
-            self._compare_parts(part, other, place)
-
-    def _class_of(self, number: int, snapshot: Snapshot, node: Node) -> Any:
-        return type(node.value) if node.kind is Kind.CLASS else snapshot.classes.get(number)
+        for part, another in pairs:
+            self._compare_parts(part, another, place)
 
     def _compare_tensors(self, first: int, second: int, place: Place) -> None:
         a, b = self.before.tensors[first], self.after.tensors[second]

@@ -103,8 +103,8 @@ class Tokens:
 
 def tensor_form(value: Tensor) -> tuple[Any, ...]:
     """What a graph treats as constant about a tensor that it reads live."""
-    if torch.nn.parameter.is_lazy(value):
-        return (type(value), value.device, value.dtype)
+    if torch.nn.parameter.is_lazy(value) or value.is_nested:
+        return (type(value), value.device, value.dtype, value.requires_grad)
     strides = value.stride() if value.layout is torch.strided else None
     known = (value.shape, strides, value.dtype, value.device)
     return (type(value), *known, value.layout, value.requires_grad)
@@ -113,7 +113,8 @@ def tensor_form(value: Tensor) -> tuple[Any, ...]:
 def tensor_content(value: Tensor) -> tuple[Any, ...]:
     """What shows that a plain tensor was written to: its version, and if it is small its bytes."""
     version = None if value.is_inference() else value._version
-    if type(value) not in (Tensor, Parameter, Buffer) or value.layout is not torch.strided:
+    strided = value.layout is torch.strided and not value.is_nested
+    if type(value) not in (Tensor, Parameter, Buffer) or not strided:
         return (version,)
     if value.device.type != "cpu" or value.numel() == 0:
         return (version, None if value.device.type == "meta" else value.data_ptr())
