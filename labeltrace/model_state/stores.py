@@ -227,10 +227,12 @@ class ClassAttribute(Store):
 
 
 def slots_of(cls: type) -> tuple[str, ...]:
-    """The names of the slots of a class and its bases, as attributes are named."""
+    """The names of the slots of a class and its bases; those that a subclass hides do not count."""
     return tuple(
         name
         for base in cls.__mro__
         for name, member in vars(base).items()
-        if isinstance(member, types.MemberDescriptorType) and "__slots__" in vars(base)
+        if isinstance(member, types.MemberDescriptorType)
+        and "__slots__" in vars(base)
+        and getattr(cls, name, None) is member
     )

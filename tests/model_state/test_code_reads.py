@@ -35,9 +35,25 @@ def test_globals_with_their_attributes() -> None:
 
 
 def test_attributes_and_strings_that_may_be_attributes() -> None:
-    found = reads_of(reading.__code__).attributes
-    assert {"first", "second", "third", "fourth", "items", "INNER"} <= found
-    assert "Reads much." not in found
+    found = reads_of(reading.__code__)
+    assert found.own == {"first", "items"}
+    assert {"second", "fourth", "INNER"} <= found.others
+    assert "third" in found.strings and "Reads much." not in found.strings
+
+
+class Base:
+    def method(self) -> Any:
+        return None
+
+
+class Derived(Base):
+    def method(self) -> Any:
+        return super().method(), [self.inner for _ in range(3)]
+
+
+def test_super_is_the_object_itself() -> None:
+    found = reads_of(Derived.method.__code__)
+    assert {"method", "inner"} <= found.own and not found.others & {"method", "inner"}
 
 
 def test_imports_inside_a_function() -> None:
