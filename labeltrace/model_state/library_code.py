@@ -13,7 +13,10 @@ WALKED_PREFIXES = ("torch.nn.", "torch.distributions.", "torch.ao.nn.")
 """Parts of torch whose objects hold settings of a model: hooks, masks, distributions."""
 
 WALKED_CLASSES = frozenset(
-    {"types.SimpleNamespace", "argparse.Namespace", "os._Environ", "collections.UserDict"}
+    {
+        *("types.SimpleNamespace", "argparse.Namespace", "os._Environ", "_thread._local"),
+        *("collections.UserDict", "collections.UserList"),
+    }
 )
 """Classes of Python's library that hold settings in attributes of their own."""
 

@@ -14,6 +14,7 @@ from labeltrace.model_state.stores import (
     ArrayItems,
     Attributes,
     Cell,
+    ContextValue,
     Entries,
     Fields,
     Fixed,
@@ -114,6 +115,7 @@ _OWN: dict[Kind, Callable[[Any], Iterator[Store]]] = {
     Kind.WRAPPED: _wrapped,
     Kind.ARRAY: _array,
     Kind.CELL: lambda value: iter((Cell(value),)),
+    Kind.CONTEXT: lambda value: iter((ContextValue(value),)),
 }
 
 _WITH_ATTRIBUTES = frozenset(

@@ -191,6 +191,17 @@ class Cell(Store):
             del self.owner.cell_contents
 
 
+class ContextValue(Store):
+    """The value of a context variable in the present context."""
+
+    def read(self) -> Contents:
+        return ("value",), (self.owner.get(ABSENT),)
+
+    def write(self, labels: Sequence[Any], values: Sequence[Any]) -> None:
+        if values[0] is not ABSENT:  # a variable cannot be unset
+            self.owner.set(values[0])
+
+
 @dataclass(frozen=True, slots=True)
 class GlobalName(Store):
     """A name in the namespace of a Python module; the owner is the namespace, a dict."""

@@ -19,7 +19,9 @@ from labeltrace.model_state.survey import Survey
 SMALL = 16_384
 """Arrays and plain tensors of up to so many bytes are compared by content too."""
 
-BY_IDENTITY = frozenset({Kind.MODULE, Kind.CLASS, Kind.GENERATOR, Kind.ITERATOR, Kind.NAME})
+BY_IDENTITY = frozenset(
+    {Kind.MODULE, Kind.CLASS, Kind.GENERATOR, Kind.ITERATOR, Kind.NAME, Kind.CONTEXT}
+)
 """Kinds of nodes for which another object that looks the same is another state."""
 
 DATA_CLASSES = (int, float, complex, str, bytes)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from fractions import Fraction
@@ -35,6 +38,9 @@ OTHER = ModuleType("tests.model_state.other")
 OTHER.FLAG = True  # type: ignore[attr-defined]
 OTHER.part = ModuleType("tests.model_state.other.part")  # type: ignore[attr-defined]
 OTHER.part.RATE = 0.5
+CONTEXT: ContextVar[int] = ContextVar("CONTEXT", default=2)
+LOCAL = threading.local()
+LOCAL.depth = 3
 DRAWS = np.random.default_rng(0)
 
 
@@ -150,6 +156,8 @@ class Reading(nn.Module):
         x = counted(x) * Shared.amount * Built().value
         if OTHER.FLAG and MODE == "plain" and CHOICE is Color.RED:
             x = x + float(DRAWS.random()) + self.class_setting
+        if os.environ.get("TESTED") is None:
+            x = x * CONTEXT.get() * LOCAL.depth
         return functools.reduce(lambda a, _: a + SETTINGS.depth, self.class_list, x)
 
 

@@ -249,6 +249,8 @@ GLOBALS: dict[str, Change] = {
     "the code of a function": lambda patch: patch.setattr(
         models.deep, "__code__", patched.__code__
     ),
+    "a value of a thread": lambda patch: patch.setattr(models.LOCAL, "depth", 4),
+    "a variable of the environment": lambda patch: patch.setenv("TESTED", "1"),
     "a builtin": lambda patch: patch.setattr(models, "float", int, raising=False),
 }
 
@@ -271,6 +273,15 @@ def test_a_list_outside_the_model_in_place(items: list[Any]) -> None:
     items.append(5)
     changed = watch.key()
     items.pop()
+    assert changed != key and watch.key() == key
+
+
+def test_a_context_variable() -> None:
+    watch = StateWatch(Reading())
+    key = watch.key()
+    token = models.CONTEXT.set(5)
+    changed = watch.key()
+    models.CONTEXT.reset(token)
     assert changed != key and watch.key() == key
 
 
