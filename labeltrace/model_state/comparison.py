@@ -7,28 +7,38 @@ from typing import Any
 
 from labeltrace.model_state.kinds import EMPTY_TYPES, Kind, kind_of
 from labeltrace.model_state.nodes import Node, Part
-from labeltrace.model_state.stores import ABSENT, Fixed, Items
+from labeltrace.model_state.stores import ABSENT, ArrayItems, Fixed, Items
 from labeltrace.model_state.tokens import array_content, value_content
 
 
-def paired_parts(a: Node, b: Node) -> Iterator[tuple[Part, Part]]:
-    """The parts of two nodes that correspond to one another."""
-    if a.kind is not Kind.CLASS:
-        yield from zip(a.parts, b.parts, strict=False)
-        return
-    others = {part.labels[0]: part for part in b.parts}
-    for part in a.parts:
-        name = part.labels[0]
-        missing = Part(part.store, (name,), (ABSENT,), [(name, ABSENT)])
-        yield part, others.pop(name, missing)
-    for name, part in others.items():
-        yield Part(part.store, (name,), (ABSENT,), [(name, ABSENT)]), part
+def paired_attributes(
+    a: Node, b: Node, names: frozenset[str], others: frozenset[str]
+) -> Iterator[tuple[Part, Part]]:
+    """The attributes of a class in two surveys, which need not have read the same ones.
+
+    `names` and `others` are all that the class had: what only one survey read is compared with
+    nothing if the other class had none, and left out otherwise.
+    """
+    first = {part.labels[0]: part for part in a.parts}
+    second = {part.labels[0]: part for part in b.parts}
+    for name in {**first, **second}:
+        if name in first and name in second:
+            yield first[name], second[name]
+        elif name in first and name not in others:
+            yield first[name], _absent(first[name])
+        elif name in second and name not in names:
+            yield _absent(second[name]), second[name]
+
+
+def _absent(part: Part) -> Part:
+    """The same attribute as if it were not set."""
+    return Part(part.store, part.labels, (ABSENT,), [(part.labels[0], ABSENT)])
 
 
 def is_sequence(part: Part) -> bool:
     """Whether a part holds items by their index."""
     by_index = part.labels == tuple(range(len(part.labels)))
-    return by_index and isinstance(part.store, Items | Fixed)
+    return by_index and isinstance(part.store, Items | ArrayItems | Fixed)
 
 
 def by_label(part: Part) -> dict[Any, tuple[Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,16 @@ from labeltrace.model_state.comparison import (
     by_label,
     is_sequence,
     members,
-    paired_parts,
+    paired_attributes,
     same_array,
     same_value,
 )
 from labeltrace.model_state.descriptions import describe
 from labeltrace.model_state.difference import Difference, DifferenceKind
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
-from labeltrace.model_state.nodes import Node, Part
+from labeltrace.model_state.nodes import Part, holds_members
 from labeltrace.model_state.paths import REGISTRIES, suffix
-from labeltrace.model_state.stores import ABSENT, Cell, Entries, Members, Store
+from labeltrace.model_state.stores import ABSENT, Cell, Entries, Store
 from labeltrace.model_state.tokens import BY_IDENTITY
 
 if TYPE_CHECKING:
@@ -117,17 +118,19 @@ class _Walk:
             place = Place(DifferenceKind.ATTRIBUTE, place.path)
         if a.kind is Kind.TENSOR:
             self._compare_tensors(first, second, place)
-        elif a.kind is Kind.ARRAY or a.kind is Kind.BYTES:
+        elif first in self.before.arrays and second in self.after.arrays:
             same = same_array(self.before.arrays[first], self.after.arrays[second])
             if not same:
                 self._report(place, a.value, b.value, "was written to")
-        if self._class_of(first, self.before, a) is not self._class_of(second, self.after, b):
-            self._report(place.inside(".__class__"), type(a.value), type(b.value))
-        for part, other in paired_parts(a, b):
-            self._compare_parts(part, other, place)
-
-    def _class_of(self, number: int, snapshot: Snapshot, node: Node) -> Any:
-        return type(node.value) if node.kind is Kind.CLASS else snapshot.classes.get(number)
+        known, other = self.before.classes.get(first), self.after.classes.get(second)
+        if known is not other and a.kind is not Kind.CLASS:
+            self._report(place.inside(".__class__"), known, other)
+        pairs: Iterable[tuple[Part, Part]] = zip(a.parts, b.parts, strict=False)
+        if a.kind is Kind.CLASS:
+            names, others = self.before.classes[first], self.after.classes[second]
+            pairs = paired_attributes(a, b, names, others)
+        for part, another in pairs:
+            self._compare_parts(part, another, place)
 
     def _compare_tensors(self, first: int, second: int, place: Place) -> None:
         a, b = self.before.tensors[first], self.after.tensors[second]
@@ -140,7 +143,7 @@ class _Walk:
 
     def _compare_parts(self, a: Part, b: Part, place: Place) -> None:
         """Compare what two places hold, label by label."""
-        if isinstance(a.store, Members) or a.labels is a.values:
+        if holds_members(a.store):
             if members(a) != members(b):
                 self._report_contents(place, a, b)
             return
@@ -205,7 +208,7 @@ class _Walk:
             return
         filled = survey.nodes[number].parts[0]
         empty = Part(filled.store, (), (), [])
-        if filled.labels is filled.values or is_sequence(filled):
+        if holds_members(filled.store) or is_sequence(filled):
             a, b = (filled, empty) if second is None else (empty, filled)
             self._report_contents(place, a, b)
         elif second is None:

@@ -8,6 +8,7 @@ import sys
 import types
 import weakref
 from collections import OrderedDict, deque
+from contextvars import ContextVar
 from enum import Enum
 from functools import cached_property, partial, partialmethod
 from typing import Any
@@ -37,6 +38,7 @@ class Kind(Enum):
     FUNCTION = "a Python function"
     WRAPPED = "a method, partial, property or weak reference"
     CELL = "a variable of a closure"
+    CONTEXT = "a context variable"
     NAME = "a global"
     NAMESPACE = "a Python module"
 
@@ -120,6 +122,7 @@ _BY_BASE: tuple[tuple[Any, Kind], ...] = (
     (types.FunctionType, Kind.FUNCTION),
     ((*BOUND_TYPES, *WRAPPERS, weakref.ref), Kind.WRAPPED),
     (types.CellType, Kind.CELL),
+    (ContextVar, Kind.CONTEXT),
     (types.ModuleType, Kind.NAMESPACE),
     ((bytearray, array.array), Kind.BYTES),
     ((torch.Generator, random.Random), Kind.GENERATOR),

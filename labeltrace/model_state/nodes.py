@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from labeltrace.model_state.kinds import Kind
-from labeltrace.model_state.stores import Store
+from labeltrace.model_state.stores import Fixed, Members, Store
 
 
 class Part(NamedTuple):
@@ -55,3 +55,8 @@ def registered_tensors(model: nn.Module) -> set[int]:
         waiting += held.get("_modules", {}).values()
     found.discard(id(None))
     return found
+
+
+def holds_members(store: Store) -> bool:
+    """Whether a place holds the members of a set, which have no order."""
+    return type(store) is Members or (type(store) is Fixed and isinstance(store.owner, frozenset))

@@ -11,8 +11,10 @@ from typing import Any
 
 from labeltrace.model_state.kinds import Kind
 from labeltrace.model_state.stores import (
+    ArrayItems,
     Attributes,
     Cell,
+    ContextValue,
     Entries,
     Fields,
     Fixed,
@@ -62,9 +64,19 @@ def _mapping(value: Any) -> Iterator[Store]:
     if isinstance(value, dict):
         yield Entries(value)
         if isinstance(value, defaultdict):
-            yield Fixed(value, ("default_factory",), (value.default_factory,))
+            yield Fields(value, ("default_factory",))
     else:  # a read-only view of a dict
         yield Fixed(value, tuple(value), tuple(value.values()))
+
+
+def _array(value: Any) -> Iterator[Store]:
+    if holds_objects(value):
+        yield ArrayItems(value)
+
+
+def holds_objects(array: Any) -> bool:
+    """Whether a numpy array holds Python objects, which are walked as those of a list."""
+    return bool(array.dtype == object)
 
 
 def _function(value: types.FunctionType) -> Iterator[Store]:
@@ -72,8 +84,7 @@ def _function(value: types.FunctionType) -> Iterator[Store]:
     closure = value.__closure__ or ()
     if closure:
         yield Fixed(value, value.__code__.co_freevars, closure)
-    if vars(value):
-        yield Attributes(value)
+    yield Attributes(value)
 
 
 def _wrapped(value: Any) -> Iterator[Store]:
@@ -102,7 +113,9 @@ _OWN: dict[Kind, Callable[[Any], Iterator[Store]]] = {
     Kind.MAPPING: _mapping,
     Kind.FUNCTION: _function,
     Kind.WRAPPED: _wrapped,
+    Kind.ARRAY: _array,
     Kind.CELL: lambda value: iter((Cell(value),)),
+    Kind.CONTEXT: lambda value: iter((ContextValue(value),)),
 }
 
 _WITH_ATTRIBUTES = frozenset(

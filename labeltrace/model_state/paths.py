@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from labeltrace.model_state.kinds import Kind
-from labeltrace.model_state.stores import Cell, Entries, Fixed, GlobalName, Items, Members, Store
+from labeltrace.model_state.nodes import holds_members
+from labeltrace.model_state.stores import Cell, Entries, GlobalName, Store
 from labeltrace.model_state.survey import Survey
 
 REGISTRIES = frozenset({"_modules", "_parameters", "_buffers"})
@@ -42,8 +43,6 @@ def suffix(store: Store | None, label: Any) -> str:
     """How a label is written after the path of its owner."""
     if isinstance(store, Entries):
         return f"[{label!r}]"
-    if isinstance(store, Items) or (isinstance(store, Fixed) and isinstance(label, int)):
-        return f"[{label}]"
-    if isinstance(store, Members) or not isinstance(label, str):
+    if store is not None and holds_members(store):
         return f"{{{label!r}}}"
-    return f".{label}"
+    return f".{label}" if isinstance(label, str) else f"[{label!r}]"

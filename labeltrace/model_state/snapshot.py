@@ -14,6 +14,7 @@ from labeltrace.model_state.differences import differences
 from labeltrace.model_state.generators import GeneratorState, global_generators
 from labeltrace.model_state.kinds import Kind
 from labeltrace.model_state.nodes import Part
+from labeltrace.model_state.parts import holds_objects
 from labeltrace.model_state.paths import path_of
 from labeltrace.model_state.survey import Survey
 from labeltrace.model_state.tensor_values import TensorValue
@@ -103,7 +104,9 @@ def take_snapshot(model: nn.Module) -> Snapshot:
                 classes[number] = frozenset(vars(node.value))
             elif node.kind is Kind.TENSOR:
                 tensors[number] = TensorValue.of(node.value)
-            elif node.kind is Kind.ARRAY or node.kind is Kind.BYTES:
+            elif node.kind is Kind.BYTES or (
+                node.kind is Kind.ARRAY and not holds_objects(node.value)
+            ):
                 arrays[number] = copy.copy(node.value)
             elif node.kind is Kind.GENERATOR:
                 held[number] = path_of(survey, number)

@@ -6,6 +6,7 @@ import types
 from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 
@@ -102,6 +103,19 @@ class Items(Store):
         return deque if isinstance(self.owner, deque) else list
 
 
+class ArrayItems(Store):
+    """The items of a numpy array of objects."""
+
+    def read(self) -> Contents:
+        values = tuple(self.owner.flat)
+        return tuple(range(len(values))), values
+
+    def write(self, labels: Sequence[Any], values: Sequence[Any]) -> None:
+        places = product(*map(range, self.owner.shape))
+        for place, value in zip(places, values, strict=True):
+            self.owner[place] = value
+
+
 class Members(Store):
     """The members of a set, each its own label."""
 
@@ -177,6 +191,17 @@ class Cell(Store):
             del self.owner.cell_contents
 
 
+class ContextValue(Store):
+    """The value of a context variable in the present context."""
+
+    def read(self) -> Contents:
+        return ("value",), (self.owner.get(ABSENT),)
+
+    def write(self, labels: Sequence[Any], values: Sequence[Any]) -> None:
+        if values[0] is not ABSENT:  # a variable cannot be unset
+            self.owner.set(values[0])
+
+
 @dataclass(frozen=True, slots=True)
 class GlobalName(Store):
     """A name in the namespace of a Python module; the owner is the namespace, a dict."""
@@ -213,10 +238,12 @@ class ClassAttribute(Store):
 
 
 def slots_of(cls: type) -> tuple[str, ...]:
-    """The names of the slots of a class and its bases, as attributes are named."""
+    """The names of the slots of a class and its bases; those that a subclass hides do not count."""
     return tuple(
         name
         for base in cls.__mro__
         for name, member in vars(base).items()
-        if isinstance(member, types.MemberDescriptorType) and "__slots__" in vars(base)
+        if isinstance(member, types.MemberDescriptorType)
+        and "__slots__" in vars(base)
+        and getattr(cls, name, None) is member
     )

@@ -16,39 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from labeltrace.model_state.code_reads import reads_of
+from labeltrace.model_state.called_names import COMMON_NAMES, Attribute, CalledNames
+from labeltrace.model_state.code_reads import functions_of, reads_of
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
-from labeltrace.model_state.library_code import is_library, is_library_class
-from labeltrace.model_state.nodes import Node, Part, registered_tensors
+from labeltrace.model_state.library_code import installed_package, is_library
+from labeltrace.model_state.nodes import Node, Part, holds_members, registered_tensors
 from labeltrace.model_state.parts import stores_of
+from labeltrace.model_state.special_names import (
+    CONSTRUCTORS,
+    GLOBAL_HOOKS,
+    NEVER_CALLED,
+    UNREAD_ATTRIBUTES,
+)
 from labeltrace.model_state.stores import ABSENT, Attributes, ClassAttribute, GlobalName, Store
-
-GLOBAL_HOOKS = tuple(
-    name
-    for name in vars(torch.nn.modules.module)
-    if name.startswith("_global_") and name.endswith(("hooks", "hook", "kwargs", "called"))
-)
-"""The names of the dicts of hooks that torch runs for every module."""
-
-UNREAD_ATTRIBUTES = frozenset(
-    {
-        *("_non_persistent_buffers_set", "_state_dict_hooks", "_state_dict_pre_hooks"),
-        *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
-    }
-)
-"""Attributes of every module that serve state dicts alone."""
-
-NEVER_CALLED = frozenset(
-    {
-        *("__init__", "__new__", "__post_init__", "__init_subclass__", "__class_getitem__"),
-        *("__repr__", "__str__", "__format__", "__dir__", "__sizeof__", "__del__", "__copy__"),
-        *("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__"),
-        *("__subclasshook__", "__instancecheck__", "__subclasscheck__"),
-    }
-)
-"""Special methods that are called by name alone; all others may be called without their name."""
-
-CONSTRUCTORS = ("__init__", "__new__", "__post_init__")
 
 
 class Survey:
@@ -67,10 +47,12 @@ class Survey:
         self.numbers: dict[Any, int] = {}
         self.empties: list[Any] = []
         self.live = registered_tensors(model)
-        self._read_names: set[str] = set()
-        self._uncalled: dict[str, list[tuple[int, Any]]] = {}  # by name: class node, attribute
+        self._called = CalledNames()
+        self._packages: set[str | None] = {None}  # whose code is followed: None is the user's
         self._namespaces: list[dict[str, Any]] = []
         self._codes: set[tuple[int, int]] = set()
+        self._methods: set[int] = set()  # code whose `self` is known
+        self._classes: set[type] = set()
         self._meet(model, -1, None, "")
         for name in GLOBAL_HOOKS:
             self._meet_global(vars(torch.nn.modules.module), name)
@@ -106,24 +88,34 @@ class Survey:
             self._add(id(value), Node(kind, value, parent, store, label, []))
 
     def _meet_class(self, cls: type, *, called: bool = False) -> None:
-        """Number a class of the user's code and its bases; of a library those of modules."""
+        """Number the class of an object, or one that code may call, and its bases."""
+        if cls in self._classes:
+            return
         for base in cls.__mro__:
-            walked = issubclass(base, nn.Module) if is_library(base.__module__) else True
-            if not walked or (called and is_library_class(base)) or id(base) in self.numbers:
-                continue
-            self._add(id(base), Node(Kind.CLASS, base, -1, None, _named(base), []))
+            library = is_library(base.__module__)
+            walked = issubclass(base, nn.Module) if library else self._follows(base.__module__)
+            if walked and id(base) not in self.numbers and not (called and library):
+                self._add(id(base), Node(Kind.CLASS, base, -1, None, _named(base), []))
         if called and id(cls) in self.numbers:
             for name in CONSTRUCTORS:
                 if isinstance(vars(cls).get(name), types.FunctionType):
-                    self._add_class_attribute(self.numbers[id(cls)], name, vars(cls)[name])
+                    self._add_class_attribute(Attribute(cls, name, vars(cls)[name]))
+        else:
+            self._classes.add(cls)
+        self._call(self._called.meet_class(cls))
+
+    def _follows(self, module: Any) -> bool:
+        """Whether the code of a module is followed: the user's, or of a package with a layer."""
+        return not is_library(module) and installed_package(module) in self._packages
 
     def _meet_namespace(self, module: types.ModuleType) -> None:
         """Read of a Python module in an attribute all that is ever read of anything."""
         namespace = vars(module)
-        if is_library(module.__name__) or any(namespace is known for known in self._namespaces):
+        known = any(namespace is other for other in self._namespaces)
+        if known or not self._follows(module.__name__):
             return
         self._namespaces.append(namespace)
-        for name in sorted(self._read_names & namespace.keys()):
+        for name in sorted(self._called.names & namespace.keys()):
             self._meet_global(namespace, name)
 
     def _meet_global(self, namespace: dict[str, Any], name: str) -> Any:
@@ -151,11 +143,13 @@ class Survey:
             part = node.parts[0]
             self._meet(part.values[0], number, part.store, part.labels[0])
         elif kind is Kind.CLASS:
-            self._open_class(number, value)
+            self._open_class(value)
         elif kind is not Kind.TENSOR or id(value) not in self.live:
             for store in stores_of(kind, value):
                 self._open_part(number, store)
         if kind in (Kind.MODULE, Kind.OBJECT, Kind.MAPPING, Kind.SEQUENCE):
+            if kind is Kind.MODULE:
+                self._packages.update(map(installed_package, _modules_of(type(value))))
             self._meet_class(type(value))
         elif kind is Kind.FUNCTION:
             self._follow(value.__code__, value.__globals__)
@@ -167,7 +161,7 @@ class Survey:
             if isinstance(store.owner, nn.Module):
                 slots = [slot for slot in slots if slot[0] not in UNREAD_ATTRIBUTES]
             slots.sort(key=_name)
-        elif type(values) is tuple and labels is values:  # the members of a set
+        elif holds_members(store):
             slots = sorted(
                 [slot for slot in slots if kind_of(slot[1]) is not Kind.VALUE], key=_identity
             )
@@ -178,21 +172,21 @@ class Survey:
             if type(label) not in SCALARS and label is not value:
                 self._meet(label, number, store, label)
 
-    def _open_class(self, number: int, cls: type) -> None:
+    def _open_class(self, cls: type) -> None:
         """Read the attributes of a class: its settings, and the functions that may be called."""
         whole = is_library(cls.__module__)
         for name, value in sorted(vars(cls).items()):
             special = name.startswith("__") and name.endswith("__")
             if not hasattr(value, "__get__"):
                 called = not special and name != "_abc_impl"
-            elif whole or name in self._read_names or name == "forward":
+            elif whole or name == "forward" or self._called.is_called(cls, name):
                 called = True
             else:
                 called = special and name not in NEVER_CALLED
                 if not called:
-                    self._uncalled.setdefault(name, []).append((number, value))
+                    self._called.wait(Attribute(cls, name, value))
             if called:
-                self._add_class_attribute(number, name, value)
+                self._add_class_attribute(Attribute(cls, name, value))
             if called and whole and cls is not nn.Module:
                 self._meet_library_functions(value)
 
@@ -203,28 +197,48 @@ class Survey:
         for chain in reads_of(value.__code__).chains:
             self._follow_chain(value.__globals__, chain)
 
-    def _add_class_attribute(self, number: int, name: str, value: Any) -> None:
-        parts = self.nodes[number].parts
-        store = ClassAttribute(self.nodes[number].value, name)
-        parts.append(Part(store, (name,), (value,), [(name, value)]))
+    def _add_class_attribute(self, attribute: Attribute) -> None:
+        owner, name, value = attribute
+        number = self.numbers[id(owner)]
+        store = ClassAttribute(owner, name)
+        self.nodes[number].parts.append(Part(store, (name,), (value,), [(name, value)]))
+        for function in functions_of(value):
+            if self._follows(function.__globals__.get("__name__")):
+                reads = reads_of(function.__code__)
+                self._methods.add(id(function.__code__))
+                self._call(self._called.read_own(owner, reads.own | reads.strings))
         self._meet(value, number, store, name)
+
+    def _call(self, attributes: Iterable[Attribute]) -> None:
+        for attribute in attributes:
+            self._add_class_attribute(attribute)
 
     # What code reads.
 
     def _follow(self, code: types.CodeType, namespace: dict[str, Any]) -> None:
         """Meet the globals that a function of the user's code reads, and what it may call."""
-        if is_library(namespace.get("__name__")) or (id(code), id(namespace)) in self._codes:
+        module = namespace.get("__name__")
+        if not self._follows(module) or (id(code), id(namespace)) in self._codes:
             return
         self._codes.add((id(code), id(namespace)))
         reads = reads_of(code)
         for chain in reads.chains:
             self._follow_chain(namespace, chain)
+        names = reads.others if id(code) in self._methods else reads.others | reads.own
+        if installed_package(str(module)) is None:
+            names |= reads.strings
+        else:
+            names -= COMMON_NAMES
         for name, taken in reads.imports:
-            module = sys.modules.get(name)
-            if module is not None and not is_library(name):
-                for attribute in sorted({*taken, *reads.attributes} & vars(module).keys()):
-                    self._meet_global(vars(module), attribute)
-        self._read(reads.attributes - self._read_names)
+            imported = sys.modules.get(name)
+            if imported is not None and self._follows(name):
+                for attribute in sorted({*taken, *names} & vars(imported).keys()):
+                    self._meet_global(vars(imported), attribute)
+        new = names - self._called.names
+        self._call(self._called.read(names))
+        for other in self._namespaces:
+            for name in sorted(new & other.keys()):
+                self._meet_global(other, name)
 
     def _follow_chain(self, namespace: dict[str, Any], chain: tuple[str, ...]) -> None:
         """Meet a global; of a Python module, its attribute, and so on."""
@@ -233,16 +247,6 @@ class Survey:
             if not isinstance(value, types.ModuleType):
                 return
             namespace = vars(value)
-
-    def _read(self, names: Iterable[str]) -> None:
-        """Take note of names of attributes that code reads: methods of that name may be called."""
-        for name in sorted(names):
-            self._read_names.add(name)
-            for number, value in self._uncalled.pop(name, ()):
-                self._add_class_attribute(number, name, value)
-            for namespace in self._namespaces:
-                if name in namespace:
-                    self._meet_global(namespace, name)
 
 
 def _name(slot: tuple[Any, Any]) -> str:
@@ -260,3 +264,7 @@ def _taken_as_it_is(function: types.FunctionType) -> bool:
 
 def _named(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _modules_of(cls: type) -> list[str]:
+    return [base.__module__ for base in cls.__mro__ if not is_library(base.__module__)]

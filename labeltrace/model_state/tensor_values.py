@@ -55,19 +55,24 @@ class TensorValue:
                 return
         elif tensor.is_inference():
             with torch.inference_mode():
-                _once(tensor).copy_(_once(copy))
+                _write(tensor, copy)
         else:
-            _once(tensor.data).copy_(_once(copy))
+            # A detached sparse tensor has indices of its own.
+            _write(tensor.data if tensor.layout is torch.strided else tensor, copy)
         if self.version is not None:
             torch._C._autograd._unsafe_set_version_counter((tensor,), (self.version,))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of the same form hold the same bits."""
-    if a.layout is not torch.strided or a.is_quantized or a.device.type == "meta":
-        return a.device.type == "meta" or torch.equal(a, b)
-    if a.numel() == 0:
+    if a.device.type == "meta" or a.numel() == 0:
         return True
+    if a.is_nested:
+        return all(map(same_bits, a.unbind(), b.unbind()))
+    if a.is_quantized:
+        return torch.equal(a, b)
+    if a.layout is not torch.strided:
+        return same_bits(a.to_dense(), b.to_dense())
     return torch.equal(_bytes(a), _bytes(b))
 
 
@@ -75,14 +80,13 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _once(tensor: Tensor) -> Tensor:
-    """Each element that is expanded along an axis once: such a tensor cannot be written whole."""
-    if tensor.layout is not torch.strided:
-        return tensor
-    for axis, stride in enumerate(tensor.stride()):
-        if stride == 0 and tensor.shape[axis] > 1:
-            tensor = tensor.narrow(axis, 0, 1)
-    return tensor
+def _write(tensor: Tensor, values: Tensor) -> None:
+    """Copy values; an element that is expanded along an axis cannot be written more than once."""
+    if tensor.layout is torch.strided and not tensor.is_nested:
+        for axis, stride in enumerate(tensor.stride()):
+            if stride == 0 and tensor.shape[axis] > 1:
+                tensor, values = tensor.narrow(axis, 0, 1), values.narrow(axis, 0, 1)
+    tensor.copy_(values)
 
 
 def _has_values(tensor: Tensor) -> bool:

@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.nn.parameter import Buffer, Parameter
 
 from labeltrace.model_state.kinds import EMPTY_TYPES, SCALARS, Kind, kind_of
-from labeltrace.model_state.nodes import Node
+from labeltrace.model_state.nodes import Node, holds_members
 from labeltrace.model_state.stores import slots_of
 from labeltrace.model_state.survey import Survey
 
 SMALL = 16_384
 """Arrays and plain tensors of up to so many bytes are compared by content too."""
 
-BY_IDENTITY = frozenset({Kind.MODULE, Kind.CLASS, Kind.GENERATOR, Kind.ITERATOR, Kind.NAME})
+BY_IDENTITY = frozenset(
+    {Kind.MODULE, Kind.CLASS, Kind.GENERATOR, Kind.ITERATOR, Kind.NAME, Kind.CONTEXT}
+)
 """Kinds of nodes for which another object that looks the same is another state."""
 
 DATA_CLASSES = (int, float, complex, str, bytes)
@@ -58,7 +60,7 @@ class Tokens:
             self.tokens.append(_data(value))
         for part in node.parts:
             self.tokens.append(len(part.labels))
-            if part.labels is part.values:
+            if holds_members(part.store):
                 self.tokens.append(self._scalars_of_set(part.values))
             for label, held in part.slots:
                 self._write_slot(label)
@@ -103,8 +105,8 @@ class Tokens:
 
 def tensor_form(value: Tensor) -> tuple[Any, ...]:
     """What a graph treats as constant about a tensor that it reads live."""
-    if torch.nn.parameter.is_lazy(value):
-        return (type(value), value.device, value.dtype)
+    if torch.nn.parameter.is_lazy(value) or value.is_nested:
+        return (type(value), value.device, value.dtype, value.requires_grad)
     strides = value.stride() if value.layout is torch.strided else None
     known = (value.shape, strides, value.dtype, value.device)
     return (type(value), *known, value.layout, value.requires_grad)
@@ -113,7 +115,8 @@ def tensor_form(value: Tensor) -> tuple[Any, ...]:
 def tensor_content(value: Tensor) -> tuple[Any, ...]:
     """What shows that a plain tensor was written to: its version, and if it is small its bytes."""
     version = None if value.is_inference() else value._version
-    if type(value) not in (Tensor, Parameter, Buffer) or value.layout is not torch.strided:
+    strided = value.layout is torch.strided and not value.is_nested
+    if type(value) not in (Tensor, Parameter, Buffer) or not strided:
         return (version,)
     if value.device.type != "cpu" or value.numel() == 0:
         return (version, None if value.device.type == "meta" else value.data_ptr())

@@ -13,8 +13,7 @@ from labeltrace.model_state.tokens import array_content
 def unwatched(model: nn.Module) -> tuple[str, ...]:
     """One line for each object whose changes no key and no snapshot can see.
 
-    These are iterators, whose position is hidden, and numpy arrays too large to be compared, or of
-    objects.
+    These are iterators, whose position is hidden, and numpy arrays too large to be compared.
 
     Examples:
         >>> model = nn.ReLU()
@@ -28,7 +27,7 @@ def unwatched(model: nn.Module) -> tuple[str, ...]:
         name = type(node.value).__name__
         if node.kind is Kind.ITERATOR:
             text = f"is an iterator ({name}): its position cannot be seen"
-        elif node.kind is Kind.ARRAY and array_content(node.value) is None:
+        elif node.kind is Kind.ARRAY and not node.parts and array_content(node.value) is None:
             text = f"is a numpy array of {node.value.nbytes} bytes: writes to it cannot be seen"
         else:
             continue
