@@ -11,15 +11,18 @@ from torch.fx import Graph, GraphModule, Node
 
 from labeltrace import label_ops
 from labeltrace.capture.node_info import location
+from labeltrace.codegen.batch_sizes import BatchSizes
 from labeltrace.codegen.checkpointing import with_checkpoints
 from labeltrace.codegen.forward_tensors import ForwardTensors
-from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
+from labeltrace.codegen.instructions import Instruction, instruction, reads_prior
 from labeltrace.codegen.label_calls import LabelCalls
 from labeltrace.codegen.label_fields import LabelFields
 from labeltrace.codegen.listing import label_code
 from labeltrace.codegen.output_labels import output_label
+from labeltrace.codegen.prior_fields import PriorFields
 from labeltrace.codegen.scheduling import run_early
 from labeltrace.flow import Attend, LabelField, LabelStep, LabelView, Operand
+from labeltrace.layout import BatchSize
 from labeltrace.rewrites import needed_fields, simplify_steps
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.values import Value
@@ -65,7 +68,7 @@ class _Generator:
         self.forward = ForwardTensors(trace.capture.graph, self.graph, self.calls)
         self.fields = LabelFields(self.calls)
         self.joint_calls: set[Node] = set()  # label nodes that compute a model's output as well
-        self.prior: Node | None = None
+        self.priors = PriorFields(self.calls, self._run, trace.steps)
         outputs = frozenset(value.field for value in trace.outputs if value and value.field)
         self.needed = needed_fields(trace.steps, outputs)
 
@@ -74,6 +77,7 @@ class _Generator:
         for node in self.trace.capture.graph.nodes:
             if node.op != "placeholder" and labels is None:
                 labels = self.graph.placeholder(LABELS_INPUT)
+                self.sizes = BatchSizes(self.calls, labels)
                 self._read_image(labels)
             if node.op == "output":
                 self._write_outputs(node)
@@ -105,7 +109,8 @@ class _Generator:
         self.fields.register_field(self.trace.input_field, field, sizes)
         steps = [self.trace.steps[f] for f in self.needed if f in self.trace.steps]
         if any(reads_prior(step) for step in steps):
-            self.prior = self.calls.call(label_ops.prior_of, (field,), name="prior")
+            prior = self.calls.call(label_ops.prior_of, (field,), name="prior")
+            self.priors.register_image(self.trace.input_field, prior, sizes)
 
     def _write_outputs(self, node: Node) -> None:
         self.calls.module_path = "output"
@@ -123,11 +128,13 @@ class _Generator:
         if plan.averaged:
             field = self.calls.call(label_ops.aggregate, (field, plan.averaged))
         for one in plan.repetitions:
-            arguments = (field, list(one.counts), one.interleave)
-            field = self.calls.call(label_ops.repeat, arguments)
+            field = self._run(
+                Instruction(label_ops.repeat, (field, list(one.counts), one.interleave))
+            )
         if plan.is_field:
             return field
-        return self.calls.call(label_ops.write_output, (field, list(plan.sizes), plan.class_dim))
+        arguments = (field, list(plan.sizes), plan.class_dim)
+        return self._run(Instruction(label_ops.write_output, arguments))
 
     # Nodes.
 
@@ -161,7 +168,7 @@ class _Generator:
     # Instructions.
 
     def _step(self, step: LabelStep) -> Node:
-        planned = instruction(step)
+        planned = self.priors.instruction(step)
         if isinstance(planned, LabelView):
             return self._labels(planned)
         return self._run(planned)
@@ -178,8 +185,8 @@ class _Generator:
                 return self._labels(argument)
             case Operand():
                 return self.forward.read(argument.tensor)
-            case Prior():
-                return self.prior
+            case BatchSize():
+                return self.sizes.node(argument)
             case Instruction():
                 return self._run(argument, "weights")
             case list():

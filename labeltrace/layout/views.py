@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 
 from labeltrace.errors import LayoutError
+from labeltrace.layout.batch_size import Size
 from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, has_channels, has_positions
 from labeltrace.layout.formatting import size_text
 from labeltrace.layout.layout import Layout
@@ -30,7 +31,7 @@ def unsqueeze(layout: Layout, dim: int) -> Layout:
     return Layout((*layout.axes[:dim], (), *layout.axes[dim:]))
 
 
-def expand(layout: Layout, shape: Sequence[int]) -> Layout:
+def expand(layout: Layout, shape: Sequence[Size]) -> Layout:
     """Axes of size one repeated to `shape`; missing leading axes are added.
 
     An axis of one channel becomes an axis of channels, any other one of repeated positions.
@@ -58,7 +59,7 @@ def expand(layout: Layout, shape: Sequence[int]) -> Layout:
     return Layout(tuple(axes))
 
 
-def view(layout: Layout, shape: Sequence[int]) -> Layout:
+def view(layout: Layout, shape: Sequence[Size]) -> Layout:
     """The layout of `activation.reshape(shape)`.
 
     Raises:
