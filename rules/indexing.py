@@ -283,4 +283,6 @@ def _from_nearer_end(index: Size, size: Size) -> Size:
 
 
 def _clamped(start: Size, size: Size) -> Size:
-    return max(0, min(start + size if start < 0 else start, size))
+    first = start + size if start < 0 else start
+    first = first if first >= 0 else 0
+    return first if first <= size else size

@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_flatten
 
 from labeltrace.capture.batch_guards import BatchRange, narrowed_range
-from labeltrace.layout import BatchSize
+from labeltrace.layout import Size
 
 Calls = tuple[tuple[Any, ...], ...]
 """Operators with the plain values among their arguments; `...` replaces computed ones."""
@@ -56,7 +56,7 @@ class BatchPolicy:
         return self.smallest <= batch <= self.largest and batch % self.step == self.remainder
 
     @property
-    def size(self) -> BatchSize:
+    def size(self) -> Size:
         """The size of a batch that is left open, as layouts have it.
 
         One sample, where the graph holds for it too, is treated like several.

@@ -31,8 +31,11 @@ class BatchRange:
     remainder: int = 0
 
     @property
-    def size(self) -> BatchSize:
-        """The size of such a batch."""
+    def size(self) -> Size:
+        """The size of such a batch: a number if there is only one."""
+        first = self.smallest + (self.remainder - self.smallest) % self.step
+        if first + self.step > self.largest:
+            return first
         return batch_size(self.smallest, self.largest, step=self.step, remainder=self.remainder)
 
 

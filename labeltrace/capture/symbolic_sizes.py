@@ -32,19 +32,23 @@ def is_of_batch(symbol: Any) -> bool:
     return bool(symbol_is_type(symbol, SymT.SIZE))
 
 
-def size_of(expression: Any, batch: BatchSize) -> Size:
+def size_of(expression: Any, batch: Size) -> Size:
     """A symbolic size, `batch` in place of the symbols of the batch.
 
     A part that has no exact form, such as a number of values that a mask selects, is an unknown
     size; equal ones are equal.
     """
     try:
-        return _converted(expression, batch)
+        size = _converted(expression, batch)
     except LayoutError:  # not the same for all batch sizes
         return unknown_size(str(expression))
+    if isinstance(size, BatchSize):
+        smallest, largest = size.bounds
+        return int(smallest) if smallest == largest else size
+    return size
 
 
-def _converted(expression: Any, batch: BatchSize) -> Size:
+def _converted(expression: Any, batch: Size) -> Size:
     if expression.is_Integer:
         return int(expression)
     if expression.is_Symbol and is_of_batch(expression):

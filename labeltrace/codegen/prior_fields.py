@@ -27,6 +27,7 @@ from labeltrace.codegen.row_priors import (
 )
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
+    Aggregate,
     Attend,
     Average,
     Flip,
@@ -130,7 +131,30 @@ class PriorFields:
         order = [varying.index(place) for place in wanted]
         if order != sorted(order):
             node = self._relayout(node, order=order)
-        return RowPriors(node, dims)
+        return self._without_copies(RowPriors(node, dims))
+
+    def _without_copies(self, priors: RowPriors) -> RowPriors:
+        """A dimension of copies of a single sample has one prior."""
+        copies = [
+            dim
+            for dim in range(len(priors.dims))
+            if priors.varies(dim)
+            and _size(priors.dims[dim]) != 1
+            and all(part.size == 1 for part in priors.dims[dim] if part.varies)
+        ]
+        if not copies:
+            return priors
+        kept = [
+            part.size
+            for index, dim in enumerate(priors.dims)
+            for part in dim
+            if part.varies and index not in copies
+        ]
+        dims = [
+            (Part(_size(dim), False),) if index in copies else dim
+            for index, dim in enumerate(priors.dims)
+        ]
+        return RowPriors(self._relayout(priors.node, merge=kept), tuple(dims))
 
     def _of_field(self, field: LabelField) -> RowPriors:
         if field not in self._known:
@@ -166,6 +190,8 @@ class PriorFields:
             return RowPriors(node, tuple(dims))
         several = [d for d in range(len(priors.dims)) if _varying_parts(priors.dims[d]) > 1]
         priors = self._expanded(priors, [*moved, *several])
+        if isinstance(step, Aggregate):
+            return self._aggregated(step, priors)
         smaller = _on_priors(step, [dim for dim in range(len(priors.dims)) if priors.varies(dim)])
         if smaller is not None and all(_is_one(priors.dims[dim]) for dim in moved):
             planned = instruction(smaller)
@@ -174,14 +200,25 @@ class PriorFields:
             return RowPriors(node, _moved_dims(step, priors, moved))
         return self._computed(step, priors)
 
+    def _aggregated(self, step: Aggregate, priors: RowPriors) -> RowPriors:
+        """The mean of the priors over the last dimensions, of those that differ along them."""
+        kept = len(priors.dims) - step.count
+        averaged = sum(priors.varies(dim) for dim in range(kept, len(priors.dims)))
+        node = self._run(Instruction(label_ops.aggregate, (priors.node, averaged)))
+        return RowPriors(node, priors.dims[:kept])
+
     def _computed(self, step: OneSourceStep, priors: RowPriors) -> RowPriors:
         """The step itself, on priors at every position."""
+        same = [place for dim, place in kept_dimensions(step).items() if not priors.varies(dim)]
         priors = self._expanded(priors, range(len(priors.dims)), always=True)
         step = replace(step, joint=False) if isinstance(step, Attend) else step
         planned = self.instruction(step)
         assert isinstance(planned, Instruction)
         node = self._run(replace(planned, arguments=(priors.node, *planned.arguments[1:])))
-        return RowPriors(node, tuple((Part(size, True),) for size in step.field_sizes))
+        for place in sorted(same, reverse=True):  # along it the priors are equal
+            node = self._run(Instruction(label_ops.select, (node, place, 0)))
+        dims = [(Part(size, place not in same),) for place, size in enumerate(step.field_sizes)]
+        return RowPriors(node, tuple(dims))
 
     def _joined(self, step: Join) -> RowPriors:
         pieces = [self._of_view(labels) for labels in step.labels]

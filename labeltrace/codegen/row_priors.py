@@ -89,8 +89,9 @@ def cut_parts(parts: Iterable[Part], sizes: Sequence[Size]) -> list[Dimension] |
     for size in sizes:
         dim: list[Part] = []
         need = size
-        if size == 1 and queue and queue[-1].size == 1:
+        if size in (0, 1) and queue and queue[-1].size == size:
             dim.append(queue.pop())
+            need = 1
         while need != 1:
             if not queue:
                 return None

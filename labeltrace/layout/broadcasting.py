@@ -14,7 +14,15 @@ from math import prod
 from labeltrace.errors import LayoutError
 from labeltrace.layout.arrangement import Arrangement, arrange
 from labeltrace.layout.batch_size import Size, divides, growth
-from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, axis_text, has_positions
+from labeltrace.layout.factors import (
+    Axis,
+    Factor,
+    Kind,
+    axis_size,
+    axis_text,
+    has_positions,
+    positions,
+)
 from labeltrace.layout.layout import Layout
 from labeltrace.layout.splitting import SplitFactor, number_field_dims, split_factors, take
 
@@ -37,8 +45,13 @@ class CommonFactor:
     def varies(self) -> bool:
         """Whether the label varies along it."""
         return self.concatenated or any(
-            part is not None and has_positions(part) for part in self.parts
+            part is not None and has_positions(part) and not self._repeats_one(part)
+            for part in self.parts
         )
+
+    def _repeats_one(self, part: Axis) -> bool:
+        """Whether a part is copies of a single position: all its indices have one label."""
+        return self.size != 1 and axis_size(positions(part)) == 1
 
     @property
     def factor(self) -> Factor:
@@ -47,7 +60,7 @@ class CommonFactor:
         if self.concatenated:
             return Factor(self.size, Kind.BATCH if kinds == {Kind.BATCH} else Kind.POSITION)
         for kind in Kind:  # in the order of precedence
-            if kind in kinds:
+            if kind in kinds and (self.varies or kind in (Kind.CHANNEL, Kind.REPEATED)):
                 return Factor(self.size, kind)
         return Factor(self.size, Kind.CHANNEL)
 

@@ -81,7 +81,7 @@ def take(
     [(6, (2, 1))]
     """
     axis: list[SplitFactor] = []
-    if size == 1 and queue and queue[-1].size == 1:
+    if size in (0, 1) and queue and queue[-1].size == size:
         return (queue.pop(),)
     need = size
     while need not in (0, 1):
