@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 
 from labeltrace.capture.batch import (
     BATCH_OF_ONE_DIFFERS,
+    SMALLEST_DYNAMIC_BATCH,
     BatchPolicy,
     dynamic_batch,
     fixed_batch,
@@ -115,11 +116,13 @@ def _export(
     program, reason = _try_dynamic(model, args, kwargs, size)
     if program is None:
         return export_fixed(model, args, kwargs), fixed_batch(size, reason)
+    batch = dynamic_batch(program, max(size, SMALLEST_DYNAMIC_BATCH))
     if size != 1:
-        return program, dynamic_batch(program)
+        return program, batch
     single = export_fixed(model, args, kwargs)
-    if same_graph(recorded_calls(single), recorded_calls(program)):
-        return program, dynamic_batch(program).from_one()
+    same = same_graph(recorded_calls(single), recorded_calls(program))
+    if same and batch.may_start_at_one:
+        return program, batch.from_one()
     return single, fixed_batch(1, BATCH_OF_ONE_DIFFERS)
 
 

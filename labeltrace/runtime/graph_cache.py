@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from labeltrace.capture.batch import SMALLEST_DYNAMIC_BATCH
 from labeltrace.capture.capture import capture_model, extend_to_single_sample
 from labeltrace.capture.captured import Capture, live_state
 from labeltrace.capture.inputs import first_tensor
@@ -118,7 +117,7 @@ class GraphCache:
 
     def _may_extend(self, dynamic: int, batch: int) -> bool:
         """Whether a call with one sample may share a graph that starts at two."""
-        return batch == 1 and self.graphs[dynamic].capture.batch.smallest == SMALLEST_DYNAMIC_BATCH
+        return batch == 1 and self.graphs[dynamic].capture.batch.may_start_at_one
 
     def _capture(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Capture:
         functions = self.registry.functions
