@@ -138,6 +138,7 @@ def copy_of_first(call: Call) -> Flow:
     facts = source.facts.with_lower_bound(-inf if changed else source.lower_bound)
     if call.operator in SHIFTED:
         facts = facts.with_product(None) if source.is_weights else source.facts.after_linear()
+    facts = facts.negated() if call.operator == "aten.neg" else facts
     return replace(carry(source, call.output), facts=facts)
 
 
@@ -193,7 +194,7 @@ def unbounded_activation(call: Call) -> Flow:
 @register_rule(*NORMALIZATION)
 def normalization(call: Call) -> Flow:
     """A normalization layer; scale, shift and statistics are constants."""
-    return carry(_only(call), call.output)
+    return carry(_normalized(call), call.output)
 
 
 @register_rule("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
@@ -264,14 +265,22 @@ def _nonlinear(call: Call, *, is_gate: bool, lower_bound: float | None = None) -
     return combine(traced, call.output, operation=Operation.POINTWISE, is_gate=is_gate)
 
 
-def _only(call: Call) -> Operand:
-    """The one operand that comes from the image.
+def _normalized(call: Call) -> Operand:
+    """The operand that is normalized; statistics that the model computed of it may be others.
 
     Raises:
         LayoutError: there are several, for example a scale that is computed from the image.
     """
-    traced = call.traced
-    if len(traced) > 1:
-        names = ", ".join(operand.name for operand in traced)
+    source, *others = call.traced
+    if any(not _is_statistic_of_channels(operand, source) for operand in others):
+        names = ", ".join(operand.name for operand in call.traced)
         raise LayoutError(f"{call.operator} takes several tensors from the image: {names}")
-    return traced[0]
+    return source
+
+
+def _is_statistic_of_channels(operand: Operand, source: Operand) -> bool:
+    """Whether an operand is a mean or spread of the source, a number for each of its channels."""
+    if operand.name not in ("running_mean", "running_var") or operand.traced_layout.field_sizes:
+        return False
+    tensors = {origin.tensor for origin in source.origins if not origin.is_statistic}
+    return any(origin.is_statistic and origin.tensor in tensors for origin in operand.origins)

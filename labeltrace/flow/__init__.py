@@ -33,6 +33,7 @@ from labeltrace.flow.moving_steps import (
 from labeltrace.flow.named_operand import NamedOperand
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.flow.origin import Origin, Strides
 from labeltrace.flow.product_operands import ProductOperands
 from labeltrace.flow.tensor_source import ComputedTensor, TensorSource, ValueRef
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
@@ -65,6 +66,7 @@ __all__ = [
     "OneSourceStep",
     "Operand",
     "Operation",
+    "Origin",
     "Pad",
     "Pool",
     "ProductOperands",
@@ -75,6 +77,7 @@ __all__ = [
     "Roll",
     "Select",
     "Slice",
+    "Strides",
     "Take",
     "TensorSource",
     "Unfold",

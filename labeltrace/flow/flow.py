@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from math import prod
 from types import MappingProxyType
 from typing import Final
 
@@ -75,7 +76,8 @@ class Flow:
         only_moves = self.operation is Operation.RELAYOUT
         match self:
             case Carry(source=source):
-                return source.facts.moved() if only_moves else source.facts.after_linear()
+                facts = source.facts.moved() if only_moves else source.facts.after_linear()
+                return facts if self._keeps_origins else facts.with_origins(())
             case LabelStep():
                 read = [labels.operand.facts for labels in self.labels]
                 return ValueFacts.joined(read) if only_moves else ValueFacts.mixed(read)
@@ -119,6 +121,13 @@ class Carry(Flow):
     layout: Layout
     source: Operand
     is_linear: bool = True
+
+    @property
+    def _keeps_origins(self) -> bool:
+        """Whether the output is a point-wise function of the operand, or all its values moved."""
+        if self.operation is Operation.RELAYOUT:
+            return prod(self.layout.shape) == prod(self.source.shape)
+        return self.operation is Operation.POINTWISE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

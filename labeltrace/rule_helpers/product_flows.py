@@ -29,7 +29,12 @@ from labeltrace.rule_helpers.elementwise_product import product
 from labeltrace.rule_helpers.key_value_weights import keys_times_values
 from labeltrace.rule_helpers.linear_attention import linear_mixing
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
-from labeltrace.rule_helpers.output_facts import after_nonlinear, with_key_features
+from labeltrace.rule_helpers.output_facts import (
+    after_nonlinear,
+    with_key_features,
+    with_origins,
+)
+from labeltrace.rule_helpers.own_statistics import reduced_origins, statistics_of_channels
 from labeltrace.rule_helpers.product_kinds import (
     ProductKind,
     contracted_positions,
@@ -96,7 +101,10 @@ def channel_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, si
             axes.append((Factor(sizes[letter], Kind.REPEATED),))
         else:
             axes.append((Factor(sizes[letter], new),))
-    return relayout(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+    flow = relayout(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+    if not matrix.operand.facts.is_uniform or not stream.operand.labeled:
+        return flow
+    return with_origins(flow, statistics_of_channels(stream.operand))
 
 
 def spatial_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Sizes) -> Flow:
@@ -115,6 +123,9 @@ def spatial_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, si
         weights=matrix.operand,
         equation=plan.equation,
     )
+    if matrix.operand.facts.is_uniform:
+        kept = [stream.axes.get(letter, sizes[letter]) for letter in result]
+        mix = with_origins(mix, reduced_origins(stream.operand, kept))
     return with_key_features(mix, gathered)
 
 
@@ -134,7 +145,10 @@ def contracted_mean(
     kept = [stream.axes.get(letter, ()) for letter in result]
     gone = [axis for letter, axis in stream.axes.items() if letter not in result]
     layout = renumbered([stream.axes.get(letter, channel(sizes[letter])) for letter in result])
-    return aggregation(stream.operand, layout, kept, gone)
+    flow = aggregation(stream.operand, layout, kept, gone)
+    if not matrix.operand.facts.is_uniform:
+        return flow
+    return with_origins(flow, reduced_origins(stream.operand, kept))
 
 
 def gated(stream: NamedOperand, gate: NamedOperand, result: Names, sizes: Sizes) -> Flow:

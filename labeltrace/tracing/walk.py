@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeltrace.capture.call_records import CallKind, CallRecord, ModelCalls
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Constant, Flow, LabelField, Operation, ValueRef
+from labeltrace.flow import NOTHING_KNOWN, Constant, Flow, LabelField, Operation, ValueRef
 from labeltrace.layout import Layout, input_layout
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import Registry
@@ -17,7 +17,7 @@ from labeltrace.tracing.diagnostics import Diagnostics, unknown_operator
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.in_place import values_changed
 from labeltrace.tracing.operands import operator_call, region_call
-from labeltrace.tracing.output_values import operator_values, region_value
+from labeltrace.tracing.output_values import operator_values, region_value, with_own_origin
 from labeltrace.tracing.problems import Problem
 from labeltrace.tracing.regions import Region, find_regions
 from labeltrace.tracing.residual_sums import mark_partial_sums
@@ -99,7 +99,8 @@ class _Walk:
             return
         assert record.tensor is not None
         self.input_layout = input_layout(record.tensor.shape, calls.channel_dim)
-        value = Value(self.input_layout, LabelField(record.name), ValueRef(record.name))
+        facts = with_own_origin(NOTHING_KNOWN, record.name)
+        value = Value(self.input_layout, LabelField(record.name), ValueRef(record.name), facts)
         self.environment.assign(record.name, Traced((value,)))
 
     def _visit_item(self, record: CallRecord) -> None:
