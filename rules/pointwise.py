@@ -6,9 +6,19 @@ Batch and group normalization count as point-wise too (contract, point 5).
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
+from string import ascii_lowercase
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Average, Constant, Flow, Operand, Operation, Weights
+from labeltrace.flow import (
+    Average,
+    Constant,
+    ContractedStreams,
+    Flow,
+    NamedOperand,
+    Operand,
+    Operation,
+    Weights,
+)
 from labeltrace.layout import has_positions
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import register_rule
@@ -205,7 +215,10 @@ def softmax(call: Call) -> Flow:
     lower_bound = -inf if "log" in call.operator else 0.0
     if source.labeled and has_positions(axis):
         facts = source.facts.after_nonlinear(is_gate=False, lower_bound=lower_bound)
-        return Weights(layout=source.traced_layout, facts=facts)
+        letters = tuple(ascii_lowercase[: len(source.shape)])
+        axes = dict(zip(letters, source.traced_layout.axes, strict=True))
+        own = ContractedStreams((NamedOperand(source, letters, axes),), letters)
+        return Weights(layout=source.traced_layout, facts=facts, contracted=own)
     return carry(source, call.output, is_gate=True, lower_bound=lower_bound)
 
 

@@ -4,6 +4,7 @@ A rule looks at one call and returns one `Flow` for each of its outputs.
 """
 
 from labeltrace.flow.averaging_steps import AdaptivePool, Aggregate, Average, Fold, Pool
+from labeltrace.flow.contracted_streams import ContractedStreams
 from labeltrace.flow.flow import Carry, Constant, Flow, LabelStep, LabelView, OneSourceStep, Weights
 from labeltrace.flow.key_value_product import AxisRun, KeyValueProduct
 from labeltrace.flow.label_field import LabelField
@@ -48,6 +49,7 @@ __all__ = [
     "Carry",
     "ComputedTensor",
     "Constant",
+    "ContractedStreams",
     "Convolve",
     "ConvolveTransposed",
     "Custom",

@@ -12,6 +12,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Final
 
+from labeltrace.flow.contracted_streams import ContractedStreams
 from labeltrace.flow.label_field import LabelField
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
@@ -102,12 +103,14 @@ class Weights(Flow):
     """The output is mixing weights: it has positions and no label.
 
     `before_dropout` names the operand whose values labels are to use instead of the output's: the
-    probabilities before dropout.
+    probabilities before dropout. `contracted` has the streams that they were computed from, where
+    these are the operands of this very call.
     """
 
     layout: Layout
     operation: Operation = Operation.WEIGHTS
     before_dropout: Operand | None = None
+    contracted: ContractedStreams | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Constant, Flow, Mix, NamedOperand, Operation, Weights
+from labeltrace.flow import Constant, ContractedStreams, Flow, Mix, NamedOperand, Operation, Weights
 from labeltrace.index_notation.parsing import Names
 from labeltrace.layout import (
     Axis,
@@ -81,13 +81,15 @@ def weights(first: NamedOperand, second: NamedOperand, result: Names, sizes: Siz
 
 def scores(first: NamedOperand, second: NamedOperand, result: Names, sizes: Sizes) -> Flow:
     """Queries times keys are weights."""
-    return Weights(layout=weights_layout((first, second), result, sizes))
+    layout = weights_layout((first, second), result, sizes)
+    return Weights(layout=layout, contracted=ContractedStreams((first, second), result))
 
 
 def keys_by_values(first: NamedOperand, second: NamedOperand, result: Names, sizes: Sizes) -> Flow:
     """A sum over positions of a product: what it is shows only later."""
     axes = weights_layout((first, second), result, sizes).axes
-    return keys_times_values(first, second, result, axes)
+    product = keys_times_values(first, second, result, axes)
+    return replace(product, contracted=ContractedStreams((first, second), result))
 
 
 def channel_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Sizes) -> Flow:

@@ -13,6 +13,7 @@ from labeltrace.layout import Layout, input_layout
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import Registry
 from labeltrace.tracing.apply import apply_rule, run_rule
+from labeltrace.tracing.content_reading import JOINING, ContentReading
 from labeltrace.tracing.diagnostics import Diagnostics, unknown_operator
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.in_place import values_changed
@@ -28,6 +29,8 @@ from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
 
 if TYPE_CHECKING:
     from labeltrace.capture.captured import Capture
+
+CONTENT_WITHOUT_LABEL = "the model returns mixing weights that it computed from the image"
 
 
 def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trace:
@@ -46,6 +49,7 @@ def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trac
     for call in calls:
         walk.visit(call)
     walk.diagnostics.raise_any(calls, walk.regions)
+    walk.take_over_content()
     return Trace(
         nodes=mark_partial_sums(walk.nodes, walk.partial_sums),
         capture=capture,
@@ -76,6 +80,7 @@ class _Walk:
         self.diagnostics = Diagnostics()
         self.nodes: list[TracedNode] = []
         self.partial_sums: set[str] = set()
+        self.content: ContentReading | None = None
         self.outputs: tuple[Value | None, ...] = ()
         self.input_layout = Layout(())
 
@@ -116,8 +121,34 @@ class _Walk:
     def _output(self, leaf: Any) -> Value | None:
         if not isinstance(leaf, ValueRef) or self.environment.states([leaf.name], Failed):
             return None
-        self._read_labels([leaf.name])
-        return self.environment.value(leaf.name)
+        value = self.environment.value(leaf.name)
+        unlabeled = value is not None and value.field is None
+        if unlabeled or self.environment.states([leaf.name], PositionsUnknown):
+            return self._content(leaf.name) or value
+        return value
+
+    def _content(self, name: str) -> Value | None:
+        """An output without a label, read as content."""
+        self.content = self.content or ContentReading(self.environment, self.registry)
+        try:
+            return self.content.value(name)
+        except LayoutError as error:
+            if self.environment.states([name], PositionsUnknown):
+                self._read_labels([name])
+            else:
+                record = self.environment.calls[name]
+                message = f"{CONTENT_WITHOUT_LABEL}: {error}"
+                self.diagnostics.add([Problem(record, record.operator, message)])
+            return None
+
+    def take_over_content(self) -> None:
+        """Let the trace show calls as content whose results nobody reads as weights."""
+        if self.content is None:
+            return
+        for name in self.content.content_alone():
+            self.environment.assign(name, self.content.state(name))
+        alone, read = self.content.content_alone(), self.content.nodes
+        self.nodes = [read[node.name] if node.name in alone else node for node in self.nodes]
 
     # Operators.
 
@@ -167,9 +198,14 @@ class _Walk:
     def _propagate_unknown(
         self, record: CallRecord, read: tuple[str, ...], unknown: dict[str, PositionsUnknown]
     ) -> None:
-        """A step of values with unknown positions alone gives such a value; others are errors."""
+        """A step of values with unknown positions alone gives such a value.
+
+        So does a sum or a concatenation with others, which an output may still read as content.
+        Other steps are errors.
+        """
         problems = dict.fromkeys(p for state in unknown.values() for p in state.problems)
-        if len(unknown) == len(read) and record.written is None:
+        joins = len(unknown) == len(read) or record.operator in JOINING
+        if joins and record.written is None:
             self._mark_unknown(record, tuple(problems), read)
         else:
             self.diagnostics.add(problems)
