@@ -32,6 +32,7 @@ from labeltrace.capture.node_info import (
     tensors_of,
     written_arguments,
 )
+from labeltrace.capture.value_sizes import depends_on_values
 from labeltrace.flow import ValueRef
 from labeltrace.layout import BATCH
 
@@ -84,6 +85,7 @@ class _GraphReader:
             modules=modules,
             function=self._function_call(node),
             checkpoint=checkpoint_tag(node),
+            sized_by_values=depends_on_values(node.meta.get("val")),
         )
 
     # Tensors.
@@ -99,6 +101,7 @@ class _GraphReader:
             strides=self._sizes_of(tensor.stride()),
             offset=self._size(tensor.storage_offset()),
             storage=storage_id(tensor),
+            is_floating=tensor.is_floating_point() or tensor.is_complex(),
         )
 
     def _sizes_of(self, sizes: Iterable[Any]) -> tuple[int, ...]:

@@ -12,12 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._pytree import tree_flatten
 
+from labeltrace.capture.model_kinds import check_initialized
 from labeltrace.errors import CaptureError
 
 PLAIN_TYPES = frozenset({bool, int, float, str})
 """The types of the attributes that are part of the key: modes, rates, sizes, names."""
+
+UNINITIALIZED = frozenset({UninitializedParameter, UninitializedBuffer})
+"""The types of tensors that a lazy module has yet to make; they have no shape."""
 
 
 def model_key(model: nn.Module) -> tuple[Any, ...]:
@@ -38,10 +43,18 @@ def model_key(model: nn.Module) -> tuple[Any, ...]:
         found += [value for value in attributes.values() if type(value) in PLAIN_TYPES]
         found += attributes["_forward_pre_hooks"]
         found += attributes["_forward_hooks"]
+        tensors = (*attributes["_parameters"].values(), *attributes["_buffers"].values())
+        found += [_shape(tensor, model) for tensor in tensors if tensor is not None]
         waiting += attributes["_modules"].values()
     parameter = next(model.parameters(), None)
     where = None if parameter is None else (parameter.device, parameter.dtype)
     return (where, *found)
+
+
+def _shape(tensor: Tensor, model: nn.Module) -> torch.Size:
+    if type(tensor) in UNINITIALIZED:
+        check_initialized(model)
+    return tensor.shape
 
 
 def call_key(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labeltrace.capture.call_records import CallKind, CallRecord, ModelCalls
 from labeltrace.errors import LayoutError
@@ -13,12 +13,13 @@ from labeltrace.layout import Layout, input_layout
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import Registry
 from labeltrace.tracing.apply import apply_rule, run_rule
-from labeltrace.tracing.content_reading import JOINING, ContentReading
-from labeltrace.tracing.diagnostics import Diagnostics, unknown_operator
+from labeltrace.tracing.content_reading import JOINING
+from labeltrace.tracing.diagnostics import Diagnostics, reads_tensor, unknown_operator
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.in_place import values_changed
 from labeltrace.tracing.operands import operator_call, region_call
 from labeltrace.tracing.output_values import operator_values, region_value, with_own_origin
+from labeltrace.tracing.outputs import OutputReader
 from labeltrace.tracing.problems import Problem
 from labeltrace.tracing.regions import Region, find_regions
 from labeltrace.tracing.residual_sums import mark_partial_sums
@@ -30,7 +31,12 @@ from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
 if TYPE_CHECKING:
     from labeltrace.capture.captured import Capture
 
-CONTENT_WITHOUT_LABEL = "the model returns mixing weights that it computed from the image"
+SIZED_BY_VALUES = (
+    "a size or number that it returns depends on the values of tensors, which a captured graph "
+    "does not know; keep sizes constant there (multiply by the mask, take a fixed number of "
+    'tokens), or run the model as it is with align(model, engine="recorded"), where all sizes are '
+    "known"
+)
 
 
 def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trace:
@@ -49,7 +55,6 @@ def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trac
     for call in calls:
         walk.visit(call)
     walk.diagnostics.raise_any(calls, walk.regions)
-    walk.take_over_content()
     return Trace(
         nodes=mark_partial_sums(walk.nodes, walk.partial_sums),
         capture=capture,
@@ -80,7 +85,6 @@ class _Walk:
         self.diagnostics = Diagnostics()
         self.nodes: list[TracedNode] = []
         self.partial_sums: set[str] = set()
-        self.content: ContentReading | None = None
         self.outputs: tuple[Value | None, ...] = ()
         self.input_layout = Layout(())
 
@@ -89,7 +93,7 @@ class _Walk:
         if record.kind is CallKind.INPUT:
             self._visit_input(record)
         elif record.kind is CallKind.OUTPUT:
-            self.outputs = tuple(self._output(leaf) for leaf in record.arguments["leaves"])
+            self._visit_output(record)
         elif record.name in self.regions:
             self._visit_region(record, self.regions[record.name])
         elif record.kind is CallKind.ITEM:
@@ -118,37 +122,11 @@ class _Walk:
             state = Traced((value and replace(value, source=ValueRef(record.name)),))
         self.environment.assign(record.name, state)
 
-    def _output(self, leaf: Any) -> Value | None:
-        if not isinstance(leaf, ValueRef) or self.environment.states([leaf.name], Failed):
-            return None
-        value = self.environment.value(leaf.name)
-        unlabeled = value is not None and value.field is None
-        if unlabeled or self.environment.states([leaf.name], PositionsUnknown):
-            return self._content(leaf.name) or value
-        return value
-
-    def _content(self, name: str) -> Value | None:
-        """An output without a label, read as content."""
-        self.content = self.content or ContentReading(self.environment, self.registry)
-        try:
-            return self.content.value(name)
-        except LayoutError as error:
-            if self.environment.states([name], PositionsUnknown):
-                self._read_labels([name])
-            else:
-                record = self.environment.calls[name]
-                message = f"{CONTENT_WITHOUT_LABEL}: {error}"
-                self.diagnostics.add([Problem(record, record.operator, message)])
-            return None
-
-    def take_over_content(self) -> None:
-        """Let the trace show calls as content whose results nobody reads as weights."""
-        if self.content is None:
-            return
-        for name in self.content.content_alone():
-            self.environment.assign(name, self.content.state(name))
-        alone, read = self.content.content_alone(), self.content.nodes
-        self.nodes = [read[node.name] if node.name in alone else node for node in self.nodes]
+    def _visit_output(self, record: CallRecord) -> None:
+        """Take the outputs, and show as content what nobody else takes for weights."""
+        reader = OutputReader(self.environment, self.registry, self.diagnostics)
+        self.outputs = tuple(reader.value(leaf) for leaf in record.arguments["leaves"])
+        self.nodes = reader.with_content(self.nodes)
 
     # Operators.
 
@@ -157,6 +135,10 @@ class _Walk:
         rule = self.registry.find(record.operator_names)
         if not read:
             self._add_node(record, Constant(), ())
+        elif record.sized_by_values:
+            self._stop_at_size(record, read)
+        elif self.environment.states(read, Failed) and not reads_tensor(record, self.environment):
+            self.environment.assign(record.name, Failed())  # a size of what failed before
         elif rule is None:
             unknown = unknown_operator(record, self.input_layout, self.environment)
             self.diagnostics.add_unknown(unknown)
@@ -165,6 +147,12 @@ class _Walk:
             self.environment.assign(record.name, Failed())
         else:
             self._follow(record, rule, read)
+
+    def _stop_at_size(self, record: CallRecord, read: tuple[str, ...]) -> None:
+        """A size that depends on values: an error at the first call that has it."""
+        if not self.environment.states(read, Failed):
+            self.diagnostics.add([Problem(record, record.operator, SIZED_BY_VALUES)])
+        self.environment.fail(record)
 
     def _follow(self, record: CallRecord, rule: Rule, read: tuple[str, ...]) -> None:
         """Apply the rule to a call, all of whose inputs are known or have unknown positions."""
@@ -253,8 +241,7 @@ class _Walk:
 
     def _read_labels(self, names: Collection[str]) -> None:
         """Something reads labels: an error where the positions are unknown."""
-        for state in self.environment.states(names, PositionsUnknown).values():
-            self.diagnostics.add(state.problems)
+        self.diagnostics.add_unknown_positions(names, self.environment)
 
     def _add_node(
         self,
