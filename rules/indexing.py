@@ -28,6 +28,7 @@ from labeltrace.layout import (
     Size,
     axis_size,
     axis_text,
+    channel,
     divides,
     has_channels,
     has_positions,
@@ -37,7 +38,7 @@ from labeltrace.layout import (
     size_text,
     view,
 )
-from labeltrace.rule_api.call import Call, listed
+from labeltrace.rule_api.call import Call, Shape, listed
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rule_helpers.moved_positions import (
@@ -134,12 +135,31 @@ def index_select(call: Call) -> Flow:
     return _taken(source, dim, call["index"], (call.output[dim],))
 
 
+def _choose_channels(source: Operand, dims: Sequence[int], indices: Sequence[Operand]) -> bool:
+    """Whether several constants choose among the channels of neighboring axes: a triangle."""
+    neighbors = list(dims) == list(range(dims[0], dims[0] + len(dims)))
+    axes = [source.traced_layout.axes[dim] for dim in dims]
+    if len(dims) < 2 or not neighbors or any(map(has_positions, axes)):
+        return False
+    return not any(index.traced for index in indices)
+
+
+def _channels_taken(source: Operand, dims: Sequence[int], output: Shape) -> Flow:
+    """The operand with new axes of channels in the place of some neighboring ones."""
+    before, after = source.traced_layout.axes[: dims[0]], source.traced_layout.axes[dims[-1] + 1 :]
+    new = output[len(before) : len(output) - len(after)]
+    axes = (*before, *(channel(size) for size in new), *after)
+    return relayout(source, Layout(axes), operation=Operation.RELAYOUT)
+
+
 @register_rule("aten.index")
 def index(call: Call) -> Flow:
     """`activation[:, index]` with one constant index, or a mask over neighboring axes."""
     source: Operand = call["self"]
     indices = call["indices"]
     chosen = [dim for dim, index in enumerate(indices) if index is not None]
+    if source.labeled and _choose_channels(source, chosen, [indices[dim] for dim in chosen]):
+        return _channels_taken(source, chosen, call.output)
     if not source.traced or len(chosen) != 1 or indices[chosen[0]].traced:
         raise LayoutError(
             "indexing can be followed with one constant index of the activation: "

@@ -54,13 +54,15 @@ class FunctionCall:
 class TensorRecord:
     """The geometry of one tensor; its values are not recorded.
 
-    `storage` identifies its memory: views of one another have the same.
+    `storage` identifies its memory: views of one another have the same. `is_floating` says whether
+    its values can carry content; integers and booleans are indices and masks as a rule.
     """
 
     shape: Shape
     strides: Shape
     offset: Size
     storage: int
+    is_floating: bool = True
 
     def is_same_view(self, other: TensorRecord) -> bool:
         """Whether two views of one memory have the same elements at the same indices."""
@@ -102,6 +104,7 @@ class CallRecord:
         modules: the calls of modules that it is made in, the outermost first.
         function: the call of a function with a rule that it is made in.
         checkpoint: the tag of the call of `torch.utils.checkpoint` that it is made in.
+        sized_by_values: whether a size that it returns, or a number, depends on tensors' values.
     """
 
     name: str
@@ -118,6 +121,7 @@ class CallRecord:
     modules: tuple[ModuleCall, ...] = ()
     function: FunctionCall | None = None
     checkpoint: str | None = None
+    sized_by_values: bool = False
 
     @property
     def operator(self) -> str:

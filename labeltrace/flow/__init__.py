@@ -4,6 +4,7 @@ A rule looks at one call and returns one `Flow` for each of its outputs.
 """
 
 from labeltrace.flow.averaging_steps import AdaptivePool, Aggregate, Average, Fold, Pool
+from labeltrace.flow.contracted_streams import ContractedStreams
 from labeltrace.flow.flow import Carry, Constant, Flow, LabelStep, LabelView, OneSourceStep, Weights
 from labeltrace.flow.key_value_product import AxisRun, KeyValueProduct
 from labeltrace.flow.label_field import LabelField
@@ -33,6 +34,7 @@ from labeltrace.flow.moving_steps import (
 from labeltrace.flow.named_operand import NamedOperand
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.flow.origin import Origin, Strides
 from labeltrace.flow.product_operands import ProductOperands
 from labeltrace.flow.tensor_source import ComputedTensor, TensorSource, ValueRef
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
@@ -47,6 +49,7 @@ __all__ = [
     "Carry",
     "ComputedTensor",
     "Constant",
+    "ContractedStreams",
     "Convolve",
     "ConvolveTransposed",
     "Custom",
@@ -65,6 +68,7 @@ __all__ = [
     "OneSourceStep",
     "Operand",
     "Operation",
+    "Origin",
     "Pad",
     "Pool",
     "ProductOperands",
@@ -75,6 +79,7 @@ __all__ = [
     "Roll",
     "Select",
     "Slice",
+    "Strides",
     "Take",
     "TensorSource",
     "Unfold",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labeltrace.flow.label_field import LabelField
+from labeltrace.flow.origin import Origin
 from labeltrace.flow.tensor_source import TensorSource
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
 from labeltrace.layout import Layout, Size
@@ -77,6 +78,11 @@ class Operand:
     def product(self) -> ProductOperands | None:
         """The operands of the product that it is, if it is one."""
         return self.facts.product
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The tensors of which it is a point-wise function or a statistic."""
+        return self.facts.origins
 
     @property
     def traced_layout(self) -> Layout:

@@ -59,7 +59,7 @@ def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = F
     if targets.shape != images.shape[:1]:
         raise LabelError(
             f"{mixer}: targets must be (B,) = ({images.shape[0]},), one class index an image, got "
-            f"{tuple(targets.shape)}; turn one-hot targets into indices with targets.argmax(1)."
+            f"{tuple(targets.shape)}; {_advice(targets)}."
         )
     if targets.dtype == torch.bool or targets.is_floating_point() or targets.is_complex():
         raise LabelError(
@@ -78,3 +78,15 @@ def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = F
             f"{mixer}: target {row} is {targets[row].item()}, but class indices start at 0; "
             f"remove images without a class before mixing."
         )
+
+
+def _advice(targets: Tensor) -> str:
+    """What to do about targets of another shape: indices, if each row has one class."""
+    if targets.dim() == 2 and bool(((targets != 0).sum(1) == 1).all()):
+        return "turn one-hot targets into indices with targets.argmax(1)"
+    if targets.dim() == 2:
+        return (
+            "images of several classes, or of shares of them, have no index: mix these images with "
+            "arange(B) as targets, and average the target rows by the output labels yourself"
+        )
+    return "pass one integer for each image"

@@ -69,8 +69,6 @@ def record(
         outputs = model(*args, **kwargs)
     output, spec = tree_flatten(outputs)
     described, tensors = output_leaves(recorder, output)
-    recording = Recording(
-        inputs, tuple(recorder.calls), tuple(recorder.places), described, tensors
-    )
+    recording = Recording(inputs, tuple(recorder.calls), tuple(recorder.places), described, tensors)
     repeats = recorder.followed is not None and recording == followed
     return Run(outputs, recording, recorder.table.kept, repeats, spec, recorder.module_types)

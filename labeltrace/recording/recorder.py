@@ -21,7 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from labeltrace.capture.node_info import signature
 from labeltrace.recording.call_places import CallPlaces, model_line
-from labeltrace.recording.recorded_calls import CallPlace, RecordedCall, Recording
+from labeltrace.recording.recorded_calls import (
+    CallPlace,
+    RecordedCall,
+    Recording,
+    TensorInfo,
+)
 from labeltrace.recording.tensor_table import TensorTable
 
 
@@ -131,8 +136,8 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[
         return []
     given = {**dict(zip(found.defaults, args, strict=False)), **kwargs}
     values = [given.get(name) for name in found.written]
-    flat = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
-    return [item for item in flat if isinstance(item, Tensor)]
+    each = (value if isinstance(value, (list, tuple)) else (value,) for value in values)
+    return [item for items in each for item in items if isinstance(item, Tensor)]
 
 
 def state_names(model: nn.Module) -> dict[int, str]:
@@ -155,8 +160,10 @@ def state_names(model: nn.Module) -> dict[int, str]:
     return found
 
 
-def output_leaves(recorder: Recorder, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The leaves of the outputs with tensors by number, and the tensors that appear first there."""
+def output_leaves(
+    recorder: Recorder, leaves: Sequence[Any]
+) -> tuple[tuple[Any, ...], tuple[TensorInfo, ...]]:
+    """The leaves of the outputs with tensors by number, and the tensors that are new there."""
     first = len(recorder.table.infos)
     described = tuple(
         recorder.table.ref(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves

@@ -99,7 +99,7 @@ class TensorTable:
             TensorInfo(
                 tuple(tensor.shape),
                 tensor.stride() if strided else (),
-                tensor.storage_offset() if strided else 0,
+                int(tensor.storage_offset()) if strided else 0,
                 tensor.dtype,
                 tensor.device,
                 storage,

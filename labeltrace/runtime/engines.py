@@ -39,7 +39,7 @@ LOOKS_IN_A_ROW: Final = 4
 """After so many calls of one form, each with the model in a new state, it is recorded for good."""
 
 LOOKS_WITH_CHANGES: Final = 2
-"""So often a model may change its own state in a call of one form: the first call may be special."""
+"""So often a model may change its own state in calls of one form: the first may be special."""
 
 
 @dataclass(slots=True)
@@ -286,9 +286,7 @@ class Engines:
         self._count_look(form)
         self._choose(form, None)
 
-    def _refuse(
-        self, form: Hashable, key: Hashable, reason: Reason, changed: bool = False
-    ) -> None:
+    def _refuse(self, form: Hashable, key: Hashable, reason: Reason, changed: bool = False) -> None:
         known = self._count_look(form)
         if changed:
             known.changes += 1

@@ -202,8 +202,8 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "a strided convolution of one tap over (": lambda x: F.conv2d(
         swapped(x), torch.ones(2, 5, 1, 1), stride=2
     ),
-    "a convolution changes the positions of mixing weights": lambda x: F.conv2d(
-        x.softmax(-1), torch.ones(2, 3, 2, 2)
+    "a convolution changes the positions of mixing weights": lambda x: (
+        F.conv2d(x.softmax(-1), torch.ones(3, 3, 2, 2)) @ x.mT[:, :, :6]
     ),
     "aten.conv2d slides over an activation with positions in its channel axis": lambda x: F.conv2d(
         swapped(x), torch.ones(2, 5, 2, 2)
@@ -246,10 +246,13 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
         x.flatten(1).softmax(-1)[:, None] @ x.flatten(1)[:, :, None]
     ),
     "keys times values, summed over tokens, are combined with another tensor": lambda x: (
-        keys_times_values(x) + x.mean((2, 3))[:, None]
+        queries(x, 4) @ (keys_times_values(x) + x.mean((2, 3))[:, None])
     ),
     "a product of keys and values, summed over positions, is contracted with something": (
-        lambda x: keys_times_values(x) @ torch.ones(3, 2)
+        lambda x: queries(x, 4) @ (keys_times_values(x) @ torch.ones(3, 2))
+    ),
+    "mul = aten.mul multiplies them with a stream that has other positions": lambda x: (
+        x.mean(1).flatten(1).softmax(-1)[:, :, None] * x.mean(1).flatten(1)[:, None]
     ),
     "an axis of keys times values has been split or joined": lambda x: torch.einsum(
         "bni,bi->bn", queries(x, 12), keys_times_values(x).flatten(1)
