@@ -75,6 +75,11 @@ def _labeled(calls: ModelCalls, environment: Environment) -> Iterator[tuple[str,
             yield call.name, state.first
 
 
+def _returns_numbers(record: CallRecord) -> bool:
+    """Whether a call gives the model's Python code numbers, which carry no labels: `x.item()`."""
+    return not record.tensors and not record.overwritten
+
+
 class _Walk:
     """One walk: sends each call to where its kind is handled, and keeps a node of each."""
 
@@ -133,7 +138,7 @@ class _Walk:
     def _visit_operator(self, record: CallRecord) -> None:
         read = self.environment.inputs_from_image(record)
         rule = self.registry.find(record.operator_names)
-        if not read:
+        if not read or _returns_numbers(record):
             self._add_node(record, Constant(), ())
         elif record.sized_by_values:
             self._stop_at_size(record, read)
