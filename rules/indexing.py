@@ -30,6 +30,7 @@ from labeltrace.layout import (
     divides,
     has_channels,
     has_positions,
+    is_dynamic,
     renumbered,
     replace_axis,
     size_text,
@@ -177,7 +178,7 @@ def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) 
         source=moved.view,
         dim=moved.dims[dim],
         start=_from_nearer_end(start, axis_size(axis)),
-        end=_from_nearer_end(start + (size - 1) * step + 1, axis_size(axis)) or None,
+        end=_end_of_slice(start + (size - 1) * step + 1 if size != 0 else start, axis_size(axis)),
         step=step,
     )
 
@@ -283,6 +284,11 @@ def _from_nearer_end(index: Size, size: Size) -> Size:
     if not index.is_of_batch:
         raise LayoutError(f"where an axis is cut is computed from values: at {index}")
     return index
+
+
+def _end_of_slice(index: Size, size: Size) -> Size | None:
+    """Where a slice ends, None at the end of a dynamic axis."""
+    return None if is_dynamic(size) and index == size else _from_nearer_end(index, size)
 
 
 def _clamped(start: Size, size: Size) -> Size:
