@@ -21,7 +21,6 @@ from labeltrace.flow import (
 )
 from labeltrace.layout import (
     Axis,
-    BatchSize,
     Factor,
     Kind,
     Layout,
@@ -65,9 +64,8 @@ def select(call: Call) -> Flow:
     source: Operand = call["self"]
     dim = call["dim"] % len(source.shape)
     size = source.shape[dim]
-    if not isinstance(call["index"], (int, BatchSize)) or not -size <= call["index"] < size:
-        raise LayoutError("which index of the axis is taken is known at run time alone")
-    return _selected(source, dim, call["index"] % size)
+    index = call["index"]
+    return _selected(source, dim, index + size if index < 0 else index)
 
 
 @register_rule("aten.unbind")
@@ -186,8 +184,6 @@ def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) 
     axis = layout.axes[dim]
     if size == axis_size(axis):
         return relayout(source, layout, operation=Operation.RELAYOUT)
-    if size != 0 and start + (size - 1) * step >= axis_size(axis):
-        raise LayoutError("where the slice starts is known at run time alone")
     if not has_positions(axis):
         kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
         return relayout(source, kept, operation=Operation.RELAYOUT)
@@ -202,7 +198,7 @@ def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) 
         source=moved.view,
         dim=moved.dims[dim],
         start=_from_nearer_end(start, axis_size(axis)),
-        end=_from_nearer_end(start + (size - 1) * step + 1, axis_size(axis)) or None,
+        end=_end_of_slice(start + (size - 1) * step + 1 if size != 0 else start, axis_size(axis)),
         step=step,
     )
 
@@ -298,8 +294,21 @@ def _resized(layout: Layout, dim: int, size: Size) -> Factor:
 
 
 def _from_nearer_end(index: Size, size: Size) -> Size:
-    """An index of an axis, counted from the end if that makes it a number."""
-    return index - size if is_dynamic(index) and not is_dynamic(index - size) else index
+    """An index of an axis, counted from the end if that makes it a number.
+
+    Raises:
+        LayoutError: the index depends on values, not on the size of the batch alone.
+    """
+    if isinstance(index, int) or isinstance(index - size, int):
+        return index if isinstance(index, int) else index - size
+    if not index.is_of_batch:
+        raise LayoutError(f"where an axis is cut is computed from values: at {index}")
+    return index
+
+
+def _end_of_slice(index: Size, size: Size) -> Size | None:
+    """Where a slice ends, None at the end of a dynamic axis."""
+    return None if is_dynamic(size) and index == size else _from_nearer_end(index, size)
 
 
 def _clamped(start: Size, size: Size) -> Size:
