@@ -82,11 +82,11 @@ def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = F
 
 def _advice(targets: Tensor) -> str:
     """What to do about targets of another shape: indices, if each row has one class."""
-    if targets.dim() == 2 and bool(((targets != 0).sum(1) == 1).all()):
+    if targets.dim() != 2 or targets.shape[1] == 1:
+        return "pass one integer for each image"
+    if bool(((targets != 0).sum(1) == 1).all()):
         return "turn one-hot targets into indices with targets.argmax(1)"
-    if targets.dim() == 2:
-        return (
-            "images of several classes, or of shares of them, have no index: mix these images with "
-            "arange(B) as targets, and average the target rows by the output labels yourself"
-        )
-    return "pass one integer for each image"
+    return (
+        "images of several classes, or of shares of them, have no index: pass torch.arange(B) as "
+        "targets; the classes of the mixed batch are then rows of your own targets"
+    )

@@ -144,18 +144,18 @@ class ContentReading:
         What queries do with keys times values is no second-order pooling: they would choose.
 
         Raises:
-            LayoutError: a stream of more positions than the content is multiplied with it.
+            LayoutError: a stream is multiplied with the content that has positions or channels
+                which the content has not.
         """
         read = [name for name in record.inputs if self._second.comes_from_image(name)]
         content = [name for name in read if name in self.nodes]
         if len(content) in (0, len(read)) or record.operator in JOINING:
             return
         before = [value for name in content if (value := self._second.value(name)) is not None]
-        counts = [prod(value.layout.field_sizes) for value in before]
-        if after is None or not counts or prod(after.layout.field_sizes) != max(counts):
+        if after is None or not any(_same_extent(value, after) for value in before):
             raise LayoutError(
                 f"{record.name} = {record.operator} multiplies them with a stream that has other "
-                "positions"
+                "positions or channels"
             )
 
     def _read_item(self, record: CallRecord) -> None:
@@ -190,6 +190,12 @@ class ContentReading:
             field = self._second.field_of(step, LabelField(record.name, 1 + index))
             moved = with_layout(side.operand, simplify(step.layout))
             yield replace(moved, field=field)
+
+
+def _same_extent(before: Value, after: Value) -> bool:
+    """Whether a step left a value's shape and its positions as they were."""
+    positions = prod(before.layout.field_sizes) == prod(after.layout.field_sizes)
+    return positions and before.layout.shape == after.layout.shape
 
 
 def _fields(streams: ContractedStreams) -> set[LabelField | None]:

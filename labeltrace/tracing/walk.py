@@ -23,6 +23,7 @@ from labeltrace.tracing.outputs import OutputReader
 from labeltrace.tracing.problems import Problem
 from labeltrace.tracing.regions import Region, find_regions
 from labeltrace.tracing.residual_sums import mark_partial_sums
+from labeltrace.tracing.sizes_of_values import SIZED_BY_VALUES, keeps_sizes_apart
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode, traced_node
 from labeltrace.tracing.unknown_positions import added_to_weights
@@ -30,13 +31,6 @@ from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
 
 if TYPE_CHECKING:
     from labeltrace.capture.captured import Capture
-
-SIZED_BY_VALUES = (
-    "a size or number that it returns depends on the values of tensors, which a captured graph "
-    "does not know; keep sizes constant there (multiply by the mask, take a fixed number of "
-    'tokens), or run the model as it is with align(model, engine="recorded"), where all sizes are '
-    "known"
-)
 
 
 def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trace:
@@ -140,7 +134,9 @@ class _Walk:
         rule = self.registry.find(record.operator_names)
         if not read or _returns_numbers(record):
             self._add_node(record, Constant(), ())
-        elif record.sized_by_values:
+        elif record.sized_by_values and not keeps_sizes_apart(
+            record, rule, read, self.environment.calls
+        ):
             self._stop_at_size(record, read)
         elif self.environment.states(read, Failed) and not reads_tensor(record, self.environment):
             self.environment.assign(record.name, Failed())  # a size of what failed before

@@ -259,7 +259,7 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "a product of keys and values, summed over positions, is contracted with something": (
         lambda x: queries(x, 4) @ (keys_times_values(x) @ torch.ones(3, 2))
     ),
-    "mul = aten.mul multiplies them with a stream that has other positions": lambda x: (
+    "mul = aten.mul multiplies them with a stream that has other positions or channels": lambda x: (
         x.mean(1).flatten(1).softmax(-1)[:, :, None] * x.mean(1).flatten(1)[:, None]
     ),
     "an axis of keys times values has been split or joined": lambda x: torch.einsum(
