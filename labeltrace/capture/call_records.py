@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
+
 Shape = tuple[int, ...]
 """Sizes as integers; a dynamic batch size is `labeltrace.layout.BATCH` or a multiple of it."""
 
@@ -52,13 +54,16 @@ class FunctionCall:
 class TensorRecord:
     """The geometry of one tensor; its values are not recorded.
 
-    `storage` identifies its memory: views of one another have the same.
+    `storage` identifies its memory: views of one another have the same.  `size_is_known` says that
+    no size depends on the values of tensors; a recorded run has no such sizes.
     """
 
     shape: Shape
     strides: tuple[int, ...]
     offset: int
     storage: int
+    dtype: torch.dtype | None = None
+    size_is_known: bool = True
 
     def is_same_view(self, other: TensorRecord) -> bool:
         """Whether two views of one memory have the same elements at the same indices."""

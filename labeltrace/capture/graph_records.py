@@ -99,6 +99,8 @@ class _GraphReader:
             strides=self._sizes_of(tensor.stride()),
             offset=self._size(tensor.storage_offset()),
             storage=storage_id(tensor),
+            dtype=tensor.dtype,
+            size_is_known=not any(map(_depends_on_values, tensor.shape)),
         )
 
     def _sizes_of(self, sizes: Iterable[Any]) -> tuple[int, ...]:
@@ -168,3 +170,13 @@ class _GraphReader:
     def _function_call(self, node: Node) -> FunctionCall | None:
         tag = (node.meta.get("custom") or {}).get(FUNCTION_TAG)
         return None if tag is None else FunctionCall(tag, self._capture.functions[tag])
+
+
+def _depends_on_values(size: Any) -> bool:
+    """Whether a size is known only when the model runs, as the number of True in a mask is."""
+    if type(size) is int:
+        return False
+    # It needs sympy, which takes long to import; a graph with such sizes has imported it already.
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return bool(free_unbacked_symbols(size))

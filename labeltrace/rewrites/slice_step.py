@@ -26,6 +26,7 @@ from labeltrace.flow import (
     Pool,
     Rearrange,
     Recur,
+    Reindex,
     Repeat,
     Resample,
     Roll,
@@ -33,6 +34,7 @@ from labeltrace.flow import (
     Slice,
     Take,
     Unfold,
+    Write,
 )
 from labeltrace.rewrites.index_slice import IndexSlice, rows_of
 
@@ -63,6 +65,8 @@ def _sliced(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelSte
             return _mix_linear(step, cut, cut_labels)
         case Join():
             return _join(step, cut, cut_labels)
+        case Write():
+            return None  # which rows land on one is known at run time alone
         case Slice() if cut.dim == step.dim:
             return _slice_of_slice(step, cut)
         case Select():
@@ -91,7 +95,7 @@ def _keeps_indices(step: OneSourceStep, dim: int) -> bool:
             return step.widths[dim] == (0, 0) and not reads_prior_by_index
         case Pool() | AdaptivePool() | Fold() | Unfold() | Convolve() | ConvolveTransposed():
             return False  # an index is computed from a window of indices
-        case Resample() | FinalStates():
+        case Resample() | FinalStates() | Reindex():
             return False
         case Custom():
             return False  # nothing is known of a user's function

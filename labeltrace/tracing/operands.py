@@ -26,7 +26,8 @@ def operator_call(
         name: _argument(value, (name,), environment, as_weights=as_weights)
         for name, value in record.arguments.items()
     }
-    return Call(record.operator, arguments, output_shapes(record, environment.calls))
+    shapes = output_shapes(record, environment.calls)
+    return Call(record.operator, arguments, shapes, batch=environment.batch)
 
 
 def region_call(region: Region, environment: Environment) -> Call:
@@ -52,7 +53,7 @@ def region_call(region: Region, environment: Environment) -> Call:
         if call.tensor is not None
     }
     outputs = tuple(calls[name].tensors[0].shape for name in region.outputs)
-    return Call(region.name, arguments, outputs, inner, parameters)
+    return Call(region.name, arguments, outputs, inner, parameters, environment.batch)
 
 
 def output_shapes(record: CallRecord, calls: ModelCalls) -> tuple[Shape, ...]:
@@ -98,8 +99,10 @@ def _operand(
     ref: ValueRef, path: Path, environment: Environment, *, as_weights: bool = False
 ) -> Operand:
     known = environment.value(ref.name)
+    tensor = environment.calls[ref.name].tensors[0]
+    own: dict[str, Any] = {"values": ref, "strides": tensor.strides, "dtype": tensor.dtype}
     if known is None:
-        return Operand(path, environment.calls[ref.name].tensors[0].shape, tensor=ref)
+        return Operand(path, tensor.shape, tensor=ref, **own)
     if as_weights and known.as_weights is not None:
         known = known.as_weights
     return Operand(
@@ -109,6 +112,7 @@ def _operand(
         field=known.field,
         tensor=ref if known.field is not None else known.source,
         facts=_still_true(known.facts, environment),
+        **own,
     )
 
 

@@ -24,6 +24,7 @@ from labeltrace.tracing.residual_sums import mark_partial_sums
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode, traced_node
 from labeltrace.tracing.unknown_positions import added_to_weights
+from labeltrace.tracing.unknown_sizes import check_sizes_are_known
 from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class _Walk:
                 return
             call = without
         try:
+            check_sizes_are_known(record, self.environment)
             self._apply(record, rule, call, read)
         except LayoutError as error:
             problem = Problem(record, record.operator, str(error))

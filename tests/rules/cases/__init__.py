@@ -12,9 +12,11 @@ from tests.rules.cases import (
     concatenation,
     convolution,
     indexing,
+    indexing_by_tensors,
     matmul,
     metadata_only,
     multiplication,
+    ordering,
     padding,
     pointwise,
     pooling,
@@ -45,6 +47,8 @@ FILES = (
     resampling,
     residual,
     indexing,
+    indexing_by_tensors,
+    ordering,
     view,
 )
 
