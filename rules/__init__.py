@@ -27,6 +27,7 @@ from labeltrace.rules import (
     residual,
     sliding_windows,
     view,
+    writing,
 )
 
 BUILT_IN = current()
@@ -53,4 +54,5 @@ __all__ = [
     "residual",
     "sliding_windows",
     "view",
+    "writing",
 ]

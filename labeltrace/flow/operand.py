@@ -32,6 +32,7 @@ class Operand:
         values: where its own values are read: `tensor` may be weights as they were before dropout.
         strides: its strides, empty where they are not known.
         dtype: its type, None where it is not known.
+        size_is_known: whether none of its sizes depends on the values of tensors.
     """
 
     path: tuple[str | int, ...]
@@ -43,6 +44,7 @@ class Operand:
     values: TensorSource | None = None
     strides: tuple[int, ...] = ()
     dtype: torch.dtype | None = None
+    size_is_known: bool = True
 
     @property
     def traced(self) -> bool:

@@ -101,6 +101,7 @@ def _operand(
     known = environment.value(ref.name)
     tensor = environment.calls[ref.name].tensors[0]
     own: dict[str, Any] = {"values": ref, "strides": tensor.strides, "dtype": tensor.dtype}
+    own["size_is_known"] = tensor.size_is_known
     if known is None:
         return Operand(path, tensor.shape, tensor=ref, **own)
     if as_weights and known.as_weights is not None:

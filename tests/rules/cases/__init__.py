@@ -27,6 +27,7 @@ from tests.rules.cases import (
     residual,
     sliding_windows,
     view,
+    writing,
 )
 from tests.rules.cases.case import Fault, Refusal, RuleCase, fault_of
 
@@ -50,6 +51,7 @@ FILES = (
     indexing_by_tensors,
     ordering,
     view,
+    writing,
 )
 
 CASES: tuple[RuleCase, ...] = tuple(case for file in FILES for case in file.CASES)
