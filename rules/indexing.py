@@ -204,8 +204,6 @@ def taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> Fl
         resized: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
         kept = Layout((*before, *resized, *after))
         return relayout(source, kept, operation=Operation.RELAYOUT)
-    if is_mixed(axis):
-        raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
     result = renumbered((*before, *map(position_axis, sizes), *after))
     if source.is_weights:
         return Weights(layout=result)

@@ -94,9 +94,9 @@ def take_along_dim(call: Call) -> Flow:
         axis_after_index(axis, call.output[d]) if d in touched else axis
         for d, axis in enumerate(axes)
     ]
-    if not has_positions(axes[dim]) and call.output[:dim] == source.shape[:dim]:
-        if call.output[dim + 1 :] == source.shape[dim + 1 :]:
-            return without_positions(source, [*axes[:dim], after[dim], *axes[dim + 1 :]])
+    others = [d for d in range(len(axes)) if d != dim]
+    if not has_positions(axes[dim]) and all(call.output[d] == source.shape[d] for d in others):
+        return without_positions(source, [*axes[:dim], after[dim], *axes[dim + 1 :]])
     arguments = (index, dim)
     return picked(source, after, "take_along_dim", arguments, whole=touched, whole_after=touched)
 

@@ -13,9 +13,7 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.written_parts import Part, added, overwritten
 
-SELECTED = (
-    "which of several values remains depends on the values; the mean of their labels is taken"
-)
+SELECTED = "which of several values remains depends on the values; their mean is taken"
 
 
 @register_rule("aten.index_put")

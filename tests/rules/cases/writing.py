@@ -32,7 +32,7 @@ def sums(
 ) -> Truth:
     """Each element has the mean of what lands on it, found one element after the other.
 
-    ``add`` gives, of numbers of the base's elements, the number of the place of each source element.
+    ``add`` picks from the numbers of the base's elements those that the source is added to.
     """
 
     def truth(case: RuleCase) -> list[Tensor | None]:
