@@ -34,6 +34,7 @@ from labeltrace.flow import (
     Repeat,
     Resample,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
@@ -142,6 +143,13 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
             return _reindex(flow)
         case Write():
             return _write(flow)
+        case SampleBoxes():
+            prior = PRIOR if flow.has_prior else None
+            return Instruction(
+                label_ops.sample_boxes,
+                (flow.source, prior, flow.boxes, flow.operator, list(flow.size), flow.scale),
+                _non_default(sampling_ratio=flow.sampling_ratio, aligned=flow.aligned),
+            )
         case Custom():
             function = label_ops.checked_user_function(flow.function, len(flow.field_sizes))
             return Instruction(function, (flow.source, *flow.tensors))
@@ -162,6 +170,8 @@ def reads_prior(flow: LabelStep) -> bool:
     """Whether a step adds positions that have the prior as their label."""
     if isinstance(flow, Join):
         return None in flow.pieces
+    if isinstance(flow, SampleBoxes):
+        return flow.has_prior
     if isinstance(flow, Write):
         return True  # it says how large the batch is
     if isinstance(flow, Unfold):

@@ -4,6 +4,7 @@ A rule looks at one call and returns one `Flow` for each of its outputs.
 """
 
 from labeltrace.flow.averaging_steps import AdaptivePool, Aggregate, Average, Fold, Pool
+from labeltrace.flow.box_steps import SampleBoxes
 from labeltrace.flow.flow import Carry, Constant, Flow, LabelStep, LabelView, OneSourceStep, Weights
 from labeltrace.flow.index_steps import Elements, Indexing, Reindex, Write
 from labeltrace.flow.key_value_product import AxisRun, KeyValueProduct
@@ -77,6 +78,7 @@ __all__ = [
     "Repeat",
     "Resample",
     "Roll",
+    "SampleBoxes",
     "Select",
     "Slice",
     "Take",

@@ -28,6 +28,7 @@ from labeltrace.flow import (
     Repeat,
     Resample,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
@@ -119,6 +120,8 @@ def describe_step(step: LabelStep) -> str:
             return "Tokens are added to others, at places that are known in each pass."
         case Write():
             return "A part of the tokens is written over."
+        case SampleBoxes():
+            return f"Boxes are cut out of the map, each in {_join_sizes(step.size)} bins."
         case Repeat():
             return "Tokens are repeated."
         case Pad():

@@ -30,6 +30,7 @@ from labeltrace.flow import (
     Repeat,
     Resample,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
@@ -95,7 +96,7 @@ def _keeps_indices(step: OneSourceStep, dim: int) -> bool:
             return step.widths[dim] == (0, 0) and not reads_prior_by_index
         case Pool() | AdaptivePool() | Fold() | Unfold() | Convolve() | ConvolveTransposed():
             return False  # an index is computed from a window of indices
-        case Resample() | FinalStates() | Reindex():
+        case Resample() | FinalStates() | Reindex() | SampleBoxes():
             return False
         case Custom():
             return False  # nothing is known of a user's function
