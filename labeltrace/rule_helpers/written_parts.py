@@ -39,6 +39,10 @@ from labeltrace.rule_helpers.picked_elements import (
 )
 
 
+_CONSTANT = Elements(sizes=(), shape=())
+"""The elements of a constant that is written somewhere: one for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a tensor, and what is written to it.
@@ -125,7 +129,7 @@ def _flow(part: Part, call: Call, *, adds: bool, keeps_base: bool) -> Flow:
         assert source is not None
         axes = _axes_from_source(part, source, call.batch)
         elements, views = elements_of_constant(axes, touched), [None]
-    written = Elements(sizes=(), shape=())
+    written = _CONSTANT
     views.append(None)
     if source is not None:
         views[1], written = element_labels(source, _whole_axes(part, source, axes, touched))
@@ -138,6 +142,48 @@ def _flow(part: Part, call: Call, *, adds: bool, keeps_base: bool) -> Flow:
         places=((part.operator, index_arguments(part.arguments)),),
         adds=adds,
         keeps_base=keeps_base,
+        result=factor_sizes(axes, touched),
+        kept=kept_factors(axes),
+        batch=batch_dimension(axes),
+    )
+
+
+def joined_elements(pieces: Sequence[Operand], dim: int, output: Sequence[int]) -> Flow:
+    """The flow of pieces along an axis in which some have both positions and others.
+
+    Each element of the axis becomes a position. (4 position * 3 channel) and (5 position * 3
+    channel) give 27 positions. Constants carry the prior.
+    """
+    labeled = [piece for piece in pieces if piece.labeled]
+    first, *others = [piece.traced_layout.axes for piece in labeled]
+    touched = {
+        axis
+        for axis in range(len(output))
+        if axis == dim
+        or any(_positions_of(other[axis]) != _positions_of(first[axis]) for other in others)
+    }
+    axes = [
+        axis_after_index(axis, output[place]) if place in touched - {dim} else axis
+        for place, axis in enumerate(first)
+    ]
+    axes[dim] = (Factor(output[dim], Kind.POSITION),)
+    views: list[LabelView | None] = [None]
+    elements = [elements_of_constant(axes, touched)]
+    places = []
+    start = 0
+    for piece in pieces:
+        view, own = element_labels(piece, touched) if piece.labeled else (None, _CONSTANT)
+        views.append(view)
+        elements.append(own)
+        places.append(("slice", (dim, start, start + piece.shape[dim])))
+        start += piece.shape[dim]
+    if is_dynamic(start):
+        raise LayoutError("as many positions as the batch is large are joined to others")
+    return Write(
+        layout=renumbered(axes),
+        pieces=tuple(views),
+        elements=tuple(elements),
+        places=tuple(places),
         result=factor_sizes(axes, touched),
         kept=kept_factors(axes),
         batch=batch_dimension(axes),
