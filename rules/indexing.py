@@ -1,4 +1,4 @@
-"""Indexing: slices, splits, single indices, constant indices; and axes rolled or reversed.
+"""Indexing: slices, splits, single indices; and axes rolled or reversed.
 
 Positions are selected or reordered and nothing is mixed.
 """
@@ -27,7 +27,6 @@ from labeltrace.layout import (
     Size,
     axis_size,
     axis_text,
-    channel,
     divides,
     has_channels,
     has_positions,
@@ -35,17 +34,17 @@ from labeltrace.layout import (
     renumbered,
     replace_axis,
     size_text,
-    view,
 )
-from labeltrace.rule_api.call import Call, Shape, listed
+from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.elementwise import relayout, with_layout
+from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.moved_positions import (
     is_mixed,
     moved_labels,
     position_axis,
     resized_positions,
 )
+from labeltrace.rule_helpers.picked_elements import index_tensor
 
 
 @register_rule("aten.slice", "aten.narrow")
@@ -125,54 +124,6 @@ def flip(call: Call) -> Flow:
     )
 
 
-@register_rule("aten.index_select")
-def index_select(call: Call) -> Flow:
-    """Indices of one axis, chosen by a constant."""
-    source: Operand = call["self"]
-    dim = call["dim"] % len(source.shape)
-    return _taken(source, dim, call["index"], (call.output[dim],))
-
-
-def _choose_channels(source: Operand, dims: Sequence[int], indices: Sequence[Operand]) -> bool:
-    """Whether several constants choose among the channels of neighboring axes: a triangle."""
-    neighbors = list(dims) == list(range(dims[0], dims[0] + len(dims)))
-    axes = [source.traced_layout.axes[dim] for dim in dims]
-    if len(dims) < 2 or not neighbors or any(map(has_positions, axes)):
-        return False
-    return not any(index.traced for index in indices)
-
-
-def _channels_taken(source: Operand, dims: Sequence[int], output: Shape) -> Flow:
-    """The operand with new axes of channels in the place of some neighboring ones."""
-    before, after = source.traced_layout.axes[: dims[0]], source.traced_layout.axes[dims[-1] + 1 :]
-    new = output[len(before) : len(output) - len(after)]
-    axes = (*before, *(channel(size) for size in new), *after)
-    return relayout(source, Layout(axes), operation=Operation.RELAYOUT)
-
-
-@register_rule("aten.index")
-def index(call: Call) -> Flow:
-    """`activation[:, index]` with one constant index, or a mask over neighboring axes."""
-    source: Operand = call["self"]
-    indices = call["indices"]
-    chosen = [dim for dim, index in enumerate(indices) if index is not None]
-    if source.labeled and _choose_channels(source, chosen, [indices[dim] for dim in chosen]):
-        return _channels_taken(source, chosen, call.output)
-    if not source.traced or len(chosen) != 1 or indices[chosen[0]].traced:
-        raise LayoutError(
-            "indexing can be followed with one constant index of the activation: "
-            f"{source.layout} with {len(chosen)} indices"
-        )
-    dim = chosen[0]
-    chosen_by: Operand = indices[dim]
-    added = len(call.output) - len(source.shape) + 1
-    if added != len(chosen_by.shape) and len(chosen_by.shape) > 1:  # a mask over several axes
-        merged = (prod(chosen_by.shape), *source.shape[dim + len(chosen_by.shape) :])
-        source = with_layout(source, view(source.traced_layout, (*source.shape[:dim], *merged)))
-        added = 1
-    return _taken(source, dim, chosen_by, call.output[dim : dim + added])
-
-
 def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) -> Flow:
     """`size` indices of axis `dim`: `start`, `start + step` and so on.
 
@@ -244,19 +195,15 @@ def _selected(source: Operand, dim: int, index: Size) -> Flow:
     )
 
 
-def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
-    """The indices of axis `dim` that a constant holds, as axes of `sizes`."""
+def taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
+    """The indices of axis `dim` that a tensor holds, as axes of `sizes`."""
     layout = source.traced_layout
     axis = layout.axes[dim]
     before, after = layout.axes[:dim], layout.axes[dim + 1 :]
-    if index.traced:
-        raise LayoutError("an index computed from the image selects positions")
     if not has_positions(axis):
         resized: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
         kept = Layout((*before, *resized, *after))
         return relayout(source, kept, operation=Operation.RELAYOUT)
-    if is_mixed(axis):
-        raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
     result = renumbered((*before, *(position_axis(size, axis) for size in sizes), *after))
     if source.is_weights:
         return Weights(layout=result)
@@ -266,7 +213,7 @@ def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> 
         field_shape=resized_positions(layout, {dim: prod(sizes)}).field_sizes,
         source=moved.view,
         dim=moved.dims[dim],
-        index=index,
+        index=index_tensor(index),
     )
 
 

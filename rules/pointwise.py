@@ -68,6 +68,15 @@ GATES = (
     "aten.le",
     "aten.eq",
     "aten.ne",
+    "aten.__and__",
+    "aten.__or__",
+    "aten.__xor__",
+    "aten.bitwise_and",
+    "aten.bitwise_or",
+    "aten.bitwise_xor",
+    "aten.logical_and",
+    "aten.logical_or",
+    "aten.logical_xor",
 )
 """Operators after which a stream is a gate in products (contract, point 8)."""
 

@@ -120,6 +120,15 @@ def expand_axes(call: Call) -> Flow:
     return repeated(source, expand(source.traced_layout, call.output))
 
 
+@register_rule("aten.broadcast_tensors")
+def broadcast_tensors(call: Call) -> tuple[Flow, ...]:
+    """Several tensors, each repeated along its axes of size one."""
+    return tuple(
+        _relayout(one, expand(one.traced_layout, shape)) if one.traced else Constant()
+        for one, shape in zip(call["tensors"], call.outputs, strict=True)
+    )
+
+
 @register_rule("aten.pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> Flow:
     """(*, C, H r, W r) to (*, C r r, H, W): positions in a block join the channel axis."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
+
 from labeltrace.layout import Size
 
 Shape = tuple[Size, ...]
@@ -56,6 +58,7 @@ class TensorRecord:
 
     `storage` identifies its memory: views of one another have the same. `is_floating` says whether
     its values can carry content; integers and booleans are indices and masks as a rule.
+    `size_is_known` says that no size depends on the values of tensors; a recorded run has none.
     """
 
     shape: Shape
@@ -63,6 +66,8 @@ class TensorRecord:
     offset: Size
     storage: int
     is_floating: bool = True
+    dtype: torch.dtype | None = None
+    size_is_known: bool = True
 
     def is_same_view(self, other: TensorRecord) -> bool:
         """Whether two views of one memory have the same elements at the same indices."""

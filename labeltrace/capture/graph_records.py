@@ -104,6 +104,8 @@ class _GraphReader:
             offset=self._size(tensor.storage_offset()),
             storage=storage_id(tensor),
             is_floating=tensor.is_floating_point() or tensor.is_complex(),
+            dtype=tensor.dtype,
+            size_is_known=not depends_on_values(tensor),
         )
 
     def _sizes_of(self, sizes: Iterable[Any]) -> Shape:

@@ -4,8 +4,10 @@ A rule looks at one call and returns one `Flow` for each of its outputs.
 """
 
 from labeltrace.flow.averaging_steps import AdaptivePool, Aggregate, Average, Fold, Pool
+from labeltrace.flow.box_steps import SampleBoxes
 from labeltrace.flow.contracted_streams import ContractedStreams
 from labeltrace.flow.flow import Carry, Constant, Flow, LabelStep, LabelView, OneSourceStep, Weights
+from labeltrace.flow.index_steps import Elements, Indexing, Reindex, Write
 from labeltrace.flow.key_value_product import AxisRun, KeyValueProduct
 from labeltrace.flow.label_field import LabelField
 from labeltrace.flow.mixing_steps import (
@@ -53,10 +55,12 @@ __all__ = [
     "Convolve",
     "ConvolveTransposed",
     "Custom",
+    "Elements",
     "FinalStates",
     "Flip",
     "Flow",
     "Fold",
+    "Indexing",
     "Join",
     "KeyValueProduct",
     "LabelField",
@@ -74,9 +78,11 @@ __all__ = [
     "ProductOperands",
     "Rearrange",
     "Recur",
+    "Reindex",
     "Repeat",
     "Resample",
     "Roll",
+    "SampleBoxes",
     "Select",
     "Slice",
     "Strides",
@@ -86,4 +92,5 @@ __all__ = [
     "ValueFacts",
     "ValueRef",
     "Weights",
+    "Write",
 ]

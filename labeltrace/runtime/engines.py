@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from labeltrace.capture.capture_lock import capturing, wait_for_captures
 from labeltrace.capture.inputs import first_tensor
-from labeltrace.errors import CaptureError, callers_level, LabelError, LabelTraceError
+from labeltrace.errors import CaptureError, LabelError, LabelTraceError, callers_level
 from labeltrace.model_state.difference import Difference, DifferenceKind
 from labeltrace.model_state.differences import differences
 from labeltrace.model_state.snapshot import Snapshot, take_snapshot

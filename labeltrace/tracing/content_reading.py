@@ -36,6 +36,7 @@ from labeltrace.tracing.operands import operator_call, output_shapes
 from labeltrace.tracing.output_values import operator_values
 from labeltrace.tracing.traced_node import TracedNode, traced_node
 from labeltrace.tracing.values import PositionsUnknown, Traced, Value
+from labeltrace.tracing.written_views import WrittenViews
 
 JOINING = frozenset(
     {
@@ -64,6 +65,7 @@ class ContentReading:
         self._first = environment
         self._second = environment.second_reading()
         self._registry = registry
+        self._written_views = WrittenViews()
         self.nodes: dict[str, TracedNode] = {}
 
     def value(self, name: str) -> Value | None:
@@ -132,8 +134,10 @@ class ContentReading:
         )
         values = operator_values(flows, record, self._second)
         self._check_not_moved(record, values[0])
-        for name in (record.name, *values_changed(record, values[0], self._second)):
-            self._second.assign(name, Traced(values))
+        changed = values_changed(record, values[0], self._second, self._written_views)
+        for name, value in changed.items():
+            self._second.assign(name, Traced((value,)))
+        self._second.assign(record.name, Traced(values))
         read = self._first.inputs_from_image(record)
         node = traced_node(record, flows[0], values[0], read, self._first.calls)
         self.nodes[record.name] = node

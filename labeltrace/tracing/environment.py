@@ -47,6 +47,12 @@ class Environment:
 
     # Lookup.
 
+    @property
+    def batch(self) -> int:
+        """The number of images: the size of axis 0 of the input."""
+        tensor = self.calls[self.calls.traced_input].tensor
+        return tensor.shape[0] if tensor is not None else 0
+
     def state(self, name: str) -> ValueState:
         """What is known of the results of a call."""
         return self._states.get(name, CONSTANT)

@@ -27,7 +27,8 @@ def operator_call(
         name: _argument(value, (name,), environment, as_weights=as_weights)
         for name, value in record.arguments.items()
     }
-    return Call(record.operator, arguments, output_shapes(record, environment.calls))
+    shapes = output_shapes(record, environment.calls)
+    return Call(record.operator, arguments, shapes, batch=environment.batch)
 
 
 def region_call(region: Region, environment: Environment) -> Call:
@@ -53,7 +54,7 @@ def region_call(region: Region, environment: Environment) -> Call:
         if call.tensor is not None
     }
     outputs = tuple(calls[name].tensors[0].shape for name in region.outputs)
-    return Call(region.name, arguments, outputs, inner, parameters)
+    return Call(region.name, arguments, outputs, inner, parameters, environment.batch)
 
 
 def output_shapes(record: CallRecord, calls: ModelCalls) -> tuple[Shape, ...]:
@@ -99,10 +100,12 @@ def _operand(
     ref: ValueRef, path: Path, environment: Environment, *, as_weights: bool = False
 ) -> Operand:
     known = environment.value(ref.name)
+    tensor = environment.calls[ref.name].tensors[0]
+    own: dict[str, Any] = {"values": ref, "strides": tensor.strides, "dtype": tensor.dtype}
+    own["size_is_known"] = tensor.size_is_known
     if known is None:
-        calls = environment.calls
-        facts = ValueFacts(is_uniform=is_uniform(ref.name, calls))
-        return Operand(path, calls[ref.name].tensors[0].shape, tensor=ref, facts=facts)
+        facts = ValueFacts(is_uniform=is_uniform(ref.name, environment.calls))
+        return Operand(path, tensor.shape, tensor=ref, facts=facts, **own)
     if as_weights and known.as_weights is not None:
         known = known.as_weights
     return Operand(
@@ -112,6 +115,7 @@ def _operand(
         field=known.field,
         tensor=ref if known.field is not None else known.source,
         facts=_still_true(known.facts, ref, environment),
+        **own,
     )
 
 

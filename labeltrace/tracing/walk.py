@@ -27,7 +27,9 @@ from labeltrace.tracing.sizes_of_values import SIZED_BY_VALUES, keeps_sizes_apar
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode, traced_node
 from labeltrace.tracing.unknown_positions import added_to_weights
+from labeltrace.tracing.unknown_sizes import check_sizes_are_known
 from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
+from labeltrace.tracing.written_views import WrittenViews
 
 if TYPE_CHECKING:
     from labeltrace.capture.captured import Capture
@@ -84,6 +86,7 @@ class _Walk:
         self.diagnostics = Diagnostics()
         self.nodes: list[TracedNode] = []
         self.partial_sums: set[str] = set()
+        self.written_views = WrittenViews()
         self.outputs: tuple[Value | None, ...] = ()
         self.input_layout = Layout(())
 
@@ -166,6 +169,7 @@ class _Walk:
                 return
             call = without
         try:
+            check_sizes_are_known(record, self.environment)
             self._apply(record, rule, call, read)
         except LayoutError as error:
             problem = Problem(record, record.operator, str(error))
@@ -178,9 +182,10 @@ class _Walk:
     def _apply(self, record: CallRecord, rule: Rule, call: Call, read: tuple[str, ...]) -> None:
         applied = apply_rule(record, rule, call, self.environment)
         values = operator_values(applied.flows, record, self.environment)
-        changed = values_changed(record, values[0], self.environment)
-        for name in (record.name, *changed):
-            self.environment.assign(name, Traced(values))
+        changed = values_changed(record, values[0], self.environment, self.written_views)
+        for name, value in changed.items():
+            self.environment.assign(name, Traced((value,)))
+        self.environment.assign(record.name, Traced(values))
         self.partial_sums |= applied.partial_sums
         self._add_node(record, applied.flows[0], read, values)
 

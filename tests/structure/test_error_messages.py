@@ -160,13 +160,6 @@ def queries(x: Tensor, *sizes: int) -> Tensor:
     return tokens(x)[..., :1].expand(-1, -1, prod(sizes)).unflatten(2, sizes)
 
 
-def two_labels_in_one_memory(x: Tensor) -> Tensor:
-    y = x + 0
-    view = y[:, 0]
-    y.copy_(x.flip(3))
-    return y.sum(1) + view
-
-
 def paired(x: Tensor) -> Tensor:
     """Every sample with every other."""
     mean = x.mean((1, 2, 3))
@@ -234,22 +227,16 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
         lambda x: torch.addcmul(x, x, x)
     ),
     "a roll of the flattened activation moves channels into positions": lambda x: x.roll(1),
-    "indexing can be followed with one constant index of the activation": lambda x: x[
-        :, [0, 1], [0, 2]
-    ],
+    "entries of a constant are looked up by an index from the image that has no label": (
+        lambda x: torch.ones(7, 2)[x.argmax(1)]
+    ),
+    'a captured graph does not know; align(model, engine="recorded") follows the model as it': (
+        lambda x: x.masked_select(x > 0)
+    ),
     "one index of an axis of positions and channels is taken: 3 channel": lambda x: x.flatten(1)[
         :, 0
     ],
-    "an index computed from the image selects positions": lambda x: x.index_select(
-        3, x.mean((0, 1, 3)).argmax().reshape(1)
-    ),
-    "an index selects from positions and channels: 3 channel": lambda x: x.flatten(1).index_select(
-        1, torch.tensor([0, 1])
-    ),
     "an axis of positions and channels moves: 3 channel": lambda x: x.flatten(1).roll(1, 1),
-    "it writes in place to add, and select, a view of the same memory, is read later; write": (
-        two_labels_in_one_memory
-    ),
     "positions and channels of one axis are contracted with mixing weights": lambda x: (
         x.flatten(1).softmax(-1)[:, None] @ x.flatten(1)[:, :, None]
     ),

@@ -99,6 +99,8 @@ class EveryStep(nn.Module):
             F.pad(x, (1, 1)),
             torch.cat([x, x.flip(2)], 2),
             x.mT.reshape(3, 2, 3, 8),
+            tokens.topk(5, 1)[0],
+            tokens.index_put([self.index[:1], self.index], x[0, :, 0, :3].mT),
         )
 
 
