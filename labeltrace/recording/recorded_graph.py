@@ -22,6 +22,7 @@ from labeltrace.capture.batch import fixed_batch
 from labeltrace.capture.captured import Capture, StateInput
 from labeltrace.capture.function_tags import FUNCTION_TAG
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
+from labeltrace.capture.node_info import signature
 from labeltrace.recording.record import Run
 from labeltrace.recording.recorded_calls import (
     CallPlace,
@@ -29,6 +30,7 @@ from labeltrace.recording.recorded_calls import (
     RecordedCall,
     TensorInfo,
     TensorRef,
+    refs_in,
 )
 
 RECORDED = "the model was recorded as it ran, for these sizes"
@@ -128,6 +130,8 @@ class _GraphBuilder:
         return node
 
     def _call(self, call: RecordedCall, place: CallPlace) -> None:
+        if _gives_numbers_alone(call):  # what the model does with them, its later calls show
+            return
         meta = self._place(call, place)
         arguments = self._argument(call.arguments)
         keywords = {name: self._argument(value) for name, value in call.keywords}
@@ -203,6 +207,11 @@ class _GraphBuilder:
                 f'  File "{code.co_filename}", line {number}, in {code.co_name}\n    {text}'
             )
         return self._texts[line]
+
+
+def _gives_numbers_alone(call: RecordedCall) -> bool:
+    """Whether a call gives no tensor and writes to none, as `item` and comparisons do."""
+    return not any(refs_in(call.results)) and not signature(call.operator).written
 
 
 class _ExampleValues:
