@@ -95,7 +95,7 @@ class _GraphBuilder:
         self.graph = Graph()
         self.nodes: dict[int, Node] = {}
         self.state: list[StateInput] = []
-        self.constants: list[Tensor] = []
+        self.constants: list[Tensor | None] = []  # None where its values were not kept
         self.input_nodes: dict[int, Node] = {}
         self.functions: dict[str, Any] = {}
 
@@ -118,7 +118,7 @@ class _GraphBuilder:
             self.state.append(StateInput(node.name, name))
         for number in of_kind[OriginKind.CONSTANT]:
             self._placeholder(number, "constant")
-            self.constants.append(self._kept[number])
+            self.constants.append(self._kept.get(number))
         for number in of_kind[OriginKind.INPUT]:
             leaf = self._tensors[number].origin.detail
             self.input_nodes[leaf] = self._placeholder(number, self._names[leaf])

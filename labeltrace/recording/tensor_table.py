@@ -49,6 +49,7 @@ class TensorTable:
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
         self._by_storage: dict[int, list[int]] = {}
         self._writes: dict[int, int] = {}
+        self._writes_before: list[int] = []  # how many writes there had been, by number
         self._copied: set[int] = set()
 
     def add_input(self, tensor: Tensor, leaf: int) -> TensorRef:
@@ -69,9 +70,9 @@ class TensorTable:
         """The number of a tensor that is read; one that nobody has seen yet gets a new one."""
         entry = self._entries.get(id(tensor))
         if entry is None or entry.tensor() is not tensor:
-            return self._add(tensor, self._origin(tensor))
+            return self._unseen(tensor)
         if entry.pointer != _pointer(tensor):  # `.data` was set
-            return self._add(tensor, self._origin(tensor))
+            return self._unseen(tensor)
         if entry.writes != self._writes.get(entry.storage, 0):
             return self._add(tensor, Origin(OriginKind.SAME_VALUES, entry.number))
         return _ref(entry.number)
@@ -91,6 +92,26 @@ class TensorTable:
 
     # Numbers.
 
+    def _unseen(self, tensor: Tensor) -> TensorRef:
+        """The number of an object that is new here, perhaps of a tensor that is known.
+
+        Torch hands the results of factories out as copies of the object if it is kept, and
+        `.data` is another object for the same elements.
+        """
+        origin = self._origin(tensor)
+        storage = self._storage(tensor)
+        writes = self._writes.get(storage, 0)
+        known = origin.kind is OriginKind.SAME_VALUES
+        if not known or self._writes_before[origin.detail] != writes:
+            return self._add(tensor, origin)
+        self._remember(tensor, origin.detail, storage)
+        return _ref(origin.detail)
+
+    def _remember(self, tensor: Tensor, number: int, storage: int) -> None:
+        writes = self._writes.get(storage, 0)
+        pointer = _pointer(tensor)
+        self._entries[id(tensor)] = _Entry(weakref.ref(tensor), number, storage, pointer, writes)
+
     def _add(self, tensor: Tensor, origin: Origin) -> TensorRef:
         number = len(self.infos)
         storage = self._storage(tensor)
@@ -106,9 +127,8 @@ class TensorTable:
                 origin,
             )
         )
-        writes = self._writes.get(storage, 0)
-        pointer = _pointer(tensor)
-        self._entries[id(tensor)] = _Entry(weakref.ref(tensor), number, storage, pointer, writes)
+        self._writes_before.append(self._writes.get(storage, 0))
+        self._remember(tensor, number, storage)
         self._by_storage.setdefault(storage, []).append(number)
         if self.only is None or number in self.only:
             self.kept[number] = tensor
