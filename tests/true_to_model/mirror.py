@@ -50,7 +50,7 @@ BY_VALUE = (
     random.Random,
 )
 HOOKS = {name for name, value in vars(nn.Module()).items() if "hook" in name and value is not None}
-WITHOUT_STATE = (weakref.ref, RemovableHandle)  # handles count all hooks of a process
+WITHOUT_STATE = (weakref.ref, RemovableHandle, torch._C.ScriptObject)
 IMMUTABLE = (tuple, frozenset, FunctionType)  # constants of code may be one object or several
 
 
@@ -93,6 +93,7 @@ class Mirror:
             (FunctionType, self._function),
             (MethodType, self._method),
             (functools.partial, self._partial),
+            (property, self._property),
             (GeneratorType, self._running),
             (np.ndarray, self._array),
             (torch.Generator, _same_generator),
@@ -200,6 +201,10 @@ class Mirror:
         self.same(plain.func, other.func, path)
         self.same(plain.args, other.args, f"{path}.args")
         self.same(plain.keywords, other.keywords, f"{path}.keywords")
+
+    def _property(self, plain: property, other: property, path: str) -> None:
+        self.same(plain.fget, other.fget, path)
+        self.same(plain.fset, other.fset, path)
 
     def _running(self, plain: Any, other: Any, path: str) -> None:
         frames = [value.gi_frame for value in (plain, other)]
