@@ -21,11 +21,14 @@ from labeltrace.flow import (
 )
 from labeltrace.layout import (
     Axis,
+    BatchSize,
     Factor,
     Kind,
     Layout,
+    Size,
     axis_size,
     axis_text,
+    divides,
     has_channels,
     has_positions,
     is_dynamic,
@@ -61,7 +64,7 @@ def select(call: Call) -> Flow:
     source: Operand = call["self"]
     dim = call["dim"] % len(source.shape)
     size = source.shape[dim]
-    if not -size <= call["index"] < size:
+    if not isinstance(call["index"], (int, BatchSize)) or not -size <= call["index"] < size:
         raise LayoutError("which index of the axis is taken is known at run time alone")
     return _selected(source, dim, call["index"] % size)
 
@@ -71,7 +74,7 @@ def unbind(call: Call) -> tuple[Flow, ...]:
     """Each index of an axis, as a tuple."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
-    return tuple(_selected(source, dim, index) for index in range(source.shape[dim]))
+    return tuple(_selected(source, dim, index) for index in range(len(call.outputs)))
 
 
 @register_rule("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.tensor_split")
@@ -80,7 +83,7 @@ def split(call: Call) -> tuple[Flow, ...]:
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
     flows: list[Flow] = []
-    start = 0
+    start: Size = 0
     for shape in call.outputs:
         flows.append(narrowed(source, dim, start, shape[dim]))
         start += shape[dim]
@@ -152,7 +155,7 @@ def index(call: Call) -> Flow:
     return _taken(source, dim, chosen_by, call.output[dim : dim + added])
 
 
-def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) -> Flow:
+def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) -> Flow:
     """`size` indices of axis `dim`: `start`, `start + step` and so on.
 
     (B, 6 position, 8 channel) with dim 1, start 1, size 2 and step 3 becomes (B, 2 position,
@@ -163,7 +166,7 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
     axis = layout.axes[dim]
     if size == axis_size(axis):
         return relayout(source, layout, operation=Operation.RELAYOUT)
-    if size and start + (size - 1) * step >= axis_size(axis):
+    if size != 0 and start + (size - 1) * step >= axis_size(axis):
         raise LayoutError("where the slice starts is known at run time alone")
     if not has_positions(axis):
         kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
@@ -184,7 +187,7 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
     )
 
 
-def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int) -> Flow:
+def _narrowed_block(source: Operand, dim: int, start: Size, size: Size, step: int) -> Flow:
     """A slice of an axis of positions and channels: whole blocks of its outermost factor.
 
     (4 channel * 9 position) from 18 on with size 9 is the third of four blocks of 9:
@@ -193,7 +196,8 @@ def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int)
     axis = source.traced_layout.axes[dim]
     outer, inner = axis[0], axis[1:]
     block = axis_size(inner)
-    if step != 1 or start % block or size % block or outer.is_position or not source.labeled:
+    whole = divides(block, start) and divides(block, size)
+    if step != 1 or not whole or outer.is_position or not source.labeled:
         raise LayoutError(
             f"a slice {size_text(start)}:{size_text(start + size)}:{step} cuts through an axis of "
             f"positions and channels: {axis_text(axis)}"
@@ -203,7 +207,7 @@ def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int)
     return relayout(source, layout, operation=Operation.RELAYOUT)
 
 
-def _selected(source: Operand, dim: int, index: int) -> Flow:
+def _selected(source: Operand, dim: int, index: Size) -> Flow:
     layout = source.traced_layout
     axis = layout.axes[dim]
     without = Layout((*layout.axes[:dim], *layout.axes[dim + 1 :]))
@@ -224,7 +228,7 @@ def _selected(source: Operand, dim: int, index: int) -> Flow:
     )
 
 
-def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> Flow:
+def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
     """The indices of axis `dim` that a constant holds, as axes of `sizes`."""
     layout = source.traced_layout
     axis = layout.axes[dim]
@@ -237,7 +241,7 @@ def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> F
         return relayout(source, kept, operation=Operation.RELAYOUT)
     if is_mixed(axis):
         raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
-    result = renumbered((*before, *map(position_axis, sizes), *after))
+    result = renumbered((*before, *(position_axis(size, axis) for size in sizes), *after))
     if source.is_weights:
         return Weights(layout=result)
     moved = moved_labels(source, [dim])
@@ -263,7 +267,7 @@ def _axes_of_positions(source: Operand, dims: Sequence[int]) -> list[int]:
     return [dim for dim in dims if has_positions(axes[dim])]
 
 
-def _resized(layout: Layout, dim: int, size: int) -> Factor:
+def _resized(layout: Layout, dim: int, size: Size) -> Factor:
     """A factor for some indices of axis `dim`, which has no positions.
 
     An axis of size one without a factor becomes channels if no other axis has channels.
@@ -273,10 +277,12 @@ def _resized(layout: Layout, dim: int, size: int) -> Factor:
     return Factor(size, Kind.CHANNEL if channels else Kind.REPEATED)
 
 
-def _from_nearer_end(index: int, size: int) -> int:
-    """An index of an axis, counted from the end if the axis is dynamic and the end is nearer."""
-    return index - size if is_dynamic(size) and is_dynamic(index) else index
+def _from_nearer_end(index: Size, size: Size) -> Size:
+    """An index of an axis, counted from the end if that makes it a number."""
+    return index - size if is_dynamic(index) and not is_dynamic(index - size) else index
 
 
-def _clamped(start: int, size: int) -> int:
-    return max(0, min(start + size if start < 0 else start, size))
+def _clamped(start: Size, size: Size) -> Size:
+    first = start + size if start < 0 else start
+    first = first if first >= 0 else 0
+    return first if first <= size else size

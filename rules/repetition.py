@@ -9,9 +9,11 @@ from labeltrace.errors import LayoutError
 from labeltrace.flow import Flow, Operand, Operation, Repeat, Weights
 from labeltrace.layout import (
     Axis,
+    BatchSize,
     Factor,
     Kind,
     Layout,
+    Size,
     axis_size,
     has_channels,
     has_positions,
@@ -27,9 +29,9 @@ from labeltrace.rule_helpers.moved_positions import moved_labels, resized_positi
 def repeat(call: Call) -> Flow:
     """The whole activation several times along its axes: `0 1 0 1`."""
     source: Operand = call["self"]
-    counts: list[int] = call["repeats" if "repeats" in call.arguments else "dims"]
+    counts: Sequence[Size] = call["repeats" if "repeats" in call.arguments else "dims"]
     rank = len(call.output)
-    counts = [1] * (rank - len(counts)) + list(counts)
+    counts = (*[1] * (rank - len(counts)), *counts)
     axes = ((),) * (rank - len(source.shape)) + source.traced_layout.axes
     return copied(with_layout(source, Layout(axes)), counts, interleave=False)
 
@@ -38,7 +40,7 @@ def repeat(call: Call) -> Flow:
 def repeat_interleave(call: Call) -> Flow:
     """Every index of an axis several times: `0 0 1 1`."""
     source: Operand = call["self"]
-    if call.get("dim") is None or not isinstance(call["repeats"], int):
+    if call.get("dim") is None or not isinstance(call["repeats"], (int, BatchSize)):
         raise LayoutError(
             f"{call.operator} of a flattened activation: {source.layout}; give it one number and "
             "the dim to repeat along"
@@ -48,17 +50,16 @@ def repeat_interleave(call: Call) -> Flow:
     return copied(source, counts, interleave=True)
 
 
-def copied(source: Operand, counts: Sequence[int], *, interleave: bool) -> Flow:
+def copied(source: Operand, counts: Sequence[Size], *, interleave: bool) -> Flow:
     """Each axis `counts` times: positions become new positions, other axes have another layout.
 
     (B, 2 position, 8 channel) with the counts (1, 3, 2) becomes (B, 6 position, 2 channel *
     8 channel), where the first axis is repeated by a label step and the second one by its layout.
     """
     axes = list(source.traced_layout.axes)
-    sizes: dict[int, int] = {}
+    sizes: dict[int, Size] = {}
     for dim, count in enumerate(counts):
-        is_batch = any(factor.kind is Kind.BATCH for factor in axes[dim])  # no label step copies it
-        if count != 1 and pure_positions(axes[dim]) and not is_batch:
+        if count != 1 and pure_positions(axes[dim]):
             sizes[dim] = axis_size(axes[dim]) * count
         elif count != 1:
             copies = _copies(axes[dim], count)
@@ -78,7 +79,7 @@ def copied(source: Operand, counts: Sequence[int], *, interleave: bool) -> Flow:
     )
 
 
-def _copies(axis: Axis, count: int) -> Axis:
+def _copies(axis: Axis, count: Size) -> Axis:
     """A factor for `count` copies of an axis: of channels if the axis is made of channels."""
     channels = has_channels(axis) and not has_positions(axis)
     return (Factor(count, Kind.CHANNEL if channels else Kind.REPEATED),)

@@ -7,6 +7,7 @@ from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, LabelView, Operand, Operation, Rearrange
 from labeltrace.layout import (
     Layout,
+    Size,
     arrange,
     expand,
     has_positions,
@@ -43,7 +44,7 @@ def reshape(call: Call) -> Flow:
     return reshaped(source, call.output)
 
 
-def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
+def reshaped(source: Operand, shape: tuple[Size, ...]) -> Flow:
     """`source.reshape(shape)`.
 
     If the order of the positions in the field does not allow the view, they are first put in the

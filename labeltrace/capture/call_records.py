@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-Shape = tuple[int, ...]
-"""Sizes as integers; a dynamic batch size is `labeltrace.layout.BATCH` or a multiple of it."""
+from labeltrace.layout import Size
+
+Shape = tuple[Size, ...]
+"""Sizes; those that depend on a dynamic batch are a `labeltrace.layout.BatchSize`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class TensorRecord:
     """
 
     shape: Shape
-    strides: tuple[int, ...]
-    offset: int
+    strides: Shape
+    offset: Size
     storage: int
 
     def is_same_view(self, other: TensorRecord) -> bool:

@@ -16,6 +16,7 @@ from labeltrace.capture.call_records import (
     Location,
     ModelCalls,
     ModuleCall,
+    Shape,
     TensorRecord,
 )
 from labeltrace.capture.captured import Capture
@@ -32,8 +33,9 @@ from labeltrace.capture.node_info import (
     tensors_of,
     written_arguments,
 )
+from labeltrace.capture.symbolic_sizes import size_of
 from labeltrace.flow import ValueRef
-from labeltrace.layout import BATCH
+from labeltrace.layout import Size
 
 _KINDS: Mapping[str, CallKind] = {
     "placeholder": CallKind.INPUT,
@@ -60,7 +62,7 @@ class _GraphReader:
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._sizes: dict[Any, int] = {}
+        self._sizes: dict[Any, Size] = {}
         self._lines: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._modules: dict[tuple[Any, ...], tuple[tuple[ModuleCall, ...], str]] = {}
@@ -101,11 +103,11 @@ class _GraphReader:
             storage=storage_id(tensor),
         )
 
-    def _sizes_of(self, sizes: Iterable[Any]) -> tuple[int, ...]:
+    def _sizes_of(self, sizes: Iterable[Any]) -> Shape:
         return tuple([size if type(size) is int else self._size(size) for size in sizes])
 
-    def _size(self, size: Any) -> int:
-        """A size as an integer, the dynamic batch as `BATCH`.
+    def _size(self, size: Any) -> Size:
+        """A size as layouts have it.
 
         Expressions are looked up, since the same few occur thousands of times in a graph.
         """
@@ -113,8 +115,7 @@ class _GraphReader:
             return size
         expression = size.node.expr
         if expression not in self._sizes:
-            symbols = dict.fromkeys(expression.free_symbols, BATCH)
-            self._sizes[expression] = int(expression.subs(symbols))
+            self._sizes[expression] = size_of(expression, self._capture.batch.size)
         return self._sizes[expression]
 
     # Arguments.

@@ -15,7 +15,7 @@ from labeltrace.flow.label_field import LabelField
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
-from labeltrace.layout import Arrangement, Layout
+from labeltrace.layout import Arrangement, Layout, Size
 
 NOT_IN_IDENTITY: Final[Mapping[str, bool]] = MappingProxyType({"in_identity": False})
 """Metadata of a field that does not change the labels; see `LabelStep.identity`.
@@ -130,10 +130,10 @@ class LabelStep(Flow):
     """
 
     layout: Layout
-    field_shape: tuple[int, ...] | None = None
+    field_shape: tuple[Size, ...] | None = None
 
     @property
-    def field_sizes(self) -> tuple[int, ...]:
+    def field_sizes(self) -> tuple[Size, ...]:
         """The sizes of the computed field's dimensions, K left out."""
         return self.layout.field_sizes if self.field_shape is None else self.field_shape
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from labeltrace.flow.label_field import LabelField
 from labeltrace.flow.tensor_source import TensorSource
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
-from labeltrace.layout import Layout
+from labeltrace.layout import Layout, Size
 
 if TYPE_CHECKING:  # both hold operands
     from labeltrace.flow.key_value_product import KeyValueProduct
@@ -30,7 +30,7 @@ class Operand:
     """
 
     path: tuple[str | int, ...]
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     layout: Layout | None = None
     field: LabelField | None = None
     tensor: TensorSource | None = None

@@ -10,7 +10,7 @@ from labeltrace.label_ops.attention import attend, attention_with_labels
 from labeltrace.label_ops.averaging import adaptive_pool, aggregate, average, fold, pool
 from labeltrace.label_ops.convolution import convolve, convolve_transposed, kernel
 from labeltrace.label_ops.follow_maxima import follow_adaptive_pool, follow_extreme, follow_pool
-from labeltrace.label_ops.inputs_outputs import read_image, write_output
+from labeltrace.label_ops.inputs_outputs import batch_size, read_image, write_output
 from labeltrace.label_ops.positions import (
     cut,
     flip,
@@ -35,6 +35,7 @@ __all__ = [
     "attend",
     "attention_with_labels",
     "average",
+    "batch_size",
     "checked_user_function",
     "convolve",
     "convolve_transposed",

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dispatch.python import no_python_dispatcher
 from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labeltrace.capture.node_info import signature
 from labeltrace.recording.call_places import CallPlaces, model_line
-from labeltrace.recording.recorded_calls import CallPlace, RecordedCall, Recording, TensorRef
+from labeltrace.recording.recorded_calls import CallPlace, RecordedCall, Recording
 from labeltrace.recording.tensor_table import TensorTable
 
 
@@ -70,8 +71,7 @@ class Recorder(SchemaCheckMode):
         kwargs = kwargs or {}
         table = self.table
         # Torch's own C++ kernels, not those that its Python dispatcher has for tracing.
-        native = torch._C._DisablePythonDispatcher()
-        try:
+        with no_python_dispatcher():
             first = len(table.infos)
             arguments = self._described(args)
             keywords = tuple([(name, self._described(value)) for name, value in kwargs.items()])
@@ -83,8 +83,6 @@ class Recorder(SchemaCheckMode):
                 table.after_write(tensor)
             results = self._results(result)
             tensors = tuple(table.infos[first:])
-        finally:
-            del native
         line = model_line(self._bottom)
         self._note(RecordedCall(func, arguments, keywords, results, tensors, line))
         return result
@@ -164,6 +162,3 @@ def output_leaves(recorder: Recorder, leaves: Sequence[Any]) -> tuple[tuple[Any,
         recorder.table.ref(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves
     )
     return described, tuple(recorder.table.infos[first:])
-
-
-__all__ = ["Recorder", "TensorRef", "output_leaves", "state_names"]

@@ -32,7 +32,7 @@ from labeltrace.flow import (
     Take,
     Unfold,
 )
-from labeltrace.layout import SlidingWindow
+from labeltrace.layout import Size, SlidingWindow
 
 OPERATIONS: Mapping[Operation, str] = {
     Operation.SPATIAL_MIXING: (
@@ -133,7 +133,7 @@ def describe_step(step: LabelStep) -> str:
     )
 
 
-def _join_sizes(sizes: tuple[int, ...]) -> str:
+def _join_sizes(sizes: tuple[Size, ...]) -> str:
     return " × ".join(map(str, sizes))
 
 
@@ -145,5 +145,5 @@ def _strides(windows: Iterable[SlidingWindow]) -> str:
     return _join_sizes(tuple(window.stride for window in windows))
 
 
-def _join_numbers(numbers: tuple[int, ...]) -> str:
+def _join_numbers(numbers: tuple[Size, ...]) -> str:
     return ", ".join(map(str, numbers)).replace("-", "−")

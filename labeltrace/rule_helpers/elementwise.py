@@ -16,7 +16,15 @@ from labeltrace.flow import (
     ValueFacts,
     Weights,
 )
-from labeltrace.layout import Layout, align_axes, expand, has_channels, has_positions, is_repeated
+from labeltrace.layout import (
+    Layout,
+    Size,
+    align_axes,
+    expand,
+    has_channels,
+    has_positions,
+    is_repeated,
+)
 from labeltrace.rule_api.call import Shape
 from labeltrace.rule_helpers.key_value_weights import as_channel_weights
 from labeltrace.rule_helpers.output_facts import after_nonlinear, with_lower_bound
@@ -87,7 +95,7 @@ def combine(
     output: Shape,
     *,
     operation: Operation,
-    shares: Sequence[int] | None = None,
+    shares: Sequence[Size] | None = None,
     is_gate: bool | None = None,
     approximation: str = "",
 ) -> Flow:

@@ -18,6 +18,7 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     axis_size,
     channel,
     is_repeated,
@@ -41,7 +42,7 @@ from labeltrace.rule_helpers.result_layouts import (
     weights_layout,
 )
 
-Sizes = Mapping[str, int]
+Sizes = Mapping[str, Size]
 ProductFlow = Callable[[NamedOperand, NamedOperand, Names, Sizes], Flow]
 
 TWO_STEP_ATTENTION = (
