@@ -23,6 +23,7 @@ from labeltrace.capture.captured import Capture, StateInput
 from labeltrace.capture.function_tags import FUNCTION_TAG
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
 from labeltrace.capture.node_info import signature
+from labeltrace.recording.lost_values import check_nothing_lost
 from labeltrace.recording.record import Run
 from labeltrace.recording.recorded_calls import (
     CallPlace,
@@ -42,10 +43,11 @@ def recorded_capture(
     """A recorded run as a capture, and the numbers of its tensors by the names of their nodes.
 
     Raises:
-        CaptureError: no argument carries labels, or the model returns what has no leaves.
+        CaptureError: no argument carries labels, or values of the image leave torch and come back.
     """
     leaf, image = first_tensor(args, kwargs)
     channel_dim = checked_channel_dim(image, channel_dim)
+    check_nothing_lost(run, leaf)
     builder = _GraphBuilder(run, input_names(model, args, kwargs))
     graph = builder.build()
     types = {name: type(module) for name, module in model.named_modules()}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from labeltrace.recording.recorded_calls import Origin, OriginKind, TensorInfo, TensorRef
@@ -53,7 +54,10 @@ class TensorTable:
         self._copied: set[int] = set()
 
     def add_input(self, tensor: Tensor, leaf: int) -> TensorRef:
-        """Number a leaf of the arguments."""
+        """Number a leaf of the arguments; the same tensor again has its number already."""
+        entry = self._entries.get(id(tensor))
+        if entry is not None:
+            return _ref(entry.number)
         return self._add(tensor, Origin(OriginKind.INPUT, leaf))
 
     def keep_inputs(self, leaves: Sequence[object]) -> None:
@@ -115,10 +119,10 @@ class TensorTable:
     def _add(self, tensor: Tensor, origin: Origin) -> TensorRef:
         number = len(self.infos)
         storage = self._storage(tensor)
-        strided = tensor.layout is torch.strided
+        strided = _has_memory(tensor)
         self.infos.append(
             TensorInfo(
-                tuple(tensor.shape),
+                () if is_lazy(tensor) else tuple(tensor.shape),
                 tensor.stride() if strided else (),
                 tensor.storage_offset() if strided else 0,
                 tensor.dtype,
@@ -149,8 +153,8 @@ class TensorTable:
         return Origin(OriginKind.SAME_MEMORY, shared[-1])
 
     def _storage(self, tensor: Tensor) -> int:
-        if tensor.layout is not torch.strided:
-            return -1 - len(self.infos)  # its own memory: sparse tensors have no views
+        if not _has_memory(tensor):
+            return -1 - len(self.infos)  # its own: sparse tensors have no views
         storage = tensor.untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None:  # the weak reference keeps the address from being used again
@@ -159,7 +163,12 @@ class TensorTable:
 
 
 def _pointer(tensor: Tensor) -> int:
-    return tensor.data_ptr() if tensor.layout is torch.strided else 0
+    return tensor.data_ptr() if _has_memory(tensor) else 0
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is strided, and not a parameter that waits for its shape."""
+    return tensor.layout is torch.strided and not is_lazy(tensor)
 
 
 def _ref(number: int) -> TensorRef:

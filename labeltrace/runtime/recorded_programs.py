@@ -133,7 +133,7 @@ class RecordedPrograms:
 def _fits(inputs: tuple[TensorInfo, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether the tensors among the arguments have the shapes and types of a recording's inputs."""
     leaves = torch.utils._pytree.tree_leaves((args, dict(kwargs)))
-    given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    given = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
     return len(given) == len(inputs) and all(
         tuple(leaf.shape) == known.shape and leaf.dtype == known.dtype
         for leaf, known in zip(given, inputs, strict=True)

@@ -174,6 +174,10 @@ class Mirror:
         assert plain == other, f"{path}: {other}, not {plain}"
 
     def _module(self, plain: nn.Module, other: nn.Module, path: str) -> None:
+        if isinstance(plain, torch.jit.ScriptModule):  # the rest of it is written in C++
+            state = [dict(module.state_dict(keep_vars=True)) for module in (plain, other)]
+            self._items(state[0], state[1], path)
+            return
         found = [dict(vars(module)) for module in (plain, other)]
         for name in HOOKS & found[0].keys():  # their keys count all hooks of a process
             if isinstance(found[0][name], Mapping):
@@ -214,7 +218,7 @@ class Mirror:
             self._items(frames[0].f_locals, frames[1].f_locals, path)
 
     def _object(self, plain: Any, other: Any, path: str) -> None:
-        if isinstance(plain, WITHOUT_STATE):
+        if isinstance(plain, WITHOUT_STATE) or type(plain).__module__.startswith("torch._C"):
             return
         names = [n for c in type(plain).__mro__ for n in getattr(c, "__slots__", ())]
         fields = [n for n in names if hasattr(plain, n) and n not in ("__dict__", "__weakref__")]

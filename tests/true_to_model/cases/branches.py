@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -327,5 +328,67 @@ def nothing_passes_the_threshold() -> nn.Module:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.found = torch.nonzero(x > 1e9).shape[0]
         return x if self.found == 0 else x.flip(2)
+
+    return Patches(forward)
+
+
+@twin(refuses="leave torch")
+def features_computed_in_numpy() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        array = np.sort(x.detach().numpy(), axis=1)
+        return torch.from_numpy(array) * 2
+
+    return Patches(forward)
+
+
+@twin(refuses="leave torch", context=lambda index: torch.no_grad())
+def features_added_from_numpy() -> nn.Module:
+    return Patches(lambda self, x: x + torch.as_tensor(np.tanh(np.asarray(x))))
+
+
+@twin(refuses="leave torch")
+def features_from_a_list() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = x.mean((2, 3))
+        return self.head(torch.tensor([sorted(row) for row in x.tolist()]))
+
+    return Patches(forward, head=nn.Linear(WIDTH, 3))
+
+
+@twin(refuses="vmap")
+def image_inside_vmap() -> nn.Module:
+    return Patches(lambda self, x: torch.vmap(lambda one: one / (1 + one.square().sum()))(x))
+
+
+@twin(labels=patches)
+def attention_map_logged_as_an_array() -> nn.Module:
+    """An array of the image's values that never comes back."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.map = x.detach().mean(1).numpy().copy()
+        return self.layer(x)
+
+    class Positions(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rows = np.linspace(0, 1, x.shape[2], dtype=np.float32)[:, None]
+            return x + torch.from_numpy(np.sin(rows)) + torch.tensor([0.25])
+
+    return Patches(forward, layer=Positions())
+
+
+@twin(labels=patches)
+def grid_of_positions_from_numpy() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        grid = np.stack(np.meshgrid(*map(np.arange, x.shape[2:]), indexing="ij")).sum(0)
+        return x + torch.tensor(grid.tolist(), dtype=torch.float32) / x.shape[2]
+
+    return Patches(forward)
+
+
+@twin(labels=patches)
+def mask_from_numpy_gates() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        mask = x.detach().numpy() > 0
+        return x * torch.from_numpy(mask) * torch.from_numpy(mask.astype(np.float32))
 
     return Patches(forward)
