@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from labeltrace.recording.hidden_tensors import check_outputs
 from labeltrace.recording.recorded_calls import Recording
 from labeltrace.recording.recorder import Recorder, output_leaves
 
@@ -55,20 +56,31 @@ def record(
         functions: the Python functions that have a rule; each of their calls is told apart.
         followed: an earlier recording. While the run repeats it, only what `reads` names is kept.
         reads: the numbers of the tensors that the labels of `followed` read.
+
+    Raises:
+        CaptureError: the model has run and returns an object that hides tensors.
     """
     recorder = Recorder(model, functions or {}, sys._getframe(), followed, reads)
     leaves, _ = tree_flatten((args, dict(kwargs)))
     for index, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor) and all(leaf is not other for other in leaves[:index]):
             recorder.table.add_input(leaf, index)
-    inputs = tuple(recorder.table.infos)
+    inputs = recorder.new_tensors()
     if followed is not None and inputs != followed.inputs:
         recorder.stop_following()
         recorder.table.keep_inputs(leaves)
     with enable_python_dispatcher(), recorder:
         outputs = model(*args, **kwargs)
     output, spec = tree_flatten(outputs)
+    check_outputs(output)
     described, tensors = output_leaves(recorder, output)
-    recording = Recording(inputs, tuple(recorder.calls), tuple(recorder.places), described, tensors)
+    recording = Recording(
+        inputs,
+        tuple(recorder.calls),
+        tuple(recorder.places),
+        described,
+        tensors,
+        tuple(recorder.transformed),
+    )
     repeats = recorder.followed is not None and recording == followed
     return Run(outputs, recording, recorder.table.kept, repeats, spec, recorder.module_types)

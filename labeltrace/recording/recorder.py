@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch
 from torch._dispatch.python import no_python_dispatcher
 from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from labeltrace.capture.node_info import signature
 from labeltrace.recording.call_places import CallPlaces, model_line
@@ -26,6 +28,7 @@ from labeltrace.recording.recorded_calls import (
     RecordedCall,
     Recording,
     TensorInfo,
+    TransformedCall,
 )
 from labeltrace.recording.tensor_table import TensorTable
 
@@ -37,6 +40,7 @@ class Recorder(SchemaCheckMode):
         table: the tensors of the run.
         calls: the calls so far.
         places: the place of each call.
+        transformed: the calls inside function transforms so far.
         followed: the recording that this run has repeated so far; None where it differs. The
             places of a repeated call are those of that recording.
     """
@@ -53,12 +57,14 @@ class Recorder(SchemaCheckMode):
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self.calls: list[RecordedCall] = []
         self.places: list[CallPlace] = []
+        self.transformed: list[TransformedCall] = []
         self.followed = followed
         self.table = TensorTable(state_names(model), None if followed is None else reads)
         self._bottom = bottom
         self._model = model
         self._functions = functions
         self._call_places: CallPlaces | None = None
+        self._noted = 0
 
     @property
     def module_types(self) -> Mapping[str, type]:
@@ -75,9 +81,10 @@ class Recorder(SchemaCheckMode):
         """Run an operator as it is, and write its call down."""
         kwargs = kwargs or {}
         table = self.table
+        if _functorch.peek_interpreter_stack() is not None:
+            return self._run_in_transform(func, args, kwargs)
         # Torch's own C++ kernels, not those that its Python dispatcher has for tracing.
         with no_python_dispatcher():
-            first = len(table.infos)
             arguments = self._described(args)
             keywords = tuple([(name, self._described(value)) for name, value in kwargs.items()])
             written = _written(func, args, kwargs)
@@ -87,9 +94,26 @@ class Recorder(SchemaCheckMode):
             for tensor in written:
                 table.after_write(tensor)
             results = self._results(result)
-            tensors = tuple(table.infos[first:])
+        tensors = self.new_tensors()
         line = model_line(self._bottom)
         self._note(RecordedCall(func, arguments, keywords, results, tensors, line))
+        return result
+
+    def _run_in_transform(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run an operator inside `torch.vmap` or `torch.func`; only what it reads is noted.
+
+        Its tensors are not those that the model has outside: a batch is hidden in them, or an
+        inner autograd graph.
+        """
+        with no_python_dispatcher():
+            read = tuple(self.table.ref(_unwrapped(tensor)) for tensor in _tensors(args, kwargs))
+            written = [_unwrapped(tensor) for tensor in _written(func, args, kwargs)]
+            for tensor in written:
+                self.table.before_write(tensor)
+            result = func(*args, **kwargs)
+            for tensor in written:
+                self.table.after_write(tensor)
+        self.transformed.append(TransformedCall(len(self.calls), read, model_line(self._bottom)))
         return result
 
     def _note(self, call: RecordedCall) -> None:
@@ -105,6 +129,11 @@ class Recorder(SchemaCheckMode):
             self._call_places = CallPlaces(self._model, self._functions, self._bottom)
         self.calls.append(call)
         self.places.append(self._call_places.place())
+
+    def new_tensors(self) -> tuple[TensorInfo, ...]:
+        """The tensors that have appeared since this was asked last."""
+        first, self._noted = self._noted, len(self.table.infos)
+        return tuple(self.table.infos[first:])
 
     def stop_following(self) -> None:
         """The run differs from the followed one: from here on, whatever appears is kept."""
@@ -127,6 +156,17 @@ class Recorder(SchemaCheckMode):
         if isinstance(value, (list, tuple)):
             return tuple([self._results(item) for item in value])
         return value
+
+
+def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor that a function transform has wrapped, perhaps several times."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -162,10 +202,12 @@ def state_names(model: nn.Module) -> dict[int, str]:
 
 def output_leaves(
     recorder: Recorder, leaves: Sequence[Any]
-) -> tuple[tuple[Any, ...], tuple[TensorInfo, ...]]:
-    """The leaves of the outputs with tensors by number, and the tensors that are new there."""
-    first = len(recorder.table.infos)
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The leaves of the outputs with tensors by number, and the tensors that appear first there.
+
+    Leaves that are no tensors have no labels, whatever they are: they are not looked at.
+    """
     described = tuple(
-        recorder.table.ref(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves
+        recorder.table.ref(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves
     )
-    return described, tuple(recorder.table.infos[first:])
+    return described, recorder.new_tensors()
