@@ -188,7 +188,7 @@ class Observer:
             raise LabelError(
                 f"a batch of {len(images)}, but the model was captured for {batch.smallest} to "
                 f"{batch.largest:g} images; make another Observer with a batch of this size "
-                f"({batch.fixed_reason})"
+                f"({batch.fixed_reason or 'what the model does depends on the size of the batch'})"
             )
 
 

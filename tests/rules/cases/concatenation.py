@@ -129,6 +129,6 @@ CASES = (
 )
 
 REFUSED = (
-    Refusal("torch.cat([x, self.c], 0)", "the prior has no place", {"c": values(1, 3, 5, 7)}),
+    Refusal("torch.cat([x, self.c], 0)", "belongs to no image", {"c": values(1, 3, 5, 7)}),
     Refusal("torch.cat([x.flatten(1, 2), x[:, 1]], 1)", "positions are joined to channels"),
 )

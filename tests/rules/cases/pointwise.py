@@ -401,6 +401,28 @@ CASES = (
         {"wide": values(13, 2, 5)},
         SMALL,
     ),
+    # One position for all.
+    RuleCase(
+        "aten.maximum",
+        "torch.maximum(x[:, :, :1], self.row)",
+        follows("x[:, :, :1].expand(-1, -1, 5, -1)"),
+        {"row": values(5, 1)},
+        SMALL,
+    ),
+    RuleCase(
+        "aten.copy",
+        "x.clone().copy_(x[:, :, :1])",
+        follows("x[:, :, :1].expand(-1, -1, x.shape[2], -1)"),
+        {},
+        SMALL,
+    ),
+    RuleCase(
+        "aten.fill.Tensor",
+        f"{ATEN}fill.Tensor(x, x[0, 0, 1, 2])",
+        follows("x[:1, :1, 1:2, 2:3].expand(x.shape)"),
+        {},
+        SMALL,
+    ),
     RuleCase("aten.relu", "torch.relu(x)", stays, {}, LAST, 3),
     RuleCase("aten.softmax", "x.softmax(3)", stays, {}, LAST, 3),
     RuleCase("aten.softmax", "x.softmax(1)", averages("x"), {}, LAST, 3),
@@ -408,9 +430,6 @@ CASES = (
 )
 
 REFUSED = (
-    Refusal("torch.maximum(x[:, :, :1], self.row)", "one position cannot", {"row": values(5, 1)}),
-    Refusal("x.clone().copy_(x[:, :, :1])", "one position cannot be repeated"),
-    Refusal(f"{ATEN}fill.Tensor(x, x[0, 0, 1, 2])", "as often as the batch is large"),
     Refusal(
         "torch.batch_norm(x, x.mean((0, 2, 3)), None, None, None, True, 0.1, 1e-5, False)",
         "several tensors",
