@@ -166,3 +166,15 @@ def test_features_that_queries_choose_from_are_no_content() -> None:
 
     with pytest.raises(labeltrace.LayoutError, match="queries that come from the image would mix"):
         labels_of(attend)
+
+
+def test_values_that_similarities_weigh_are_no_content() -> None:
+    """With a step between the product and the sum nobody knows which positions are mixed."""
+
+    def weigh(self: Any, x: Tensor) -> Tensor:
+        tokens = flat(x).mT
+        weighed = (tokens @ tokens.mT)[..., None] * tokens[:, None]
+        return weighed.movedim(2, 3).sum(3)
+
+    with pytest.raises(labeltrace.LayoutError, match="summed over positions after another step"):
+        labels_of(weigh)
