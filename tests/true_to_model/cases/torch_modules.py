@@ -213,7 +213,7 @@ def scripted_submodule() -> nn.Module:
 def fake_quantization() -> nn.Module:
     def forward(self: Any, x: Tensor) -> Tensor:
         scale = float(x.detach().abs().max()) / 127
-        return torch.fake_quantize_per_tensor_affine(x.flatten(2).mT, scale, 0, -128, 127)
+        return (x.flatten(2).mT / scale).round().clamp(-128, 127) * scale
 
     return Patches(forward)
 
