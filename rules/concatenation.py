@@ -30,6 +30,7 @@ from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
 from labeltrace.rule_helpers.moved_positions import is_mixed
 from labeltrace.rule_helpers.output_facts import with_lower_bound
+from labeltrace.rule_helpers.written_parts import joined_elements
 
 
 @register_rule("aten.cat", "aten.concat", "aten.concatenate")
@@ -66,6 +67,8 @@ def _join(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         axis = (replace(kind_along(traced, dim), size=output[dim]),)
         return Weights(layout=renumbered(replace_axis(layout, dim, axis).axes))
     axes = [piece.traced_layout.axes[dim] for piece in traced]
+    if any(map(is_mixed, axes)):
+        return joined_elements(pieces, dim, output)
     if any(has_channels(axis) for axis in axes):
         return _join_channels(traced, axes, dim, output)
     kind = kind_along(traced, dim, output[dim])

@@ -1,4 +1,4 @@
-"""Indexing: slices, splits, single indices, constant indices; and axes rolled or reversed.
+"""Indexing: slices, splits, single indices; and axes rolled or reversed.
 
 Positions are selected or reordered and nothing is mixed.
 """
@@ -21,7 +21,6 @@ from labeltrace.flow import (
 )
 from labeltrace.layout import (
     Axis,
-    BatchSize,
     Factor,
     Kind,
     Layout,
@@ -35,17 +34,17 @@ from labeltrace.layout import (
     renumbered,
     replace_axis,
     size_text,
-    view,
 )
 from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.elementwise import relayout, with_layout
+from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.moved_positions import (
     is_mixed,
     moved_labels,
     position_axis,
     resized_positions,
 )
+from labeltrace.rule_helpers.picked_elements import index_tensor
 
 
 @register_rule("aten.slice", "aten.narrow")
@@ -64,9 +63,8 @@ def select(call: Call) -> Flow:
     source: Operand = call["self"]
     dim = call["dim"] % len(source.shape)
     size = source.shape[dim]
-    if not isinstance(call["index"], (int, BatchSize)) or not -size <= call["index"] < size:
-        raise LayoutError("which index of the axis is taken is known at run time alone")
-    return _selected(source, dim, call["index"] % size)
+    index = call["index"]
+    return _selected(source, dim, index + size if index < 0 else index)
 
 
 @register_rule("aten.unbind")
@@ -126,35 +124,6 @@ def flip(call: Call) -> Flow:
     )
 
 
-@register_rule("aten.index_select")
-def index_select(call: Call) -> Flow:
-    """Indices of one axis, chosen by a constant."""
-    source: Operand = call["self"]
-    dim = call["dim"] % len(source.shape)
-    return _taken(source, dim, call["index"], (call.output[dim],))
-
-
-@register_rule("aten.index")
-def index(call: Call) -> Flow:
-    """`activation[:, index]` with one constant index, or a mask over neighboring axes."""
-    source: Operand = call["self"]
-    indices = call["indices"]
-    chosen = [dim for dim, index in enumerate(indices) if index is not None]
-    if not source.traced or len(chosen) != 1 or indices[chosen[0]].traced:
-        raise LayoutError(
-            "indexing can be followed with one constant index of the activation: "
-            f"{source.layout} with {len(chosen)} indices"
-        )
-    dim = chosen[0]
-    chosen_by: Operand = indices[dim]
-    added = len(call.output) - len(source.shape) + 1
-    if added != len(chosen_by.shape) and len(chosen_by.shape) > 1:  # a mask over several axes
-        merged = (prod(chosen_by.shape), *source.shape[dim + len(chosen_by.shape) :])
-        source = with_layout(source, view(source.traced_layout, (*source.shape[:dim], *merged)))
-        added = 1
-    return _taken(source, dim, chosen_by, call.output[dim : dim + added])
-
-
 def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) -> Flow:
     """`size` indices of axis `dim`: `start`, `start + step` and so on.
 
@@ -166,8 +135,6 @@ def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) 
     axis = layout.axes[dim]
     if size == axis_size(axis):
         return relayout(source, layout, operation=Operation.RELAYOUT)
-    if size != 0 and start + (size - 1) * step >= axis_size(axis):
-        raise LayoutError("where the slice starts is known at run time alone")
     if not has_positions(axis):
         kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
         return relayout(source, kept, operation=Operation.RELAYOUT)
@@ -182,7 +149,7 @@ def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) 
         source=moved.view,
         dim=moved.dims[dim],
         start=_from_nearer_end(start, axis_size(axis)),
-        end=_from_nearer_end(start + (size - 1) * step + 1, axis_size(axis)) or None,
+        end=_end_of_slice(start + (size - 1) * step + 1 if size != 0 else start, axis_size(axis)),
         step=step,
     )
 
@@ -228,19 +195,15 @@ def _selected(source: Operand, dim: int, index: Size) -> Flow:
     )
 
 
-def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
-    """The indices of axis `dim` that a constant holds, as axes of `sizes`."""
+def taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
+    """The indices of axis `dim` that a tensor holds, as axes of `sizes`."""
     layout = source.traced_layout
     axis = layout.axes[dim]
     before, after = layout.axes[:dim], layout.axes[dim + 1 :]
-    if index.traced:
-        raise LayoutError("an index computed from the image selects positions")
     if not has_positions(axis):
         resized: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
         kept = Layout((*before, *resized, *after))
         return relayout(source, kept, operation=Operation.RELAYOUT)
-    if is_mixed(axis):
-        raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
     result = renumbered((*before, *(position_axis(size, axis) for size in sizes), *after))
     if source.is_weights:
         return Weights(layout=result)
@@ -250,7 +213,7 @@ def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> 
         field_shape=resized_positions(layout, {dim: prod(sizes)}).field_sizes,
         source=moved.view,
         dim=moved.dims[dim],
-        index=index,
+        index=index_tensor(index),
     )
 
 
@@ -278,8 +241,21 @@ def _resized(layout: Layout, dim: int, size: Size) -> Factor:
 
 
 def _from_nearer_end(index: Size, size: Size) -> Size:
-    """An index of an axis, counted from the end if that makes it a number."""
-    return index - size if is_dynamic(index) and not is_dynamic(index - size) else index
+    """An index of an axis, counted from the end if that makes it a number.
+
+    Raises:
+        LayoutError: the index depends on values, not on the size of the batch alone.
+    """
+    if isinstance(index, int) or isinstance(index - size, int):
+        return index if isinstance(index, int) else index - size
+    if not index.is_of_batch:
+        raise LayoutError(f"where an axis is cut is computed from values: at {index}")
+    return index
+
+
+def _end_of_slice(index: Size, size: Size) -> Size | None:
+    """Where a slice ends, None at the end of a dynamic axis."""
+    return None if is_dynamic(size) and index == size else _from_nearer_end(index, size)
 
 
 def _clamped(start: Size, size: Size) -> Size:

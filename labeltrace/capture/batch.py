@@ -7,6 +7,8 @@ Models may treat a single sample in another way, so its graph is exported as wel
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isinf
+from operator import getitem
 from typing import Any
 
 import torch
@@ -67,7 +69,8 @@ class BatchPolicy:
     @property
     def may_start_at_one(self) -> bool:
         """Whether nothing but torch's own assumption excludes a single sample."""
-        return self.dynamic and self.smallest == SMALLEST_DYNAMIC_BATCH and self.step == 1
+        is_open = self.dynamic and isinf(self.largest) and self.step == 1
+        return is_open and self.smallest == SMALLEST_DYNAMIC_BATCH
 
     def from_one(self) -> BatchPolicy:
         """The same sizes, and those from one sample up."""
@@ -117,7 +120,7 @@ def recorded_calls(program: ExportedProgram) -> Calls:
         for node in nodes
         if not _slices_nothing(node)
     ]
-    return tuple(call for call in calls if not call[0].startswith(("aten.sym_", "<built-in")))
+    return tuple(call for call in calls if not _computes_size(call[0]))
 
 
 def same_graph(single: Calls, dynamic: Calls) -> bool:
@@ -133,6 +136,12 @@ def same_graph(single: Calls, dynamic: Calls) -> bool:
 
 def _plain(argument: Any) -> Any:
     return ... if isinstance(argument, Node) else argument
+
+
+def _computes_size(operator: str) -> bool:
+    """Whether an operator reads a size or computes one; to choose an output is no such thing."""
+    is_python = operator.startswith("<built-in") and operator != str(getitem)
+    return is_python or operator.startswith("aten.sym_")
 
 
 def _slices_nothing(node: Node) -> bool:

@@ -6,18 +6,26 @@ So a captured graph is that of the model for the batch sizes that decide all of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf, lcm
-from typing import Any
-
-import sympy
+from typing import Any, Final
 
 from labeltrace.capture.symbolic_sizes import is_of_batch, size_of
 from labeltrace.errors import LayoutError
 from labeltrace.layout import BatchSize, Size, batch_size
 
-_LARGEST_SCAN = 64
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "==": operator.eq,
+    "!=": lambda left, right: bool(left - right),
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+_LARGEST_SCAN: Final = 64
 """How far above the example a comparison is looked at that is not decided for all sizes."""
 
 
@@ -83,44 +91,26 @@ def _smallest(guard: Any, known: BatchRange, example: int) -> int:
 
 def _holds(guard: Any, size: int) -> bool:
     """Whether a comparison holds for one size of the batch."""
-    values = dict.fromkeys(guard.free_symbols, sympy.Integer(size))
     try:
-        return bool(guard.xreplace(values) == sympy.true)
+        return bool(guard.subs(dict.fromkeys(guard.free_symbols, size)))
     except ZeroDivisionError:
         return False
 
 
 def _always(guard: Any, known: BatchRange) -> bool:
     """Whether a comparison is sure to hold for a whole range."""
-    if not isinstance(guard, sympy.core.relational.Relational):
+    if not guard.is_Relational:
         return False
     left, right = (size_of(side, known.size) for side in (guard.lhs, guard.rhs))
     try:
-        return _compared(guard, left, right)
+        return bool(_COMPARISONS[guard.rel_op](left, right))
     except LayoutError:
         return False
 
 
-def _compared(guard: Any, left: Size, right: Size) -> bool:
-    match guard:
-        case sympy.Eq():
-            return left == right
-        case sympy.Ne():
-            return bool(left - right)
-        case sympy.Lt():
-            return left < right
-        case sympy.Le():
-            return left <= right
-        case sympy.Gt():
-            return left > right
-        case sympy.Ge():
-            return left >= right
-    return False
-
-
 def _modulus(guard: Any) -> int:
     """The number whose remainders a comparison may tell apart."""
-    if not isinstance(guard, sympy.core.relational.Relational):
+    if not guard.is_Relational:
         return 1
     sides = [size_of(side, batch_size()) for side in (guard.lhs, guard.rhs)]
     return lcm(*(len(side.values) for side in sides if isinstance(side, BatchSize)))

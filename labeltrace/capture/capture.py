@@ -35,6 +35,7 @@ from labeltrace.capture.export_errors import first_lines
 from labeltrace.capture.function_tags import Function, tag_function_calls
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
 from labeltrace.capture.isolation import restore_side_effects, suppress_rnn_warnings
+from labeltrace.capture.model_kinds import check_parameters
 from labeltrace.capture.read_program import read_program
 from labeltrace.errors import CaptureError
 
@@ -68,6 +69,7 @@ def capture_model(
     _check_not_exporting(model)
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
+    check_parameters(model, image)
     channel_dim = checked_channel_dim(image, channel_dim)
     with capturing(), _recording(model, whole) as tags:
         program, batch = _export(model, args, kwargs, image.shape[0])

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import sympy
-from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
-from torch.utils._sympy.symbol import SymT, symbol_is_type
+from typing import Any, Final
 
 from labeltrace.errors import LayoutError
 from labeltrace.layout import BatchSize, Size, unknown_size
 
-_OPERATIONS: Mapping[type, Callable[[Size, Size], Size]] = {
-    sympy.Add: lambda left, right: left + right,
-    sympy.Mul: lambda left, right: left * right,
-    FloorDiv: lambda left, right: left // right,
-    Mod: lambda left, right: left % right,
-    PythonMod: lambda left, right: left % right,
-    Max: lambda left, right: left if left >= right else right,
-    Min: lambda left, right: left if left <= right else right,
+_OPERATIONS: Final[Mapping[str, Callable[[Any, Any], Size]]] = {
+    "Add": operator.add,
+    "Mul": operator.mul,
+    "FloorDiv": operator.floordiv,
+    "CleanDiv": operator.floordiv,
+    "Mod": operator.mod,
+    "PythonMod": operator.mod,
+    "Max": lambda left, right: left if left >= right else right,
+    "Min": lambda left, right: left if left <= right else right,
 }
+"""What sympy's and torch's classes of expressions compute, by name: sympy takes long to import."""
 
 
 def is_of_batch(symbol: Any) -> bool:
@@ -29,6 +28,8 @@ def is_of_batch(symbol: Any) -> bool:
 
     Every input's axis 0 that is as long as the batch has a symbol. The others depend on values.
     """
+    from torch.utils._sympy.symbol import SymT, symbol_is_type  # by now torch has imported sympy
+
     return bool(symbol_is_type(symbol, SymT.SIZE))
 
 
@@ -51,18 +52,12 @@ def size_of(expression: Any, batch: Size) -> Size:
 def _converted(expression: Any, batch: Size) -> Size:
     if expression.is_Integer:
         return int(expression)
-    if expression.is_Symbol and is_of_batch(expression):
-        return batch
-    operation = _operation(expression)
-    if operation is not None:
-        return functools.reduce(operation, (_converted(part, batch) for part in expression.args))
-    if isinstance(expression, sympy.Pow) and expression.exp.is_Integer and expression.exp > 0:
-        return functools.reduce(
-            _OPERATIONS[sympy.Mul], [_converted(expression.base, batch)] * int(expression.exp)
-        )
-    return unknown_size(str(expression))
-
-
-def _operation(expression: Any) -> Callable[[Size, Size], Size] | None:
-    found = (operation for kind, operation in _OPERATIONS.items() if isinstance(expression, kind))
-    return next(found, None)
+    if expression.is_Symbol:
+        return batch if is_of_batch(expression) else unknown_size(str(expression))
+    if expression.is_Pow and expression.exp.is_Integer and expression.exp > 0:
+        factors = [_converted(expression.base, batch)] * int(expression.exp)
+        return functools.reduce(operator.mul, factors)
+    operation = _OPERATIONS.get(expression.func.__name__)
+    if operation is None:
+        return unknown_size(str(expression))
+    return functools.reduce(operation, [_converted(part, batch) for part in expression.args])

@@ -11,7 +11,6 @@ from labeltrace.capture.node_info import location
 from labeltrace.codegen.batch_sizes import BatchSizes
 from labeltrace.codegen.forward_tensors import ForwardTensors
 from labeltrace.codegen.instructions import Instruction, reads_prior
-from labeltrace.codegen.label_calls import LabelCalls
 from labeltrace.codegen.label_fields import LabelFields
 from labeltrace.codegen.output_labels import output_label
 from labeltrace.codegen.prior_fields import PriorFields
@@ -81,8 +80,8 @@ class LabelGraphWriter:
             field = self.run(Instruction(label_ops.repeat, arguments))
         if plan.is_field:
             return field
-        arguments = (field, list(plan.sizes), plan.class_dim)
-        return self.run(Instruction(label_ops.write_output, arguments))
+        settings = (field, list(plan.sizes), plan.class_dim)
+        return self.run(Instruction(label_ops.write_output, settings))
 
     # Steps.
 

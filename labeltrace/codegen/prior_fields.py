@@ -170,9 +170,8 @@ class PriorFields:
                 return self._averaged(pieces, step.shares)
             case Join():
                 return self._joined(step)
-            case OneSourceStep():
-                return self._after(step, self._of_view(step.source))
-        raise TypeError(f"{type(step).__name__} reads labels in a way that has no prior")
+        assert isinstance(step, OneSourceStep)  # all others
+        return self._after(step, self._of_view(step.source))
 
     def _after(self, step: OneSourceStep, priors: RowPriors) -> RowPriors:
         """Priors after a step; one along whose dimensions they differ is computed on them."""

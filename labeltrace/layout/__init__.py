@@ -43,7 +43,6 @@ from labeltrace.layout.factors import (
 from labeltrace.layout.formatting import shape_text, size_text
 from labeltrace.layout.layout import (
     Layout,
-    batch_slot,
     factor_kinds,
     input_layout,
     renumbered,
@@ -76,7 +75,6 @@ __all__ = [
     "axis_size",
     "axis_text",
     "batch_size",
-    "batch_slot",
     "channel",
     "cut_windows",
     "divides",

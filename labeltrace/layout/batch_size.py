@@ -48,7 +48,7 @@ class BatchSize:
     >>> half < 4
     Traceback (most recent call last):
     ...
-    labeltrace.errors.LayoutError: whether B // 2 < 4 depends on the size of the batch
+    labeltrace.errors.LayoutError: whether B // 2 < 4 is known at run time alone
     """
 
     values: tuple[Polynomial | None, ...]
@@ -119,6 +119,11 @@ class BatchSize:
         ]
         return min(lower for lower, _ in found), max(upper for _, upper in found)
 
+    @property
+    def is_of_batch(self) -> bool:
+        """Whether the size depends on the size of the batch alone."""
+        return all(value is None or value.variables <= {QUOTIENT} for value in self.values)
+
     def at(self, batch: int) -> int:
         """The size for one size of the batch.
 
@@ -127,7 +132,7 @@ class BatchSize:
         """
         quotient, remainder = divmod(batch, len(self.values))
         value = self.values[remainder]
-        if value is None or value.variables - {QUOTIENT}:
+        if value is None or not self.is_of_batch:
             raise LayoutError(f"{self} has no value for a batch of {batch}")
         return value.at({QUOTIENT: quotient})
 
@@ -336,7 +341,7 @@ def _quotient(one: Size, other: BatchSize) -> Size:
         _, below = _as_batch_size(rest - other).bounds
         if lower >= 0 and below < 0:
             return number
-    raise LayoutError(f"how often {other} goes into {one} depends on the size of the batch")
+    raise LayoutError(f"how often {other} goes into {one} is known at run time alone")
 
 
 def _candidates(one: BatchSize, other: BatchSize) -> Iterator[int]:
@@ -361,4 +366,4 @@ def _decided(
     surely, never = outcomes(*_as_batch_size(one - other).bounds)
     if surely or never:
         return surely
-    raise LayoutError(f"whether {one} {sign} {other} depends on the size of the batch")
+    raise LayoutError(f"whether {one} {sign} {other} is known at run time alone")

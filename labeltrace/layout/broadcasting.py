@@ -176,6 +176,8 @@ def _common_sizes(axes: Sequence[Axis | None], size: Size) -> tuple[Size, ...]:
     (4, 6)
     """
     present = [axis for axis in axes if axis]
+    if size == 0:
+        return (0,)
     if not present:  # broadcast by a constant, or an axis of size one without a factor
         return () if size == 1 else (size,)
     every = [_boundaries(axis) for axis in present]

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from labeltrace.errors import LayoutError
 from labeltrace.layout.batch_size import Size
 from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, axis_text
 
@@ -66,16 +65,3 @@ def replace_axis(layout: Layout, dim: int, axis: Axis) -> Layout:
 def factor_kinds(layout: Layout) -> tuple[tuple[tuple[Size, Kind], ...], ...]:
     """Size and kind of each axis's factors, except those of size one: all that weights have."""
     return tuple(tuple((f.size, f.kind) for f in axis if f.size != 1) for axis in layout.axes)
-
-
-def batch_slot(layout: Layout) -> int:
-    """The dimension of the field that is the batch.
-
-    Raises:
-        LayoutError: the batch has been mixed or joined with other positions.
-    """
-    for axis in layout.axes:
-        for factor in axis:
-            if factor.kind is Kind.BATCH:
-                return factor.field_dim
-    raise LayoutError(f"the prior has no place where the batch is not an axis: {layout}")

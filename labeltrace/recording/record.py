@@ -63,7 +63,7 @@ def record(
     recorder = Recorder(model, functions or {}, sys._getframe(), followed, reads)
     leaves, _ = tree_flatten((args, dict(kwargs)))
     for index, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor):
+        if isinstance(leaf, Tensor) and all(leaf is not other for other in leaves[:index]):
             recorder.table.add_input(leaf, index)
     inputs = recorder.new_tensors()
     if followed is not None and inputs != followed.inputs:

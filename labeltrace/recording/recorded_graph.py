@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
-from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_flatten
+from torch.utils._pytree import TreeSpec, keystr, tree_flatten, tree_flatten_with_path
 
 from labeltrace.capture.batch import fixed_batch
 from labeltrace.capture.captured import Capture, StateInput
@@ -85,7 +85,7 @@ def input_names(
 
 
 class _GraphBuilder:
-    """Builds the graph: placeholders of what comes from outside first, then a node for each call."""
+    """Builds the graph: placeholders of what comes from outside, then a node for each call."""
 
     def __init__(self, run: Run, names: Sequence[str]) -> None:
         self._recording = run.recording
@@ -235,7 +235,7 @@ class _ExampleValues:
         if storage.nbytes() < size:
             storage.resize_(size)
         empty = torch.empty(0, dtype=info.dtype, device="meta")
-        return empty.set_(storage, info.offset, info.shape, info.strides)  # type: ignore[call-overload,no-any-return]
+        return empty.set_(storage, info.offset, info.shape, info.strides)
 
 
 __all__ = ["TreeSpec", "input_names", "recorded_capture"]

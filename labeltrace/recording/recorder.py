@@ -189,8 +189,8 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[
         return []
     given = {**dict(zip(found.defaults, args, strict=False)), **kwargs}
     values = [given.get(name) for name in found.written]
-    flat = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
-    return [item for item in flat if isinstance(item, Tensor)]
+    each = (value if isinstance(value, (list, tuple)) else (value,) for value in values)
+    return [item for items in each for item in items if isinstance(item, Tensor)]
 
 
 def state_names(model: nn.Module) -> dict[int, str]:
@@ -213,7 +213,9 @@ def state_names(model: nn.Module) -> dict[int, str]:
     return found
 
 
-def output_leaves(recorder: Recorder, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def output_leaves(
+    recorder: Recorder, leaves: Sequence[Any]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The leaves of the outputs with tensors by number, and the tensors that appear first there.
 
     Leaves that are no tensors have no labels, whatever they are: they are not looked at.

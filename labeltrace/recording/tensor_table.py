@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import is_lazy
 
 from labeltrace.recording.recorded_calls import Origin, OriginKind, TensorInfo, TensorRef
 
@@ -128,7 +128,7 @@ class TensorTable:
             TensorInfo(
                 tuple(tensor.shape) if strided or tensor.layout is not torch.strided else (),
                 tensor.stride() if strided else (),
-                tensor.storage_offset() if strided else 0,
+                int(tensor.storage_offset()) if strided else 0,
                 tensor.dtype,
                 tensor.device,
                 storage,

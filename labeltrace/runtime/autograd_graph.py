@@ -9,10 +9,23 @@ from typing import Any, Final
 
 from torch import Tensor
 
-_SAME_GRADIENT: Final = frozenset({"AliasBackward0", "SliceBackward0"})
-"""Steps that hand a gradient on as it is; an export adds and leaves out such steps of whole axes."""
+_VIEWS: Final = frozenset(
+    f"{name}Backward0"
+    for name in (
+        "Alias",
+        "Permute",
+        "ReshapeAlias",
+        "Slice",
+        "Transpose",
+        "UnsafeView",
+        "View",
+    )
+)
+"""Steps that only rearrange a gradient: an export adds and leaves out some, of whole axes."""
 
-_STANDS_FOR: Final = {"_AttentionWithLabelsBackward": "ScaledDotProductFlashAttentionForCpuBackward0"}
+_STANDS_FOR: Final = {
+    "_AttentionWithLabelsBackward": "ScaledDotProductFlashAttentionForCpuBackward0"
+}
 """Steps of ours that have the gradient of a step of torch."""
 
 
@@ -46,7 +59,7 @@ def autograd_graph(outputs: Iterable[Any]) -> AutogradGraph:
         variable = getattr(step, "variable", None)
         if variable is not None:
             leaves.add(id(variable))
-        elif name not in _SAME_GRADIENT:
+        elif name not in _VIEWS:
             kinds[_STANDS_FOR.get(name, name)] += 1
         waiting += [other for other, _ in step.next_functions if other is not None]
     return AutogradGraph(kinds, frozenset(leaves))
@@ -61,5 +74,5 @@ def first_difference(plain: AutogradGraph, other: AutogradGraph) -> str:
         return f"its backward pass has {lost} where the graph's has {instead}"
     if plain.leaves != other.leaves:
         count = len(plain.leaves ^ other.leaves)
-        return f"gradients reach {count} tensors in one of the model and its graph, not in the other"
+        return f"gradients reach {count} tensors in the model alone, or in its graph alone"
     return ""

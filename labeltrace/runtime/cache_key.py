@@ -10,13 +10,32 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from labeltrace.errors import CaptureError
 
 PLAIN_TYPES = frozenset({bool, int, float, str})
 """The types of the attributes that are part of the key: modes, rates, sizes, names."""
+
+
+def plain_state(model: nn.Module) -> tuple[Any, ...]:
+    """The identities of a model's modules and their attributes of plain types, tuples of them too.
+
+    While `torch.export` runs, it has replaced hooks, methods and parameters of the model. This is
+    what is left to compare: modes, rates, sizes and names.
+    """
+    found: list[Any] = []
+    for module in model.modules():
+        found.append(id(module))
+        found += [value for value in vars(module).values() if _is_plain(value)]
+    return tuple(found)
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return type(value) in PLAIN_TYPES
 
 
 def call_key(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:

@@ -41,7 +41,9 @@ def _difference_of_leaves(plain: Any, graph: Any) -> str:
     if plain.requires_grad != graph.requires_grad:
         return f"has requires_grad={plain.requires_grad}, the graph's {graph.requires_grad}"
     if (plain.shape, plain.dtype, plain.device) != (graph.shape, graph.dtype, graph.device):
-        return f"is {plain.dtype} {tuple(plain.shape)}, the graph's {graph.dtype} {tuple(graph.shape)}"
+        return (
+            f"is {plain.dtype} {tuple(plain.shape)}, the graph's {graph.dtype} {tuple(graph.shape)}"
+        )
     if plain.device.type == "meta" or bitwise_equal(plain, graph):
         return ""
     return f"differs from the graph's by up to {_largest_difference(plain, graph):.3g}"
@@ -69,7 +71,8 @@ def difference_of_labels(recorded: Sequence[Any], captured: Sequence[Any]) -> st
         if one is None:
             continue
         if one.shape != two.shape:
-            return f"the label of output {index} is {tuple(one.shape)} recorded, {tuple(two.shape)} captured"
+            sizes = f"{tuple(one.shape)} recorded, {tuple(two.shape)} captured"
+            return f"the label of output {index} is {sizes}"
         apart = float((one - two).abs().max()) if one.numel() else 0.0
         if not apart <= LABEL_TOLERANCE:
             return f"the labels of output {index} differ by {apart:.3g} between the engines"

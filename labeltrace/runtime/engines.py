@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from labeltrace.capture.capture_lock import capturing, wait_for_captures
 from labeltrace.capture.inputs import first_tensor
-from labeltrace.errors import CaptureError, LabelError, LabelTraceError
+from labeltrace.errors import CaptureError, LabelError, LabelTraceError, callers_level
 from labeltrace.model_state.difference import Difference, DifferenceKind
 from labeltrace.model_state.differences import differences
 from labeltrace.model_state.snapshot import Snapshot, take_snapshot
@@ -39,7 +39,7 @@ LOOKS_IN_A_ROW: Final = 4
 """After so many calls of one form, each with the model in a new state, it is recorded for good."""
 
 LOOKS_WITH_CHANGES: Final = 2
-"""So often a model may change its own state in a call of one form: the first call may be special."""
+"""So often a model may change its own state in calls of one form: the first may be special."""
 
 
 @dataclass(slots=True)
@@ -209,9 +209,25 @@ class Engines:
         self, key: Hashable, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
     ) -> Any:
         """Run the model as it is, find its engine, and give the labels of that engine."""
-        form: Hashable = key[0]  # type: ignore[index]
         before = take_snapshot(self.model)
         run = self.programs.run(args, kwargs)
+        try:
+            return self._chosen(key, before, run, args, kwargs, labels)
+        except LabelTraceError:
+            before.restore()  # the call gives nothing, so it leaves nothing behind
+            raise
+
+    def _chosen(
+        self,
+        key: Hashable,
+        before: Snapshot,
+        run: Run,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+    ) -> Any:
+        """The outputs of the first run, and labels by the engine that is chosen for such calls."""
+        form: Hashable = key[0]  # type: ignore[index]
         after = take_snapshot(self.model)
         changes = differences(before, after)
         reason = reason_of_run(run, self.model) or _reason_of_changes(changes)
@@ -286,9 +302,7 @@ class Engines:
         self._count_look(form)
         self._choose(form, None)
 
-    def _refuse(
-        self, form: Hashable, key: Hashable, reason: Reason, changed: bool = False
-    ) -> None:
+    def _refuse(self, form: Hashable, key: Hashable, reason: Reason, changed: bool = False) -> None:
         known = self._count_look(form)
         if changed:
             known.changes += 1
@@ -324,7 +338,7 @@ class Engines:
             f"{type(self.model).__name__} is recorded, which is slower than a captured graph: "
             f"{text}{_at(line)}",
             EngineWarning,
-            stacklevel=6,
+            stacklevel=callers_level(),
         )
 
     def _form(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -18,7 +19,7 @@ from labeltrace.codegen.generate import Generated, generate
 from labeltrace.codegen.restore_modes import modes_kept
 from labeltrace.model_state.state_key import StateWatch
 from labeltrace.rule_api.registry import Registry
-from labeltrace.runtime.cache_key import call_key
+from labeltrace.runtime.cache_key import call_key, plain_state
 from labeltrace.tracing.ablation import Ablation, ablated
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.trace_graph import trace_graph
@@ -113,7 +114,11 @@ class GraphCache:
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, int]:
         _, image = first_tensor(args, kwargs)
         batch = image.shape[0]
-        return (call_key(args, kwargs, batch), self.state_watch.key()), batch
+        state = self.state_watch.key if not torch.compiler.is_exporting() else self._plain_state
+        return (call_key(args, kwargs, batch), state()), batch
+
+    def _plain_state(self) -> tuple[Any, ...]:
+        return plain_state(self.model)
 
     def _may_extend(self, dynamic: int, batch: int) -> bool:
         """Whether a call with one sample may share a graph that starts at two."""
@@ -135,5 +140,6 @@ class GraphCache:
         number = len(self.graphs)
         trace = ablated(trace_graph(found, self.registry), self.ablation)
         self.graphs[number] = LabelGraph(found, trace, generate(trace))
-        self._numbers[key] = (*self._numbers.get(key, ()), number)
+        for known_by in (key, (key[0], self._plain_state())):
+            self._numbers[known_by] = (*self._numbers.get(known_by, ()), number)
         return number

@@ -119,9 +119,7 @@ class RecordedPrograms:
         self._programs = [found, *others[: MOST_PROGRAMS - 1]]
         return found
 
-    def _build(
-        self, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> RecordedProgram:
+    def _build(self, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> RecordedProgram:
         capture, numbers = recorded_capture(run, self._model, args, kwargs, self._channel_dim)
         trace = ablated(trace_graph(capture, self._registry), self._ablation)
         half = generate_label_half(trace)

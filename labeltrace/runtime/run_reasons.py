@@ -87,8 +87,7 @@ def _calls(run: Run) -> Reason | None:
     outside = {
         info.storage: info.origin
         for info in tensors
-        if info.origin.kind in (OriginKind.INPUT, OriginKind.CONSTANT)
-        and info.storage not in fresh
+        if info.origin.kind in (OriginKind.INPUT, OriginKind.CONSTANT) and info.storage not in fresh
     }
     parameters = {
         info.storage
@@ -103,7 +102,11 @@ def _calls(run: Run) -> Reason | None:
             return Reason(f"it takes torch's fused path {name}", line_text(call.line))
         for storage in written_storages(call, tensors):
             if storage in outside:
-                what = "its input" if outside[storage].kind is OriginKind.INPUT else "a tensor it keeps"
+                what = (
+                    "its input"
+                    if outside[storage].kind is OriginKind.INPUT
+                    else "a tensor it keeps"
+                )
                 return Reason(f"it writes to {what} ({name})", line_text(call.line))
             if storage in parameters:
                 return Reason(f"it writes to a parameter ({name})", line_text(call.line))

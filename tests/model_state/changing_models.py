@@ -218,3 +218,39 @@ class Holder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.norm(self.layer(x)))
+
+
+class Stepping(nn.Module):
+    """Calls a method that subclasses define."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x)
+
+    def step(self, x: Tensor) -> Tensor:
+        return x
+
+
+class SteppingFar(Stepping):
+    def step(self, x: Tensor) -> Tensor:
+        return x * UNREAD
+
+
+class Mixin:
+    def shifted(self, x: Tensor) -> Tensor:
+        return x + UNREAD
+
+
+class Unshifted(Mixin, nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Shifting(nn.Module):
+    shifted: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shifted(x)
+
+
+class Shifted(Shifting, Mixin):
+    pass

@@ -345,6 +345,32 @@ def test_a_global_that_a_hook_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.key() != key
 
 
+def test_a_method_that_its_base_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = StateWatch(nn.Sequential(models.Stepping(), models.SteppingFar()))
+    key = watch.key()
+    monkeypatch.setattr(models, "UNREAD", 5)
+    assert watch.key() != key
+
+
+def test_a_method_that_a_sibling_class_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mixin is met before it has anything to do with the class that calls its method."""
+    deep = nn.Sequential(nn.Sequential(nn.Sequential(models.Shifted())))
+    watch = StateWatch(nn.Sequential(models.Unshifted(), models.Shifting(), deep))
+    key = watch.key()
+    monkeypatch.setattr(models, "UNREAD", 5)
+    assert watch.key() != key
+
+
+def test_the_order_of_attributes_does_not_count() -> None:
+    model = Holder()
+    watch = StateWatch(model)
+    key = watch.key()
+    del model.integer
+    assert watch.key() != key
+    model.integer = 3
+    assert watch.key() == key
+
+
 def test_weights_that_are_tied() -> None:
     model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     model[1].weight = model[0].weight

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace.codegen.instructions import Instruction, instruction
+from labeltrace.codegen.row_priors import kept_dimensions
 from labeltrace.flow import Flow, LabelStep, LabelView, OneSourceStep, Operation
 from labeltrace.layout import Layout
 from labeltrace.report.descriptions import describe_step
@@ -98,6 +99,8 @@ class EveryStep(nn.Module):
             F.pad(x, (1, 1)),
             torch.cat([x, x.flip(2)], 2),
             x.mT.reshape(3, 2, 3, 8),
+            tokens.topk(5, 1)[0],
+            tokens.index_put([self.index[:1], self.index], x[0, :, 0, :3].mT),
         )
 
 
@@ -121,6 +124,15 @@ def test_the_classes_are_found() -> None:
 @every_class
 def test_it_has_a_label_function(step_class: type[LabelStep]) -> None:
     assert isinstance(instruction(step_of(step_class)), (Instruction, LabelView))
+
+
+@every_class
+def test_it_says_which_rows_it_keeps_apart(step_class: type[LabelStep]) -> None:
+    step = step_of(step_class)
+    if isinstance(step, OneSourceStep):
+        before, after = step.source.arrangement.shape, step.field_sizes
+        for dim, place in kept_dimensions(step).items():
+            assert after[place] == before[dim]
 
 
 @every_class
@@ -181,5 +193,7 @@ def test_an_unknown_class_is_an_error() -> None:
     for unknown in (step, ForgottenSources(layout=Layout(()))):
         with pytest.raises(TypeError, match=words):
             sliced_step(unknown, IndexSlice(0, 0, 1), lambda labels, _: labels)
+    with pytest.raises(TypeError, match="which rows Forgotten keeps apart is not decided; add"):
+        kept_dimensions(step)
     with pytest.raises(TypeError, match="reads labels in a way that no rewrite knows"):
         with_labels(ForgottenSources(layout=Layout(())), lambda labels: labels)

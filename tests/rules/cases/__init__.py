@@ -12,9 +12,11 @@ from tests.rules.cases import (
     concatenation,
     convolution,
     indexing,
+    indexing_by_tensors,
     matmul,
     metadata_only,
     multiplication,
+    ordering,
     padding,
     pointwise,
     pooling,
@@ -25,6 +27,7 @@ from tests.rules.cases import (
     residual,
     sliding_windows,
     view,
+    writing,
 )
 from tests.rules.cases.case import Fault, Refusal, RuleCase, fault_of
 
@@ -45,7 +48,10 @@ FILES = (
     resampling,
     residual,
     indexing,
+    indexing_by_tensors,
+    ordering,
     view,
+    writing,
 )
 
 CASES: tuple[RuleCase, ...] = tuple(case for file in FILES for case in file.CASES)

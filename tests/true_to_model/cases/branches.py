@@ -189,7 +189,8 @@ def list_of_parts_of_several_lengths() -> nn.Module:
 
 @twin(
     labels=lambda seen: [
-        label[None, :, : out.shape[2]] for label, out in zip(patches(seen), seen.outputs, strict=True)
+        label[None, :, : out.shape[2]]
+        for label, out in zip(patches(seen), seen.outputs, strict=True)
     ]
 )
 def ragged_list_cut_by_values() -> nn.Module:

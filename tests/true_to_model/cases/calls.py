@@ -71,7 +71,9 @@ def same_tensor_twice() -> nn.Module:
 @twin(unlabeled=(1, 2))
 def parameter_and_buffer_among_outputs() -> nn.Module:
     norm = nn.BatchNorm2d(WIDTH)
-    return Patches(lambda self, x: (self.norm(x), self.norm.weight, self.norm.running_mean), norm=norm)
+    return Patches(
+        lambda self, x: (self.norm(x), self.norm.weight, self.norm.running_mean), norm=norm
+    )
 
 
 @twin(labels=lambda seen: OrderedDict(b=patches(seen), a=prior(seen)))
@@ -79,12 +81,18 @@ def outputs_in_an_ordered_dict() -> nn.Module:
     return Patches(lambda self, x: OrderedDict(b=x, a=x.mean((2, 3))))
 
 
-@twin(labels=lambda seen: tree_map(lambda out: patches(seen) if out is not None else None, seen.outputs))
+@twin(
+    labels=lambda seen: tree_map(
+        lambda out: patches(seen) if out is not None else None, seen.outputs
+    )
+)
 def outputs_in_a_dict_with_other_things() -> nn.Module:
     return Patches(lambda self, x: {"map": x, "none": None, "deep": [{"map": (x * 2,)}]})
 
 
-@twin(labels=lambda seen: {"map": patches(seen), "text": None, "number": None, "list": [None, None]})
+@twin(
+    labels=lambda seen: {"map": patches(seen), "text": None, "number": None, "list": [None, None]}
+)
 def outputs_with_numbers_and_strings() -> nn.Module:
     return Patches(lambda self, x: {"map": x, "text": "a", "number": 3.5, "list": [True, 2]})
 
@@ -99,7 +107,7 @@ def outputs_in_a_named_tuple() -> nn.Module:
     return Patches(lambda self, x: Pair(x, x.mean((2, 3))))
 
 
-Collected = namedtuple("Collected", "map mean")  # noqa: PYI024
+Collected = namedtuple("Collected", "map mean")
 
 
 @twin(labels=lambda seen: Collected(patches(seen), prior(seen)))

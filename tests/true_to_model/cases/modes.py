@@ -41,7 +41,9 @@ def inference_mode_outside() -> nn.Module:
     return Patches(forward)
 
 
-@twin(labels=patches, context=lambda index: torch.inference_mode(index == 1), inputs=constant_images)
+@twin(
+    labels=patches, context=lambda index: torch.inference_mode(index == 1), inputs=constant_images
+)
 def inference_mode_now_and_then() -> nn.Module:
     return Patches(lambda self, x: self.norm(x), norm=nn.BatchNorm2d(WIDTH))
 

@@ -36,7 +36,7 @@ def _stride(model: Any, index: int) -> None:
     model.layer.stride = (index, 3 - index)
 
 
-@twin(change=_stride, labels=lambda seen: patches(seen)[..., :: 1, :: 1][_strided(seen)])
+@twin(change=_stride, labels=lambda seen: patches(seen)[..., ::1, ::1][_strided(seen)])
 def stride_tuple_changes() -> nn.Module:
     return Patches(lambda self, x: self.layer(x), layer=nn.Conv2d(WIDTH, WIDTH, 1))
 
@@ -72,7 +72,9 @@ def _nested(model: Any, index: int) -> None:
 @twin(change=_nested, labels=lambda seen: patches(seen).flip(seen.model.settings["flip"]["dims"]))
 def dict_edited_nested() -> nn.Module:
     return Patches(
-        lambda self, x: x.flip(self.settings["flip"]["dims"]) * sum(self.settings["scale"].values()),
+        lambda self, x: (
+            x.flip(self.settings["flip"]["dims"]) * sum(self.settings["scale"].values())
+        ),
         settings={"flip": {"dims": [3]}, "scale": {0: 1.0}},
     )
 

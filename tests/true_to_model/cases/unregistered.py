@@ -30,7 +30,9 @@ def parameters_in_a_plain_list() -> nn.Module:
 @twin(labels=patches)
 def parameters_in_nested_dicts() -> nn.Module:
     parts = {"a": {"scale": _parameter(WIDTH, 1, 1)}, "b": [(_parameter(1),)]}
-    return Patches(lambda self, x: x * self.parts["a"]["scale"] + self.parts["b"][0][0], parts=parts)
+    return Patches(
+        lambda self, x: x * self.parts["a"]["scale"] + self.parts["b"][0][0], parts=parts
+    )
 
 
 @twin(labels=patches)
