@@ -200,15 +200,6 @@ def submodule_replaced_in_forward() -> nn.Module:
     return Patches(forward, act=nn.ReLU())
 
 
-@twin(labels=patches)
-def scripted_submodule() -> nn.Module:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _layer(torch.jit.script(nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 1), nn.ReLU())))
-
-
 @twin(labels=tokens)
 def fake_quantization() -> nn.Module:
     def forward(self: Any, x: Tensor) -> Tensor:
