@@ -95,7 +95,7 @@ _running: list[None] = []
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """The time of a run. Torch has one place for such a mode in a process, hence the lock around."""
+    """The time of a run: a process has one place for such a mode, hence the lock around."""
     if _running:
         raise CaptureError(
             "a model with labels is called inside another one that is being recorded; call the "

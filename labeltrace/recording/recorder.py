@@ -106,7 +106,7 @@ class Recorder(SchemaCheckMode):
         return result
 
     def _repeats(self, func: Any, arguments: Any, keywords: Any) -> bool:
-        """Whether a call is that of the followed recording, as far as it is known before it runs."""
+        """Whether a call is that of the followed recording, as far as is known before it runs."""
         if self.followed is None:
             return True
         calls, index = self.followed.calls, len(self.calls)
