@@ -33,7 +33,6 @@ LINEAR = (
     "aten.contiguous",
     "aten.detach",
     "aten.feature_dropout",
-    "aten.lift_fresh",
     "aten.lift_fresh_copy",
     "aten.neg",
     "aten.positive",

@@ -87,6 +87,9 @@ class Recorder(SchemaCheckMode):
         with no_python_dispatcher():
             arguments = self._described(args)
             keywords = tuple([(name, self._described(value)) for name, value in kwargs.items()])
+            if not self._repeats(func, arguments, keywords):
+                self.stop_following()
+                self._described((args, tuple(kwargs.values())))  # which keeps what it reads
             written = _written(func, args, kwargs)
             for tensor in written:
                 table.before_write(tensor)
@@ -96,8 +99,18 @@ class Recorder(SchemaCheckMode):
             results = self._results(result)
         tensors = self.new_tensors()
         line = model_line(self._bottom)
+        followed = self.followed
         self._note(RecordedCall(func, arguments, keywords, results, tensors, line))
+        if self.followed is not followed:
+            self._described(result)
         return result
+
+    def _repeats(self, func: Any, arguments: Any, keywords: Any) -> bool:
+        """Whether a call is that of the followed recording, as far as is known before it runs."""
+        if self.followed is None:
+            return True
+        calls, index = self.followed.calls, len(self.calls)
+        return index < len(calls) and calls[index][:3] == (func, arguments, keywords)
 
     def _run_in_transform(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run an operator inside `torch.vmap` or `torch.func`; only what it reads is noted.

@@ -79,6 +79,8 @@ class TensorTable:
             return self._unseen(tensor)
         if entry.writes != self._writes.get(entry.storage, 0):
             return self._add(tensor, Origin(OriginKind.SAME_VALUES, entry.number))
+        if self.only is None:  # it may have been numbered when only some were worth keeping
+            self.kept.setdefault(entry.number, tensor)
         return _ref(entry.number)
 
     def before_write(self, tensor: Tensor) -> None:
@@ -109,6 +111,8 @@ class TensorTable:
         if not known or self._writes_before[origin.detail] != writes:
             return self._add(tensor, origin)
         self._remember(tensor, origin.detail, storage)
+        if self.only is None:
+            self.kept.setdefault(origin.detail, tensor)
         return _ref(origin.detail)
 
     def _remember(self, tensor: Tensor, number: int, storage: int) -> None:
@@ -122,7 +126,7 @@ class TensorTable:
         strided = _has_memory(tensor)
         self.infos.append(
             TensorInfo(
-                () if is_lazy(tensor) else tuple(tensor.shape),
+                tuple(tensor.shape) if strided or tensor.layout is not torch.strided else (),
                 tensor.stride() if strided else (),
                 int(tensor.storage_offset()) if strided else 0,
                 tensor.dtype,
@@ -167,8 +171,8 @@ def _pointer(tensor: Tensor) -> int:
 
 
 def _has_memory(tensor: Tensor) -> bool:
-    """Whether a tensor is strided, and not a parameter that waits for its shape."""
-    return tensor.layout is torch.strided and not is_lazy(tensor)
+    """Whether a tensor is strided, no list of others, no parameter that waits for its shape."""
+    return tensor.layout is torch.strided and not tensor.is_nested and not is_lazy(tensor)
 
 
 def _ref(number: int) -> TensorRef:

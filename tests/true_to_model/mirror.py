@@ -65,7 +65,7 @@ class Mirror:
 
     def same(self, plain: Any, other: Any, path: str) -> None:
         """Fails at the first difference, with the path to it."""
-        if isinstance(plain, BY_VALUE) or isinstance(plain, type):
+        if isinstance(plain, (*BY_VALUE, type)):
             self._value(plain, other, path)
             return
         if not isinstance(plain, IMMUTABLE):

@@ -36,6 +36,8 @@ COPIES = {
     "aten.lift_fresh_copy": "lift_fresh_copy(x)",
     "aten.neg": "neg(x)",
     "aten.positive": "positive(x)",
+    "aten.resolve_conj": "resolve_conj(x)",
+    "aten.resolve_neg": "resolve_neg(x)",
     "aten.to": "to.dtype(x, torch.float64)",
     "aten.type_as": "type_as(x, self.like)",
     "aten._to_copy": "_to_copy(x, dtype=torch.float64)",

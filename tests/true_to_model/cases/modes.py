@@ -224,7 +224,7 @@ def models_that_ask_for_dispatch_modes() -> nn.Module:
 
 
 def _encoder(**settings: Any) -> nn.Module:
-    layer = nn.TransformerEncoderLayer(WIDTH + 1, 3, 7, batch_first=True, dropout=0.1, **settings)
+    layer = nn.TransformerEncoderLayer(WIDTH + 1, 2, 7, batch_first=True, dropout=0.1, **settings)
     return nn.TransformerEncoder(layer, 2)
 
 
@@ -274,7 +274,7 @@ def _attended(self: Any, x: Tensor) -> Any:
 def _attention(need_weights: bool) -> Patches:
     return Patches(
         _attended,
-        attention=nn.MultiheadAttention(WIDTH + 1, 3, batch_first=True),
+        attention=nn.MultiheadAttention(WIDTH + 1, 2, batch_first=True),
         widen=nn.Conv2d(WIDTH, WIDTH + 1, 1),
         need_weights=need_weights,
     )
