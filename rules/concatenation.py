@@ -67,7 +67,9 @@ def _join(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         axis = (replace(kind_along(traced, dim), size=output[dim]),)
         return Weights(layout=renumbered(replace_axis(layout, dim, axis).axes))
     axes = [piece.traced_layout.axes[dim] for piece in traced]
-    if any(map(is_mixed, axes)):
+    if any(map(is_mixed, axes)) or (
+        any(map(has_channels, axes)) and any(map(has_positions, axes))
+    ):
         return joined_elements(pieces, dim, output)
     if any(has_channels(axis) for axis in axes):
         return _join_channels(traced, axes, dim, output)
@@ -108,9 +110,6 @@ def _join_channels(traced: list[Operand], axes: list[Axis], dim: int, output: Sh
 
     The axes 3 channel and 5 channel give an axis of 8 channel and the shares 3 : 5.
     """
-    for axis in axes:
-        if has_positions(axis):
-            raise LayoutError(f"positions are joined to channels along an axis: {axis_text(axis)}")
     channels = channel(output[dim])
     flow = combine(
         [with_layout(piece, replace_axis(piece.traced_layout, dim, channels)) for piece in traced],
