@@ -67,9 +67,7 @@ def _join(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         axis = (replace(kind_along(traced, dim), size=output[dim]),)
         return Weights(layout=renumbered(replace_axis(layout, dim, axis).axes))
     axes = [piece.traced_layout.axes[dim] for piece in traced]
-    if any(map(is_mixed, axes)) or (
-        any(map(has_channels, axes)) and any(map(has_positions, axes))
-    ):
+    if any(map(is_mixed, axes)) or (any(map(has_channels, axes)) and any(map(has_positions, axes))):
         return joined_elements(pieces, dim, output)
     if any(has_channels(axis) for axis in axes):
         return _join_channels(traced, axes, dim, output)

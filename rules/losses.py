@@ -38,9 +38,13 @@ def loss_of_classes(call: Call) -> Flow:
 def _loss(call: Call, classes: tuple[int, ...]) -> Flow:
     source: Operand = call["self"]
     if not source.traced and call["target"].traced:
-        raise LayoutError("the target of a loss comes from the image, and what it is compared with not")
+        raise LayoutError(
+            "the target of a loss comes from the image, and what it is compared with not"
+        )
     if call["target"].labeled:
-        raise LayoutError("a loss compares two streams from the image; return both and compare them")
+        raise LayoutError(
+            "a loss compares two streams from the image; return both and compare them"
+        )
     if not source.traced:
         return Constant()
     axes = source.traced_layout.axes

@@ -60,9 +60,7 @@ def sample_boxes(
     return torch.where(total > 0, seen / total.clamp(min=torch.finfo(total.dtype).tiny), rest)
 
 
-def _means_of_bins(
-    labels: Tensor, boxes: Tensor, rows: int, columns: int, scale: float
-) -> Tensor:
+def _means_of_bins(labels: Tensor, boxes: Tensor, rows: int, columns: int, scale: float) -> Tensor:
     """The sums over the whole pixels of each bin, as `roi_pool` rounds its borders."""
     height, width = labels.shape[1:3]
     x1, y1, x2, y2 = _rounded(boxes[:, 1:] * scale).unbind(1)

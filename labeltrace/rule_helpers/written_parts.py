@@ -38,7 +38,6 @@ from labeltrace.rule_helpers.picked_elements import (
     kept_factors,
 )
 
-
 _CONSTANT = Elements(sizes=(), shape=())
 """The elements of a constant that is written somewhere: one for all."""
 
