@@ -302,9 +302,10 @@ def _write(flow: Write) -> Instruction:
         ]
         for operator, arguments in flow.places
     ]
-    if not flow.adds:
+    if not any(flow.adds):
         return Instruction(label_ops.overwrite, (list(flow.pieces), PRIOR, places), settings)
-    settings |= _non_default(keeps_base=flow.keeps_base)
+    settings["adds"] = list(flow.adds)
+    settings["keeps"] = list(flow.keeps)
     return Instruction(label_ops.add_at, (list(flow.pieces), PRIOR, places), settings)
 
 

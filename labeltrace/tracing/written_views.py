@@ -183,6 +183,8 @@ def _step(
         pieces=tuple(pieces),
         elements=tuple(elements),
         places=tuple(places),
+        adds=(False,) * len(places),
+        keeps=(False,) * len(places),
         result=factor_sizes(axes, whole),
         kept=kept_factors(axes),
         batch=batch_dimension(axes),
