@@ -15,7 +15,6 @@ from labeltrace.layout import (
     Kind,
     align_axes,
     axis_size,
-    axis_text,
     batch_slot,
     channel,
     has_channels,
@@ -126,14 +125,9 @@ def join_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     (B, 7 position, 8 channel); the first of these positions carries the prior.
 
     Raises:
-        LayoutError: an axis has positions and others, or a piece without positions there has the
-            size of a dynamic batch.
+        LayoutError: a piece without positions there has the size of a dynamic batch.
     """
     traced = [piece for piece in pieces if piece.traced]
-    for piece in traced:
-        axis = piece.traced_layout.axes[dim]
-        if is_mixed(axis):
-            raise LayoutError(f"an axis whose positions are partly repeated: {axis_text(axis)}")
     alignment = align_axes([piece.traced_layout for piece in traced], output, concatenated=dim)
     views = iter(
         LabelView(piece, alignment.arrangement(index)) for index, piece in enumerate(traced)

@@ -321,8 +321,8 @@ def _of_batch(sizes: Sequence[int]) -> list[int]:
     """
     if any(is_dynamic(size) and size % BATCH for size in sizes):
         raise LayoutError(
-            "something is written to a part of the batch, whose size a captured graph does not "
-            'know; align(model, engine="recorded") follows the model as it runs'
+            "indices write to a fraction of the samples, which is no multiple of the batch; use "
+            'align(model, engine="recorded")'
         )
     return [-(size // BATCH) if is_dynamic(size) else size for size in sizes]
 

@@ -134,7 +134,7 @@ class _Walk:
     def _visit_operator(self, record: CallRecord) -> None:
         read = self.environment.inputs_from_image(record)
         rule = self.registry.find(record.operator_names)
-        if not read:
+        if not read or record.reads_sizes_only:
             self._add_node(record, Constant(), ())
         elif rule is None:
             unknown = unknown_operator(record, self.input_layout, self.environment)

@@ -173,9 +173,7 @@ class MixtureOfExperts(nn.Module):
 
 
 def test_mixture_of_experts() -> None:
-    torch.testing.assert_close(
-        labels_of(MixtureOfExperts(), "recorded"), own_labels().roll(1, 1)
-    )
+    torch.testing.assert_close(labels_of(MixtureOfExperts(), "recorded"), own_labels().roll(1, 1))
 
 
 class ExpertsOfImages(nn.Module):
