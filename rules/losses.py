@@ -1,4 +1,4 @@
-"""Losses that a model computes itself, as detectors do in train mode: a mean over all positions.
+"""Losses that a model computes itself, as detectors do in train mode: means over all positions.
 
 The targets are constants. A loss for each position is point-wise; the class axis is of channels.
 """
@@ -37,14 +37,8 @@ def loss_of_classes(call: Call) -> Flow:
 
 def _loss(call: Call, classes: tuple[int, ...]) -> Flow:
     source: Operand = call["self"]
-    if not source.traced and call["target"].traced:
-        raise LayoutError(
-            "the target of a loss comes from the image, and what it is compared with not"
-        )
     if call["target"].labeled:
-        raise LayoutError(
-            "a loss compares two streams from the image; return both and compare them"
-        )
+        raise LayoutError("the target of a loss comes from the image; compare outside the model")
     if not source.traced:
         return Constant()
     axes = source.traced_layout.axes

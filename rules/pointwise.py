@@ -257,7 +257,14 @@ def dropout(call: Call) -> Flow:
 
 
 @register_rule(
-    "aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill"
+    "aten.where",
+    "aten.maximum",
+    "aten.minimum",
+    "aten.max.other",
+    "aten.min.other",
+    "aten.fmax",
+    "aten.fmin",
+    "aten.masked_fill",
 )
 def where(call: Call) -> Flow:
     """One of two values at each index: point-wise, unless both come from the image."""

@@ -304,9 +304,10 @@ def _write(flow: Write) -> Instruction:
         ]
         for operator, arguments in flow.places
     ]
-    if not flow.adds:
+    if not any(flow.adds):
         return Instruction(label_ops.overwrite, (list(flow.pieces), PRIOR, places), settings)
-    settings |= _non_default(keeps_base=flow.keeps_base)
+    settings["adds"] = list(flow.adds)
+    settings["keeps"] = list(flow.keeps)
     return Instruction(label_ops.add_at, (list(flow.pieces), PRIOR, places), settings)
 
 
@@ -322,8 +323,8 @@ def _of_batch(sizes: Sequence[int]) -> list[int]:
     """
     if any(is_dynamic(size) and size % BATCH for size in sizes):
         raise LayoutError(
-            "something is written to a part of the batch, whose size a captured graph does not "
-            'know; align(model, engine="recorded") follows the model as it runs'
+            "indices write to a fraction of the samples, which is no multiple of the batch; use "
+            'align(model, engine="recorded")'
         )
     return [-(size // BATCH) if is_dynamic(size) else size for size in sizes]
 

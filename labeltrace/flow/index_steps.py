@@ -75,9 +75,9 @@ class Write(LabelStep):
             where it holds a position alone, and nothing where it is one of several channels.
         elements: the elements of each piece.
         places: the elements of the first piece that each source is written to.
-        adds: whether sources are added: then an element has the mean label of all that lands on it,
-            and constants count for nothing.
-        keeps_base: for sums: whether what was there before counts where something is added.
+        adds: for each source whether it is added: then an element has the mean label of all that
+            lands on it, and constants count for nothing. Else it is written over.
+        keeps: for each source, if it is added, whether what was there before counts as well.
         result: the sizes of the factors of the result.
         kept: which of them are dimensions of the new field; labels are averaged over the others.
         batch: the dimension of the new field that is the batch; None where there is none.
@@ -86,8 +86,8 @@ class Write(LabelStep):
     pieces: tuple[LabelView | None, ...]
     elements: tuple[Elements, ...]
     places: tuple[Indexing, ...]
-    adds: bool = False
-    keeps_base: bool = True
+    adds: tuple[bool, ...]
+    keeps: tuple[bool, ...]
     result: tuple[int, ...]
     kept: tuple[int, ...]
     batch: int | None

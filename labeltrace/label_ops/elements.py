@@ -43,7 +43,9 @@ def numbered(
     return numbers if shape is None else numbers.reshape(tuple(shape))
 
 
-def pick(elements: Tensor, operator: str, arguments: Sequence[Any], kept: Sequence[int]) -> Tensor:
+def pick(
+    elements: Tensor, operator: str, arguments: Sequence[Any], narrowed: Sequence[int] = ()
+) -> Tensor:
     """The elements that an operator picks.
 
     Args:
@@ -51,14 +53,14 @@ def pick(elements: Tensor, operator: str, arguments: Sequence[Any], kept: Sequen
         operator: a name of `torch.ops.aten`; or `"view"`, the elements that two views of one memory
             share, -1 for others, with shape, strides and offset of the one and of the other.
         arguments: its arguments after the tensor.
-        kept: the axes that are not averaged afterwards. Along all others an index that has been
-            expanded is cut to size one, since all that it picks has one label there.
+        narrowed: axes of channels along which the index of a `gather` has been expanded; it is cut
+            to size one there, since all that it picks has one label.
     """
     if operator == "view":
         return _shared(elements, *arguments)
     if operator == "gather":
         dim, index = arguments
-        for axis in equal_along(operator, arguments, kept):
+        for axis in narrowed:
             elements, index = elements.narrow(axis, 0, 1), index.narrow(axis, 0, 1)
         return elements.gather(dim, index)
     picked: Tensor = getattr(torch.ops.aten, operator)(elements, *arguments)

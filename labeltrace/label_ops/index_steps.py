@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from labeltrace.label_ops.arithmetic import label_arithmetic
-from labeltrace.label_ops.elements import looked_up, numbered, pick
+from labeltrace.label_ops.elements import equal_along, looked_up, numbered, pick
 
 
 @label_arithmetic
@@ -35,7 +35,8 @@ def reindex(
         shape: the shape of the tensor; the sizes by default.
         result: the sizes of the factors of the result; the shape of what is picked by default.
     """
-    found = pick(numbered(labels, sizes, shape), operator, arguments, kept)
+    narrowed = equal_along(operator, arguments, kept)
+    found = pick(numbered(labels, sizes, shape), operator, arguments, narrowed)
     if result is not None:
         found = found.reshape(tuple(result))
     return looked_up(labels.flatten(0, -2), found, kept)[0]

@@ -56,14 +56,13 @@ def overwrite(
         _numbers(piece, prior, size, shape, sum(len(before) for before in tables[:index]))
         for piece, size, shape, index in zip(pieces, sizes, shapes, _counted(pieces), strict=True)
     ]
-    found = numbers[0].clone()
+    narrowed = _equal_for_all(places, kept)
+    found = _narrowed(numbers[0], narrowed).clone(memory_format=torch.contiguous_format)
+    elements = _elements(found)
     for written, (operator, arguments) in zip(numbers[1:], places, strict=True):
         if operator == "view":
             arguments = _geometry(arguments, prior)
-        for axis in equal_along(operator, arguments, kept):
-            found = found.narrow(axis, 0, 1)
-        found = found.contiguous()
-        where = pick(_elements(found), operator, arguments, kept)
+        where = pick(elements, operator, arguments, narrowed)
         rows, at = _fitted(written, where, operator).flatten(), where.flatten()
         if operator == "view":
             rows, at = rows[at >= 0], at[at >= 0]
@@ -81,40 +80,78 @@ def add_at(
     sizes: Sequence[Sequence[int]],
     shapes: Sequence[Sequence[int]],
     result: Sequence[int],
+    adds: Sequence[bool],
+    keeps: Sequence[bool],
     batch: int | None = None,
-    keeps_base: bool = False,
 ) -> Tensor:
-    """Labels of a tensor after another one was added to parts of it: `Norm` of the sums.
+    """Labels of a tensor after others were added to parts of it, or written: `Norm` of the sums.
 
     An element has the mean label of all that lands on it and of what was there before. Constants
     count for nothing; where there is nothing else, they carry the prior.
 
     Args:
-        pieces: the field of the tensor, and that of what is added; None for a constant.
+        pieces: the field of the tensor, and those of what is added; None for a constant.
         prior, places, kept, sizes, shapes, result, batch: see `overwrite`.
-        keeps_base: whether what was there before counts also where something is added.
+        adds: for each of them whether it is added, or written over what is there.
+        keeps: for each of them whether what was there before counts also where it is added.
     """
-    base, source = pieces
-    ((operator, arguments),) = places
-    before = _numbers(base, prior, sizes[0], shapes[0], 0)
-    for axis in equal_along(operator, arguments, kept):
-        before = before.narrow(axis, 0, 1)
+    narrowed = _equal_for_all(places, kept)
+    before = _narrowed(_numbers(pieces[0], prior, sizes[0], shapes[0], 0), narrowed)
     elements = _elements(before)
-    where = pick(elements, operator, arguments, kept)
-    total = prior.new_zeros(elements.numel(), prior.shape[-1])
-    count = prior.new_zeros(elements.numel())
-    if source is not None:
-        added = _fitted(_numbers(source, prior, sizes[1], shapes[1], 0), where, operator)
-        total.index_add_(0, where.flatten(), source.flatten(0, -2)[added.flatten()])
-        count.index_add_(0, where.flatten(), count.new_ones(where.numel()))
-    if base is not None:
-        counted = torch.ones_like(count) if keeps_base else (count == 0).to(count.dtype)
-        total += counted[:, None] * base.flatten(0, -2)[before.flatten()]
-        count += counted
-    rows = total / count.clamp(min=1)[:, None]
-    found = elements.masked_fill((count == 0).view(elements.shape), NO_ROW)
+    sums = _Sums(pieces[0], before, prior)
+    written = zip(pieces[1:], sizes[1:], shapes[1:], places, adds, keeps, strict=True)
+    for piece, size, shape, (operator, arguments), is_added, counts_before in written:
+        if operator == "view":
+            arguments = _geometry(arguments, prior)
+        where = pick(elements, operator, arguments, narrowed)
+        numbers = _fitted(_numbers(piece, prior, size, shape, 0), where, operator).flatten()
+        at = where.flatten()
+        if operator == "view":
+            numbers, at = numbers[at >= 0], at[at >= 0]
+        if not is_added:
+            sums.write(piece, numbers, at)
+        elif piece is not None:
+            sums.add(piece, numbers, at, counts_before)
+    rows = sums.total / sums.count.clamp(min=1)[:, None]
+    found = elements.masked_fill((sums.count == 0).view(elements.shape), NO_ROW)
     labels, share = looked_up(rows, _in_factors(found, result, prior), kept)
     return with_prior(labels, share, prior, batch) if None in pieces else labels
+
+
+class _Sums:
+    """The sum of the labels on each element, and their number."""
+
+    def __init__(self, base: Tensor | None, numbers: Tensor, prior: Tensor) -> None:
+        self.total = prior.new_zeros(numbers.numel(), prior.shape[-1])
+        self.count = prior.new_zeros(numbers.numel())
+        if base is not None:
+            self.total += base.flatten(0, -2)[numbers.flatten()]
+            self.count += 1
+
+    def write(self, piece: Tensor | None, numbers: Tensor, at: Tensor) -> None:
+        """Labels in place of those that were there; none of a constant."""
+        self.total[at] = 0.0 if piece is None else piece.flatten(0, -2)[numbers]
+        self.count[at] = 0.0 if piece is None else 1.0
+
+    def add(self, piece: Tensor, numbers: Tensor, at: Tensor, counts_before: bool) -> None:
+        """Labels to those that were there, or in place of them."""
+        if not counts_before:
+            self.write(None, numbers, at)
+        self.total.index_add_(0, at, piece.flatten(0, -2)[numbers])
+        self.count.index_add_(0, at, self.count.new_ones(len(at)))
+
+
+def _narrowed(numbers: Tensor, axes: Sequence[int]) -> Tensor:
+    """The numbers cut to one along axes of channels."""
+    for axis in axes:
+        numbers = numbers.narrow(axis, 0, 1)
+    return numbers
+
+
+def _equal_for_all(places: Sequence[Sequence[Any]], kept: Sequence[int]) -> list[int]:
+    """The axes of channels along which the indices of all writes have been expanded."""
+    axes = [set(equal_along(operator, arguments, kept)) for operator, arguments in places]
+    return sorted(set.intersection(*axes))
 
 
 def _counted(pieces: Sequence[Tensor | None]) -> list[int]:

@@ -116,7 +116,7 @@ def describe_step(step: LabelStep) -> str:
             return "Tokens are chosen by an index that is computed in each pass."
         case Reindex():
             return "Tokens are chosen by the order of their values."
-        case Write(adds=True):
+        case Write(adds=adds) if any(adds):
             return "Tokens are added to others, at places that are known in each pass."
         case Write():
             return "A part of the tokens is written over."

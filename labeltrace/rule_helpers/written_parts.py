@@ -110,7 +110,7 @@ def _flow(part: Part, call: Call, *, adds: bool, keeps_base: bool) -> Flow:
         return Weights(layout=renumbered(base.traced_layout.axes))
     if isinstance(part.source, Operand) and part.source.is_weights:
         if base.labeled:
-            raise LayoutError("mixing weights are written into a part of a stream")
+            raise LayoutError(f"{call.operator} puts scores among content; keep the two apart")
         return Weights(layout=renumbered(_axes_from_source(part, part.source, call.batch)))
     if source is None and (adds or not base.labeled):
         return carry(base, base.shape) if base.labeled else Constant()
@@ -139,8 +139,8 @@ def _flow(part: Part, call: Call, *, adds: bool, keeps_base: bool) -> Flow:
         pieces=tuple(views),
         elements=(elements, written),
         places=((part.operator, index_arguments(part.arguments)),),
-        adds=adds,
-        keeps_base=keeps_base,
+        adds=(adds,),
+        keeps=(keeps_base,),
         result=factor_sizes(axes, touched),
         kept=kept_factors(axes),
         batch=batch_dimension(axes),
@@ -177,12 +177,14 @@ def joined_elements(pieces: Sequence[Operand], dim: int, output: Sequence[int]) 
         places.append(("slice", (dim, start, start + piece.shape[dim])))
         start += piece.shape[dim]
     if is_dynamic(start):
-        raise LayoutError("as many positions as the batch is large are joined to others")
+        raise LayoutError("samples that share an axis with channels are joined; stack them instead")
     return Write(
         layout=renumbered(axes),
         pieces=tuple(views),
         elements=tuple(elements),
         places=tuple(places),
+        adds=(False,) * len(places),
+        keeps=(False,) * len(places),
         result=factor_sizes(axes, touched),
         kept=kept_factors(axes),
         batch=batch_dimension(axes),

@@ -26,9 +26,13 @@ from labeltrace.tracing.residual_sums import mark_partial_sums
 from labeltrace.tracing.sizes_of_values import SIZED_BY_VALUES, keeps_sizes_apart
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode, traced_node
-from labeltrace.tracing.unknown_positions import added_to_weights
+from labeltrace.tracing.unknown_positions import (
+    added_to_weights,
+    gives_an_index,
+    says_only_where,
+)
 from labeltrace.tracing.unknown_sizes import check_sizes_are_known
-from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
+from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value, ValueState
 from labeltrace.tracing.written_views import WrittenViews
 
 if TYPE_CHECKING:
@@ -87,6 +91,7 @@ class _Walk:
         self.nodes: list[TracedNode] = []
         self.partial_sums: set[str] = set()
         self.written_views = WrittenViews()
+        self.unknown_items: dict[tuple[str, int], ValueState] = {}
         self.outputs: tuple[Value | None, ...] = ()
         self.input_layout = Layout(())
 
@@ -119,7 +124,10 @@ class _Walk:
         if not self.environment.comes_from_image(source):
             return
         state = self.environment.state(source)
-        if isinstance(state, Traced):
+        unknown = self.unknown_items.get((source, record.arguments["index"]))
+        if unknown is not None:
+            state = unknown
+        elif isinstance(state, Traced):
             value = state.values[record.arguments["index"]]
             state = Traced((value and replace(value, source=ValueRef(record.name)),))
         self.environment.assign(record.name, state)
@@ -135,7 +143,7 @@ class _Walk:
     def _visit_operator(self, record: CallRecord) -> None:
         read = self.environment.inputs_from_image(record)
         rule = self.registry.find(record.operator_names)
-        if not read or _returns_numbers(record):
+        if not read or record.reads_sizes_only or _returns_numbers(record):
             self._add_node(record, Constant(), ())
         elif record.sized_by_values and not keeps_sizes_apart(
             record, rule, read, self.environment.calls
@@ -163,11 +171,11 @@ class _Walk:
         call = operator_call(record, self.environment)
         unknown = self.environment.states(read, PositionsUnknown)
         if unknown:
-            without = added_to_weights(call, record.operator_names, {*map(ValueRef, unknown)})
-            if without is call:
+            known = self._without_unknown(call, record, {*map(ValueRef, unknown)})
+            if known is None:
                 self._propagate_unknown(record, read, unknown)
                 return
-            call = without
+            call = known
         try:
             check_sizes_are_known(record, self.environment)
             self._apply(record, rule, call, read)
@@ -189,6 +197,21 @@ class _Walk:
         self.partial_sums |= applied.partial_sums
         self._add_node(record, applied.flows[0], read, values)
 
+    def _without_unknown(
+        self, call: Call, record: CallRecord, unknown: set[ValueRef]
+    ) -> Call | None:
+        """The call with constants for what has unknown positions, where these do not matter."""
+        if call.operator == "aten.broadcast_tensors" and call.traced:
+            for index, ref in enumerate(record.arguments["tensors"]):
+                if ref in unknown:  # each output comes of one operand
+                    self.unknown_items[record.name, index] = self.environment.state(ref.name)
+            return call
+        if says_only_where(call, unknown):
+            needs_no_label = record.written is not None or gives_an_index(call)
+            return call if call.traced or needs_no_label else None
+        without = added_to_weights(call, record.operator_names, unknown)
+        return None if without is call else without
+
     def _propagate_unknown(
         self, record: CallRecord, read: tuple[str, ...], unknown: dict[str, PositionsUnknown]
     ) -> None:
@@ -199,7 +222,7 @@ class _Walk:
         """
         problems = dict.fromkeys(p for state in unknown.values() for p in state.problems)
         joins = len(unknown) == len(read) or record.operator in JOINING
-        if joins and record.written is None:
+        if joins and (record.written is None or record.written in unknown):
             self._mark_unknown(record, tuple(problems), read)
         else:
             self.diagnostics.add(problems)

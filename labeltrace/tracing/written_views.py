@@ -142,7 +142,7 @@ def _value(
         layout = renumbered(_axes_of_constant(view.tensor, writes, environment.batch))
         return Value(layout, None, ValueRef(view.name))
     if any(value.field is None for value in known):
-        raise LayoutError("mixing weights are written into a part of a stream")
+        raise LayoutError("a view of content is overwritten by mixing weights; use a fresh tensor")
     if before is not None:
         axes = list(before.layout.axes)
     else:
@@ -183,6 +183,8 @@ def _step(
         pieces=tuple(pieces),
         elements=tuple(elements),
         places=tuple(places),
+        adds=(False,) * len(places),
+        keeps=(False,) * len(places),
         result=factor_sizes(axes, whole),
         kept=kept_factors(axes),
         batch=batch_dimension(axes),
@@ -332,7 +334,7 @@ def _sized(size: int) -> int:
         return size
     if size % BATCH:
         raise LayoutError(
-            "a part of the batch is written to, whose size a captured graph does not know; "
-            'align(model, engine="recorded") follows the model as it runs'
+            "a slice of the batch is written in place, where a captured graph does not know its "
+            'start; use align(model, engine="recorded")'
         )
     return size // BATCH * _SAMPLES
