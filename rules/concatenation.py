@@ -16,6 +16,7 @@ from labeltrace.layout import (
     Size,
     align_axes,
     axis_size,
+    axis_text,
     channel,
     has_channels,
     has_positions,
