@@ -31,6 +31,7 @@ class Run:
         repeats: whether the calls are those of the recording that was followed.
         output_spec: the structure of the outputs.
         module_types: the classes of the modules that were called, by path.
+        numbers: what calls gave that is no tensor, by the index of the call.
     """
 
     outputs: Any
@@ -39,6 +40,7 @@ class Run:
     repeats: bool
     output_spec: TreeSpec
     module_types: Mapping[str, type]
+    numbers: Mapping[int, Any]
 
 
 def record(
@@ -87,7 +89,15 @@ def record(
         tuple(recorder.transformed),
     )
     repeats = recorder.followed is not None and recording == followed
-    return Run(outputs, recording, recorder.table.kept, repeats, spec, recorder.module_types)
+    return Run(
+        outputs,
+        recording,
+        recorder.table.kept,
+        repeats,
+        spec,
+        recorder.module_types,
+        recorder.numbers,
+    )
 
 
 _running: list[None] = []

@@ -67,7 +67,7 @@ class RecordedCall(NamedTuple):
         operator: the overload.
         arguments: its positional arguments; tensors are `TensorRef`, lists are tuples.
         keywords: its keyword arguments, by name.
-        results: what it returns, in the same form.
+        results: what it returns, in the same form; None for what is no tensor.
         tensors: the tensors that appear here for the first time, by their numbers in order.
         line: the code object and the line of the innermost frame outside torch; None if there is
             none inside the model.

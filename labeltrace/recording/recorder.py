@@ -41,6 +41,8 @@ class Recorder(SchemaCheckMode):
         calls: the calls so far.
         places: the place of each call.
         transformed: the calls inside function transforms so far.
+        numbers: what calls gave that is no tensor, by the index of the call. It is no part of the
+            record: what a model does with a number, its later calls show.
         followed: the recording that this run has repeated so far; None where it differs. The
             places of a repeated call are those of that recording.
     """
@@ -58,6 +60,7 @@ class Recorder(SchemaCheckMode):
         self.calls: list[RecordedCall] = []
         self.places: list[CallPlace] = []
         self.transformed: list[TransformedCall] = []
+        self.numbers: dict[int, Any] = {}
         self.followed = followed
         self.table = TensorTable(state_names(model), None if followed is None else reads)
         self._bottom = bottom
@@ -168,7 +171,9 @@ class Recorder(SchemaCheckMode):
             return self.table.add_result(value)
         if isinstance(value, (list, tuple)):
             return tuple([self._results(item) for item in value])
-        return value
+        if value is not None:
+            self.numbers[len(self.calls)] = value
+        return None
 
 
 def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -356,6 +356,23 @@ def features_from_a_list() -> nn.Module:
     return Patches(forward, head=nn.Linear(WIDTH, 3))
 
 
+@twin(refuses="a number of the image leaves torch")
+def number_comes_back_as_an_output() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Any:
+        return {"map": x, "spread": torch.tensor([x.std().item(), 1.0]) * 2}
+
+    return Patches(forward)
+
+
+@twin(labels=lambda seen: [patches(seen), None], unlabeled=(1,))
+def constant_made_in_forward_is_an_output() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> list[Tensor]:
+        self.mean = x.mean().item()
+        return [x, torch.tensor(0.0)]
+
+    return Patches(forward)
+
+
 @twin(refuses="vmap")
 def image_inside_vmap() -> nn.Module:
     return Patches(lambda self, x: torch.vmap(lambda one: one / (1 + one.square().sum()))(x))
