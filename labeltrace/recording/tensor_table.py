@@ -110,7 +110,8 @@ class TensorTable:
         pointer = _pointer(tensor)
         self._entries[id(tensor)] = _Entry(weakref.ref(tensor), number, storage, pointer, writes)
         self._by_storage.setdefault(storage, []).append(number)
-        if self.only is None or number in self.only:
+        made_elsewhere = origin.kind is OriginKind.CONSTANT  # the graph of the run holds its values
+        if self.only is None or number in self.only or made_elsewhere:
             self.kept[number] = tensor
         return _ref(number)
 

@@ -1,4 +1,4 @@
-"""Models whose tokens move by what they hold, each small and as its paper has it, against dense labels.
+"""Models whose tokens move by what they hold, small and as their papers have them, and dense labels.
 
 Every token of an image is a source of its own. The expected labels are computed by other means: the
 indices once more, then matrices over tokens.
@@ -28,7 +28,7 @@ def own_labels() -> Tensor:
 
 
 def labels_of(model: nn.Module, engine: EngineName, seed: int = 0) -> Tensor:
-    """The labels (B, tokens, K) of a model of (B, features, tokens); its outputs are the plain ones."""
+    """The labels (B, tokens, K) of a model of (B, features, tokens), whose outputs are the plain."""
     aligned = labeltrace.align(model, engine=engine)
     for draw in range(2):  # of the recorded engine the second call repeats the first
         torch.manual_seed(draw)
@@ -75,7 +75,9 @@ def test_evit(engine: EngineName) -> None:
     attention = model.attention(tokens().mT)
     kept, lost = attention.topk(4, 1)[1], attention.argsort(1)[:, : TOKENS - 5]
     own = own_labels()
-    shares = torch.stack([row[index] / row[index].sum() for row, index in zip(attention, lost)])
+    shares = torch.stack(
+        [row[index] / row[index].sum() for row, index in zip(attention, lost, strict=True)]
+    )
     fused = (shares[..., None] * rows_of(own[:, 1:], lost)).sum(1, keepdim=True)
     expected = torch.cat([own[:, :1], rows_of(own[:, 1:], kept), fused], 1)
     torch.testing.assert_close(labels_of(model, engine), expected)
@@ -112,7 +114,8 @@ def test_tome(engine: EngineName) -> None:
     even, odd = own[:, ::2], own[:, 1::2].clone()
     for image in range(BATCH):
         for token in range(odd.shape[1]):
-            lands = [m for m, p in zip(merged[image, :, 0], partner[image, :, 0]) if p == token]
+            pairs = zip(merged[image, :, 0], partner[image, :, 0], strict=True)
+            lands = [m for m, p in pairs if p == token]
             rows = [odd[image, token], *(even[image, int(index)] for index in lands)]
             odd[image, token] = torch.stack(rows).mean(0)
     expected = torch.cat([rows_of(even, alone[..., 0]), odd], 1)
@@ -154,7 +157,7 @@ def test_masked_autoencoder(engine: EngineName) -> None:
 
 
 class MixtureOfExperts(nn.Module):
-    """Each token goes through its best expert, and comes back to its place (Riquelme et al. 2021)."""
+    """Each token goes through its two best experts, and back to its place (Riquelme et al. 2021)."""
 
     def __init__(self) -> None:
         super().__init__()
