@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from labeltrace.capture.capture import capture_model
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
+from labeltrace.capture.model_kinds import check_model
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry, current
 from labeltrace.runtime.engine_choice import EngineChoice, EngineName
@@ -197,7 +198,8 @@ def align(
         UnknownOperatorError: the model has operators without a rule.
         LayoutError: the model's positions cannot be followed.
         LabelError: the ablation names layers that the model does not have.
-        TypeError: the model is no module, or the rules are not by operator.
+        TypeError: the model is no module, wraps one (`DistributedDataParallel`, `torch.compile`) or
+            is TorchScript, or the rules are not by operator.
 
     Examples:
         >>> import torch
@@ -210,7 +212,7 @@ def align(
         >>> token_labels[0, 0]  # the share of image 0 in each of the four tokens
         tensor([1.0000, 0.5000, 1.0000, 0.5000])
     """
-    _check_module(model)
+    check_model(model)
     aligned = AlignedModule(model, current().with_overrides(rules), channel_dim, ablation, engine)
     if example is not None:
         aligned._engines.trace(example if isinstance(example, tuple) else (example,), {})
@@ -237,13 +239,8 @@ def trace(
         conv2d spatial aggregation True
         relu pointwise True
     """
-    _check_module(model)
+    check_model(model)
     args = example if isinstance(example, tuple) else (example,)
     registry = current().with_overrides(rules)
     found = capture_model(model, args, channel_dim=channel_dim, whole=registry.functions)
     return trace_graph(found, registry)
-
-
-def _check_module(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"labeltrace takes a torch.nn.Module, not {type(model).__name__}")

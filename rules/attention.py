@@ -8,6 +8,7 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     channel,
     has_positions,
     renumbered,
@@ -30,7 +31,7 @@ def scaled_dot_product_attention(call: Call) -> Flow:
     value: Operand = call["value"]
     batch = _batch_letters(len(call.output) - 2)
     result = (*batch, "q", "e")
-    sizes = dict(zip(result, call.output, strict=True)) | {"k": value.shape[-2]}
+    sizes: dict[str, Size] = dict(zip(result, call.output, strict=True)) | {"k": value.shape[-2]}
     values = name_axes(value, (*batch, "k", "e"), sizes)
     probabilities = _probabilities(query, key, batch, sizes)
     if not value.labeled:
@@ -68,7 +69,7 @@ def _batch_letters(count: int) -> tuple[str, ...]:
 
 
 def _probabilities(
-    query: Operand, key: Operand, batch: tuple[str, ...], sizes: dict[str, int]
+    query: Operand, key: Operand, batch: tuple[str, ...], sizes: dict[str, Size]
 ) -> NamedOperand:
     """The attention map as a matrix operand: rows are queries, always positions."""
     sizes = sizes | {"d": query.shape[-1]}

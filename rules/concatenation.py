@@ -13,13 +13,14 @@ from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
+    Size,
     align_axes,
     axis_size,
-    batch_slot,
+    axis_text,
     channel,
     has_channels,
     has_positions,
-    infer_dynamic,
+    is_dynamic,
     renumbered,
     replace_axis,
     unsqueeze,
@@ -82,7 +83,7 @@ def _join(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     return relayout(traced[0], layout, operation=Operation.RELAYOUT)
 
 
-def kind_along(traced: Sequence[Operand], dim: int, size: int = 1) -> Factor:
+def kind_along(traced: Sequence[Operand], dim: int, size: Size = 1) -> Factor:
     """The factor of `size` that axis `dim` of the concatenated operands is.
 
     Its kind is the first one, in the order of `Kind`, that the operands have along the axis; a
@@ -125,7 +126,7 @@ def join_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     (B, 7 position, 8 channel); the first of these positions carries the prior.
 
     Raises:
-        LayoutError: a piece without positions there has the size of a dynamic batch.
+        LayoutError: constants are joined to samples.
     """
     traced = [piece for piece in pieces if piece.traced]
     alignment = align_axes([piece.traced_layout for piece in traced], output, concatenated=dim)
@@ -134,16 +135,32 @@ def join_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     )
     layout = alignment.layout
     has_constants = len(traced) < len(pieces)
-    sizes = infer_dynamic(piece.shape[dim] for piece in pieces)
-    if any(
-        size == -1 and not (piece.traced and has_positions(piece.traced_layout.axes[dim]))
-        for piece, size in zip(pieces, sizes, strict=True)
-    ):
-        raise LayoutError("as many copies as the batch is large are joined to positions")
+    if has_constants:
+        for piece in traced:
+            check_no_samples(piece.traced_layout.axes[dim])
     return Join(
         layout=layout,
         pieces=tuple(next(views) if piece.traced else None for piece in pieces),
-        sizes=tuple(sizes),
+        sizes=tuple(_size_along(piece, dim) for piece in pieces),
         dim=layout.axes[dim][0].field_dim,
-        batch_dim=batch_slot(layout) if has_constants else 0,
     )
+
+
+def check_no_samples(axis: Axis) -> None:
+    """Check that constants may be joined to an axis.
+
+    Raises:
+        LayoutError: it has the samples of the batch, and a row of constants belongs to none.
+    """
+    if any(factor.kind is Kind.BATCH for factor in axis):
+        raise LayoutError(
+            f"constants are joined to the samples of the batch, {axis_text(axis)}: such a row "
+            "belongs to no image, so it has no prior; leave it out of the model"
+        )
+
+
+def _size_along(piece: Operand, dim: int) -> Size:
+    """The size of a piece along a dimension; -1 where it is dynamic and its labels have it."""
+    size = piece.shape[dim]
+    varies = piece.traced and has_positions(piece.traced_layout.axes[dim])
+    return -1 if varies and is_dynamic(size) else size

@@ -22,9 +22,11 @@ from labeltrace.layout import (
     Axis,
     Kind,
     Layout,
+    Size,
     SlidingWindow,
     axis_size,
     channel,
+    fixed_size,
     has_channels,
     has_positions,
     positions,
@@ -88,7 +90,7 @@ def conv_transpose(call: Call) -> Flow:
         source=field.labels,
         weights=weight,
         windows=sliding_windows(
-            weight.shape[2:],
+            [fixed_size(taps) for taps in weight.shape[2:]],
             *(per_dimension(call[name], count) for name in ("stride", "padding", "dilation")),
         ),
         output_padding=per_dimension(call["output_padding"], count),
@@ -96,9 +98,10 @@ def conv_transpose(call: Call) -> Flow:
     )
 
 
-def _windows(call: Call, kernel: Sequence[int]) -> Windows:
+def _windows(call: Call, kernel: Sequence[Size]) -> Windows:
     """How a kernel of these sizes slides, from the arguments of a convolution."""
-    count = len(kernel)
+    taps = [fixed_size(size) for size in kernel]
+    count = len(taps)
     dilation = per_dimension(call["dilation"], count)
     padding = call["padding"]
     widths: Sequence[int | Sequence[int]]
@@ -106,11 +109,11 @@ def _windows(call: Call, kernel: Sequence[int]) -> Windows:
         widths = (0,) * count
     elif isinstance(padding, str):
         assert padding == "same"  # torch takes no other
-        added = [spacing * (taps - 1) for taps, spacing in zip(kernel, dilation, strict=True)]
+        added = [spacing * (size - 1) for size, spacing in zip(taps, dilation, strict=True)]
         widths = [(total // 2, total - total // 2) for total in added]
     else:
         widths = per_dimension(padding, count)
-    return sliding_windows(kernel, per_dimension(call["stride"], count), widths, dilation)
+    return sliding_windows(taps, per_dimension(call["stride"], count), widths, dilation)
 
 
 def _one_kernel_per_sample(call: Call, source: Operand, weight: Operand) -> Flow:
@@ -147,7 +150,7 @@ def _one_kernel_per_sample(call: Call, source: Operand, weight: Operand) -> Flow
     batch, kept, *space = flow.layout.axes
     flow = replace(flow, layout=Layout(((), (*batch, *kept), *space)))
     if isinstance(flow, Convolve):
-        return replace(flow, channels_per_sample=channels_per_sample)
+        return replace(flow, channels_per_sample=fixed_size(channels_per_sample))
     return flow
 
 
@@ -193,7 +196,7 @@ def _serve_as_channels(source: Operand) -> bool:
     return has_channels(axes[1]) or not any(map(has_channels, axes))
 
 
-def _aggregated_channels(source: Operand, weight: Operand, output: Sequence[int]) -> Flow:
+def _aggregated_channels(source: Operand, weight: Operand, output: Sequence[Size]) -> Flow:
     """The positions in the channel axis are contracted: their mean (contract, point 7)."""
     first, inner, *space = source.traced_layout.axes
     space = [
@@ -204,7 +207,7 @@ def _aggregated_channels(source: Operand, weight: Operand, output: Sequence[int]
     return aggregation(source, renumbered(kept), kept, [inner])
 
 
-def _subsampled(source: Operand, windows: Windows, output: Sequence[int], channels: int) -> Flow:
+def _subsampled(source: Operand, windows: Windows, output: Sequence[Size], channels: Size) -> Flow:
     """Every n-th position, and channel mixing: pooling with windows of one tap."""
     if has_positions(source.traced_layout.axes[1]) or not source.labeled:
         raise LayoutError(f"a strided convolution of one tap over {source.layout}")
@@ -220,7 +223,7 @@ def _subsampled(source: Operand, windows: Windows, output: Sequence[int], channe
     )
 
 
-def _on_weights(source: Operand, weight: Operand, output: Sequence[int]) -> Flow:
+def _on_weights(source: Operand, weight: Operand, output: Sequence[Size]) -> Flow:
     """A convolution of mixing weights gives mixing weights of the same positions."""
     layout = source.traced_layout
     if tuple(output[2:]) != source.shape[2:]:
@@ -295,5 +298,8 @@ def _blocks_as_space(source: Operand) -> tuple[Operand, _Blocks]:
     first, inner, *space = source.traced_layout.axes
     block = positions(inner)
     size = axis_size(block)
-    blocks = _Blocks((SlidingWindow(size),), tuple((f.size, f.is_position) for f in inner))
+    blocks = _Blocks(
+        (SlidingWindow(fixed_size(size)),),
+        tuple((fixed_size(f.size), f.is_position) for f in inner),
+    )
     return with_layout(source, Layout((first, (), block, *space))), blocks

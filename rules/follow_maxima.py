@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labeltrace.flow import Flow, Operand, Operation
 from labeltrace.label_ops import follow_adaptive_pool, follow_extreme, follow_pool
-from labeltrace.layout import has_channels, has_positions, pure_positions
+from labeltrace.layout import fixed_size, has_channels, has_positions, pure_positions
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_helpers import custom_step
 from labeltrace.rule_helpers.moved_positions import is_mixed
@@ -43,7 +43,7 @@ def follow_adaptive_max_pool(call: Call) -> tuple[Flow, ...]:
     """The maximum over windows that divide the image, and its index."""
     if not _slides_over_positions(call):
         return adaptive_max_pool(call)
-    size = tuple(call.output[-space_count(call) :])
+    size = tuple(fixed_size(size) for size in call.output[-space_count(call) :])
     return with_index(_pooled(call, partial(follow_adaptive_pool, output_size=size)))
 
 

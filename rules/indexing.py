@@ -24,8 +24,10 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     axis_size,
     axis_text,
+    divides,
     has_channels,
     has_positions,
     is_dynamic,
@@ -61,9 +63,8 @@ def select(call: Call) -> Flow:
     source: Operand = call["self"]
     dim = call["dim"] % len(source.shape)
     size = source.shape[dim]
-    if not -size <= call["index"] < size:
-        raise LayoutError("which index of the axis is taken is known at run time alone")
-    return _selected(source, dim, call["index"] % size)
+    index = call["index"]
+    return _selected(source, dim, index + size if index < 0 else index)
 
 
 @register_rule("aten.unbind")
@@ -71,7 +72,7 @@ def unbind(call: Call) -> tuple[Flow, ...]:
     """Each index of an axis, as a tuple."""
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
-    return tuple(_selected(source, dim, index) for index in range(source.shape[dim]))
+    return tuple(_selected(source, dim, index) for index in range(len(call.outputs)))
 
 
 @register_rule("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.tensor_split")
@@ -80,7 +81,7 @@ def split(call: Call) -> tuple[Flow, ...]:
     source: Operand = call["self"]
     dim = call.get("dim", 0) % len(source.shape)
     flows: list[Flow] = []
-    start = 0
+    start: Size = 0
     for shape in call.outputs:
         flows.append(narrowed(source, dim, start, shape[dim]))
         start += shape[dim]
@@ -123,7 +124,7 @@ def flip(call: Call) -> Flow:
     )
 
 
-def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) -> Flow:
+def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) -> Flow:
     """`size` indices of axis `dim`: `start`, `start + step` and so on.
 
     (B, 6 position, 8 channel) with dim 1, start 1, size 2 and step 3 becomes (B, 2 position,
@@ -134,8 +135,6 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
     axis = layout.axes[dim]
     if size == axis_size(axis):
         return relayout(source, layout, operation=Operation.RELAYOUT)
-    if size and start + (size - 1) * step >= axis_size(axis):
-        raise LayoutError("where the slice starts is known at run time alone")
     if not has_positions(axis):
         kept = replace_axis(layout, dim, (_resized(layout, dim, size),))
         return relayout(source, kept, operation=Operation.RELAYOUT)
@@ -150,12 +149,12 @@ def narrowed(source: Operand, dim: int, start: int, size: int, step: int = 1) ->
         source=moved.view,
         dim=moved.dims[dim],
         start=_from_nearer_end(start, axis_size(axis)),
-        end=_from_nearer_end(start + (size - 1) * step + 1, axis_size(axis)) or None,
+        end=_end_of_slice(start + (size - 1) * step + 1 if size != 0 else start, axis_size(axis)),
         step=step,
     )
 
 
-def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int) -> Flow:
+def _narrowed_block(source: Operand, dim: int, start: Size, size: Size, step: int) -> Flow:
     """A slice of an axis of positions and channels: whole blocks of its outermost factor.
 
     (4 channel * 9 position) from 18 on with size 9 is the third of four blocks of 9:
@@ -164,7 +163,8 @@ def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int)
     axis = source.traced_layout.axes[dim]
     outer, inner = axis[0], axis[1:]
     block = axis_size(inner)
-    if step != 1 or start % block or size % block or outer.is_position or not source.labeled:
+    whole = divides(block, start) and divides(block, size)
+    if step != 1 or not whole or outer.is_position or not source.labeled:
         raise LayoutError(
             f"a slice {size_text(start)}:{size_text(start + size)}:{step} cuts through an axis of "
             f"positions and channels: {axis_text(axis)}"
@@ -174,7 +174,7 @@ def _narrowed_block(source: Operand, dim: int, start: int, size: int, step: int)
     return relayout(source, layout, operation=Operation.RELAYOUT)
 
 
-def _selected(source: Operand, dim: int, index: int) -> Flow:
+def _selected(source: Operand, dim: int, index: Size) -> Flow:
     layout = source.traced_layout
     axis = layout.axes[dim]
     without = Layout((*layout.axes[:dim], *layout.axes[dim + 1 :]))
@@ -195,7 +195,7 @@ def _selected(source: Operand, dim: int, index: int) -> Flow:
     )
 
 
-def taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> Flow:
+def taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
     """The indices of axis `dim` that a tensor holds, as axes of `sizes`."""
     layout = source.traced_layout
     axis = layout.axes[dim]
@@ -204,7 +204,7 @@ def taken(source: Operand, dim: int, index: Operand, sizes: Sequence[int]) -> Fl
         resized: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
         kept = Layout((*before, *resized, *after))
         return relayout(source, kept, operation=Operation.RELAYOUT)
-    result = renumbered((*before, *map(position_axis, sizes), *after))
+    result = renumbered((*before, *(position_axis(size, axis) for size in sizes), *after))
     if source.is_weights:
         return Weights(layout=result)
     moved = moved_labels(source, [dim])
@@ -230,7 +230,7 @@ def _axes_of_positions(source: Operand, dims: Sequence[int]) -> list[int]:
     return [dim for dim in dims if has_positions(axes[dim])]
 
 
-def _resized(layout: Layout, dim: int, size: int) -> Factor:
+def _resized(layout: Layout, dim: int, size: Size) -> Factor:
     """A factor for some indices of axis `dim`, which has no positions.
 
     An axis of size one without a factor becomes channels if no other axis has channels.
@@ -240,10 +240,25 @@ def _resized(layout: Layout, dim: int, size: int) -> Factor:
     return Factor(size, Kind.CHANNEL if channels else Kind.REPEATED)
 
 
-def _from_nearer_end(index: int, size: int) -> int:
-    """An index of an axis, counted from the end if the axis is dynamic and the end is nearer."""
-    return index - size if is_dynamic(size) and is_dynamic(index) else index
+def _from_nearer_end(index: Size, size: Size) -> Size:
+    """An index of an axis, counted from the end if that makes it a number.
+
+    Raises:
+        LayoutError: the index depends on values, not on the size of the batch alone.
+    """
+    if isinstance(index, int) or isinstance(index - size, int):
+        return index if isinstance(index, int) else index - size
+    if not index.is_of_batch:
+        raise LayoutError(f"where an axis is cut is computed from values: at {index}")
+    return index
 
 
-def _clamped(start: int, size: int) -> int:
-    return max(0, min(start + size if start < 0 else start, size))
+def _end_of_slice(index: Size, size: Size) -> Size | None:
+    """Where a slice ends, None at the end of a dynamic axis."""
+    return None if is_dynamic(size) and index == size else _from_nearer_end(index, size)
+
+
+def _clamped(start: Size, size: Size) -> Size:
+    first = start + size if start < 0 else start
+    first = first if first >= 0 else 0
+    return first if first <= size else size

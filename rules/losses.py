@@ -1,6 +1,6 @@
 """Losses that a model computes itself, as detectors do in train mode: means over all positions.
 
-The targets are constants. A loss for each position is point-wise; the class axis is one of channels.
+The targets are constants. A loss for each position is point-wise; the class axis is of channels.
 """
 
 from labeltrace.errors import LayoutError

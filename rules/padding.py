@@ -12,7 +12,6 @@ from labeltrace.layout import (
     Factor,
     Kind,
     axis_text,
-    batch_slot,
     has_positions,
     replace_axis,
 )
@@ -21,7 +20,7 @@ from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rule_helpers.moved_positions import is_mixed, moved_labels, resized_positions
 from labeltrace.rule_helpers.output_facts import with_lower_bound
-from labeltrace.rules.concatenation import join_positions, kind_along
+from labeltrace.rules.concatenation import check_no_samples, join_positions, kind_along
 
 Widths = Mapping[int, tuple[int, int]]
 """How many indices are added (before, after) each padded axis; negative widths crop."""
@@ -82,6 +81,10 @@ def _padded(source: Operand, numbers: Sequence[int], mode: str, output: Shape) -
 def _padded_positions(source: Operand, widths: Widths, mode: str, output: Shape) -> Flow:
     """New positions around those of the axes of `widths`."""
     layout = resized_positions(source.traced_layout, {dim: output[dim] for dim in widths})
+    if mode == "constant":
+        for dim, (before, after) in widths.items():
+            if before > 0 or after > 0:
+                check_no_samples(source.traced_layout.axes[dim])
     if source.is_weights:
         return Weights(layout=layout)
     moved = moved_labels(source, widths)
@@ -90,7 +93,6 @@ def _padded_positions(source: Operand, widths: Widths, mode: str, output: Shape)
         source=moved.view,
         widths=moved.by_dimension(widths, (0, 0)),
         mode="prior" if mode == "constant" else mode,
-        batch_dim=batch_slot(layout) if mode == "constant" else 0,
     )
 
 

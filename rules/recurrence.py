@@ -14,6 +14,7 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     arrange,
     axis_size,
     axis_text,
@@ -82,7 +83,7 @@ def _outputs(call: Call, source: Operand, axes: tuple[Axis, Axis, Axis]) -> Flow
 
 
 def _final_states(
-    call: Call, source: Operand, shape: Sequence[int], axes: tuple[Axis, Axis, Axis]
+    call: Call, source: Operand, shape: Sequence[Size], axes: tuple[Axis, Axis, Axis]
 ) -> Flow:
     """(layers * directions, N, H): a layer has read all outputs of the layer below it."""
     steps, batch, features = axes

@@ -18,7 +18,6 @@ from labeltrace.layout import (
     arrange,
     axis_size,
     axis_text,
-    batch_slot,
     channel,
     cut_windows,
     has_channels,
@@ -111,13 +110,11 @@ def _cut(source: Operand, windows: Mapping[int, SlidingWindow], result: Layout) 
     sizes = {dim: axis_size(layout.axes[dim]) for dim in varying}
     copies = [1 if has_positions(layout.axes[dim]) else size for dim, size in sizes.items()]
     cut = tuple(windows[dim] for dim in varying)
-    is_padded = any(window.is_padded for window in cut)
     step = Unfold(
         layout=result,
         source=moved.view,
         dims=tuple(moved.dims[dim] for dim in varying),
         windows=cut,
-        batch_dim=batch_slot(resized_positions(layout, sizes)) if is_padded else 0,
         copies=tuple(copies) if any(count > 1 for count in copies) else (),
     )
     return Weights(layout=result) if source.is_weights else step

@@ -7,6 +7,7 @@ from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, LabelView, Operand, Operation, Rearrange
 from labeltrace.layout import (
     Layout,
+    Size,
     arrange,
     expand,
     has_positions,
@@ -19,7 +20,7 @@ from labeltrace.layout import (
 from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
-from labeltrace.rules.repetition import copied
+from labeltrace.rules.repetition import copied, repeated
 
 
 @register_rule(
@@ -43,7 +44,7 @@ def reshape(call: Call) -> Flow:
     return reshaped(source, call.output)
 
 
-def reshaped(source: Operand, shape: tuple[int, ...]) -> Flow:
+def reshaped(source: Operand, shape: tuple[Size, ...]) -> Flow:
     """`source.reshape(shape)`.
 
     If the order of the positions in the field does not allow the view, they are first put in the
@@ -116,7 +117,7 @@ def expand_axes(call: Call) -> Flow:
     source: Operand = call["self"]
     if not source.traced:  # expand_as reads only the shape of the other operand
         return Constant()
-    return _relayout(source, expand(source.traced_layout, call.output))
+    return repeated(source, expand(source.traced_layout, call.output))
 
 
 @register_rule("aten.broadcast_tensors")

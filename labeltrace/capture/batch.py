@@ -7,6 +7,8 @@ Models may treat a single sample in another way, so its graph is exported as wel
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isinf
+from operator import getitem
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils._pytree import tree_flatten
+
+from labeltrace.capture.batch_guards import BatchRange, narrowed_range
+from labeltrace.layout import Size
 
 Calls = tuple[tuple[Any, ...], ...]
 """Operators with the plain values among their arguments; `...` replaces computed ones."""
@@ -32,11 +37,16 @@ class BatchPolicy:
         smallest: the smallest of them.
         largest: the largest; infinity where there is no bound.
         fixed_reason: why the graph holds for one size only; empty where the batch is dynamic.
+        step: the sizes leave the same `remainder` when they are divided by this number. Where a
+            model takes its batch apart, that may be more than one.
+        remainder: that remainder.
     """
 
     smallest: int
     largest: float
     fixed_reason: str = ""
+    step: int = 1
+    remainder: int = 0
 
     @property
     def dynamic(self) -> bool:
@@ -45,7 +55,22 @@ class BatchPolicy:
 
     def holds_for(self, batch: int) -> bool:
         """Whether the graph is that of the model for this size."""
-        return self.smallest <= batch <= self.largest
+        return self.smallest <= batch <= self.largest and batch % self.step == self.remainder
+
+    @property
+    def size(self) -> Size:
+        """The size of a batch that is left open, as layouts have it.
+
+        One sample, where the graph holds for it too, is treated like several.
+        """
+        smallest = max(self.smallest, SMALLEST_DYNAMIC_BATCH)
+        return BatchRange(smallest, self.largest, self.step, self.remainder).size
+
+    @property
+    def may_start_at_one(self) -> bool:
+        """Whether nothing but torch's own assumption excludes a single sample."""
+        is_open = self.dynamic and isinf(self.largest) and self.step == 1
+        return is_open and self.smallest == SMALLEST_DYNAMIC_BATCH
 
     def from_one(self) -> BatchPolicy:
         """The same sizes, and those from one sample up."""
@@ -57,10 +82,14 @@ def fixed_batch(size: int, reason: str) -> BatchPolicy:
     return BatchPolicy(size, float(size), reason)
 
 
-def dynamic_batch(program: ExportedProgram) -> BatchPolicy:
+def dynamic_batch(program: ExportedProgram, example: int) -> BatchPolicy:
     """All sizes from two up, unless the model sets other bounds.
 
     Sizes that depend on values have symbols too; those say nothing about the batch.
+
+    Args:
+        program: the exported model.
+        example: the size of the batch that it was exported with.
     """
     inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
     shapes = [node.meta["val"].shape for node in inputs if isinstance(node.meta["val"], Tensor)]
@@ -72,7 +101,9 @@ def dynamic_batch(program: ExportedProgram) -> BatchPolicy:
             continue
         smallest = max(smallest, int(bounds.lower))
         largest = min(largest, float(bounds.upper))
-    return BatchPolicy(smallest, largest)
+    guards = [guard.expr for symbol in symbols[:1] for guard in symbol.node.shape_env.guards]
+    found = narrowed_range(BatchRange(smallest, largest), guards, example)
+    return BatchPolicy(found.smallest, found.largest, step=found.step, remainder=found.remainder)
 
 
 # One sample and several. --------------------------------------------------------------------------
@@ -89,7 +120,7 @@ def recorded_calls(program: ExportedProgram) -> Calls:
         for node in nodes
         if not _slices_nothing(node)
     ]
-    return tuple(call for call in calls if not call[0].startswith(("aten.sym_", "<built-in")))
+    return tuple(call for call in calls if not _computes_size(call[0]))
 
 
 def same_graph(single: Calls, dynamic: Calls) -> bool:
@@ -105,6 +136,12 @@ def same_graph(single: Calls, dynamic: Calls) -> bool:
 
 def _plain(argument: Any) -> Any:
     return ... if isinstance(argument, Node) else argument
+
+
+def _computes_size(operator: str) -> bool:
+    """Whether an operator reads a size or computes one; to choose an output is no such thing."""
+    is_python = operator.startswith("<built-in") and operator != str(getitem)
+    return is_python or operator.startswith("aten.sym_")
 
 
 def _slices_nothing(node: Node) -> bool:

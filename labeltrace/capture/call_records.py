@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-Shape = tuple[int, ...]
-"""Sizes as integers; a dynamic batch size is `labeltrace.layout.BATCH` or a multiple of it."""
+from labeltrace.layout import Size
+
+Shape = tuple[Size, ...]
+"""Sizes; those that depend on a dynamic batch are a `labeltrace.layout.BatchSize`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,16 @@ class FunctionCall:
 class TensorRecord:
     """The geometry of one tensor; its values are not recorded.
 
-    `storage` identifies its memory: views of one another have the same.  `size_is_known` says that
-    no size depends on the values of tensors; a recorded run has no such sizes.
+    `storage` identifies its memory: views of one another have the same. `is_floating` says whether
+    its values can carry content; integers and booleans are indices and masks as a rule.
+    `size_is_known` says that no size depends on the values of tensors; a recorded run has none.
     """
 
     shape: Shape
-    strides: tuple[int, ...]
-    offset: int
+    strides: Shape
+    offset: Size
     storage: int
+    is_floating: bool = True
     dtype: torch.dtype | None = None
     size_is_known: bool = True
 
@@ -105,6 +109,7 @@ class CallRecord:
         modules: the calls of modules that it is made in, the outermost first.
         function: the call of a function with a rule that it is made in.
         checkpoint: the tag of the call of `torch.utils.checkpoint` that it is made in.
+        sized_by_values: whether a size that it returns, or a number, depends on tensors' values.
     """
 
     name: str
@@ -121,6 +126,7 @@ class CallRecord:
     modules: tuple[ModuleCall, ...] = ()
     function: FunctionCall | None = None
     checkpoint: str | None = None
+    sized_by_values: bool = False
 
     @property
     def operator(self) -> str:

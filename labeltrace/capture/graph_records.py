@@ -16,6 +16,7 @@ from labeltrace.capture.call_records import (
     Location,
     ModelCalls,
     ModuleCall,
+    Shape,
     TensorRecord,
 )
 from labeltrace.capture.captured import Capture
@@ -32,8 +33,10 @@ from labeltrace.capture.node_info import (
     tensors_of,
     written_arguments,
 )
+from labeltrace.capture.symbolic_sizes import size_of
+from labeltrace.capture.value_sizes import depends_on_values
 from labeltrace.flow import ValueRef
-from labeltrace.layout import BATCH
+from labeltrace.layout import Size
 
 _KINDS: Mapping[str, CallKind] = {
     "placeholder": CallKind.INPUT,
@@ -60,7 +63,7 @@ class _GraphReader:
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._sizes: dict[Any, int] = {}
+        self._sizes: dict[Any, Size] = {}
         self._lines: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._modules: dict[tuple[Any, ...], tuple[tuple[ModuleCall, ...], str]] = {}
@@ -84,6 +87,7 @@ class _GraphReader:
             modules=modules,
             function=self._function_call(node),
             checkpoint=checkpoint_tag(node),
+            sized_by_values=depends_on_values(node.meta.get("val")),
         )
 
     # Tensors.
@@ -99,15 +103,16 @@ class _GraphReader:
             strides=self._sizes_of(tensor.stride()),
             offset=self._size(tensor.storage_offset()),
             storage=storage_id(tensor),
+            is_floating=tensor.is_floating_point() or tensor.is_complex(),
             dtype=tensor.dtype,
-            size_is_known=not any(map(_depends_on_values, tensor.shape)),
+            size_is_known=not depends_on_values(tensor),
         )
 
-    def _sizes_of(self, sizes: Iterable[Any]) -> tuple[int, ...]:
+    def _sizes_of(self, sizes: Iterable[Any]) -> Shape:
         return tuple([size if type(size) is int else self._size(size) for size in sizes])
 
-    def _size(self, size: Any) -> int:
-        """A size as an integer, the dynamic batch as `BATCH`.
+    def _size(self, size: Any) -> Size:
+        """A size as layouts have it.
 
         Expressions are looked up, since the same few occur thousands of times in a graph.
         """
@@ -115,8 +120,7 @@ class _GraphReader:
             return size
         expression = size.node.expr
         if expression not in self._sizes:
-            symbols = dict.fromkeys(expression.free_symbols, BATCH)
-            self._sizes[expression] = int(expression.subs(symbols))
+            self._sizes[expression] = size_of(expression, self._capture.batch.size)
         return self._sizes[expression]
 
     # Arguments.
@@ -170,13 +174,3 @@ class _GraphReader:
     def _function_call(self, node: Node) -> FunctionCall | None:
         tag = (node.meta.get("custom") or {}).get(FUNCTION_TAG)
         return None if tag is None else FunctionCall(tag, self._capture.functions[tag])
-
-
-def _depends_on_values(size: Any) -> bool:
-    """Whether a size is known only when the model runs, as the number of True in a mask is."""
-    if type(size) is int:
-        return False
-    # It needs sympy, which takes long to import; a graph with such sizes has imported it already.
-    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
-
-    return bool(free_unbacked_symbols(size))

@@ -139,9 +139,10 @@ def batch_text(found: Trace) -> str:
     batch = found.capture.batch
     if not batch.dynamic:
         return f"fixed at {batch.smallest}, because {batch.fixed_reason}"
+    rest = f" of remainder {batch.remainder} by {batch.step}" if batch.step > 1 else ""
     if math.isinf(batch.largest):
-        return f"dynamic, {batch.smallest} or more images"
-    return f"dynamic, {batch.smallest} to {int(batch.largest)} images"
+        return f"dynamic, {batch.smallest} or more images{rest}"
+    return f"dynamic, {batch.smallest} to {int(batch.largest)} images{rest}"
 
 
 def _approximations(found: Trace) -> dict[str, list[str]]:

@@ -45,7 +45,10 @@ from labeltrace.layout import BATCH, SlidingWindow, infer_dynamic, is_dynamic
 
 
 class Prior:
-    """The prior (B, K) as an argument of an instruction."""
+    """The prior of the rows that a step reads, as an argument of its instruction.
+
+    `labeltrace.codegen.prior_fields` puts the node that computes it in its place.
+    """
 
 
 PRIOR: Final = Prior()
@@ -57,8 +60,9 @@ class Instruction:
     """A label function and its arguments.
 
     Arguments, also those inside lists, can be literals, a `labeltrace.flow.LabelView` (a label
-    field), a `labeltrace.flow.Operand` (a tensor of the forward half), `PRIOR`, or another
-    instruction (what it computes; equal ones are computed once).
+    field), a `labeltrace.flow.Operand` (a tensor of the forward half), `PRIOR`, a
+    `labeltrace.layout.BatchSize`, another instruction (what it computes; equal ones are computed
+    once), or a node of the graph.
 
     Attributes:
         function: returns labels; `label_ops.attention_with_labels` alone returns the model's own
@@ -158,7 +162,6 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
             return Instruction(
                 label_ops.join,
                 (pieces, list(flow.sizes), flow.dim),
-                _non_default(batch_dim=flow.batch_dim),
             )
     raise TypeError(
         f"no label function serves {type(flow).__name__}; add a case to "
@@ -246,8 +249,7 @@ def _resample(flow: Resample) -> Instruction:
 def _pad(flow: Pad) -> Instruction:
     widths = [list(pair) for pair in flow.widths]
     if flow.mode == "prior":
-        settings = _non_default(batch_dim=flow.batch_dim)
-        return Instruction(label_ops.pad, (flow.source, PRIOR, widths), settings)
+        return Instruction(label_ops.pad, (flow.source, PRIOR, widths))
     return Instruction(label_ops.pad, (flow.source, None, widths, flow.mode))
 
 
@@ -255,7 +257,7 @@ def _unfold(flow: Unfold) -> Instruction:
     arguments = (list(flow.dims), *_settings_by_axis(flow.windows))
     if not reads_prior(flow):
         return Instruction(label_ops.unfold, (flow.source, None, *arguments))
-    settings = _non_default(batch_dim=flow.batch_dim, copies=list(flow.copies))
+    settings = _non_default(copies=list(flow.copies))
     return Instruction(label_ops.unfold, (flow.source, PRIOR, *arguments), settings)
 
 

@@ -11,7 +11,7 @@ from labeltrace import label_ops
 from labeltrace.codegen.label_calls import LabelCalls
 from labeltrace.errors import LayoutError
 from labeltrace.flow import LabelField
-from labeltrace.layout import Arrangement, infer_dynamic, is_dynamic
+from labeltrace.layout import Arrangement, Size, infer_dynamic, is_dynamic
 
 
 class LabelFields:
@@ -20,13 +20,13 @@ class LabelFields:
     def __init__(self, calls: LabelCalls) -> None:
         self._calls = calls
         self._nodes: dict[LabelField, Node] = {}
-        self._shapes: dict[Node, tuple[int, ...]] = {}
+        self._shapes: dict[Node, tuple[Size, ...]] = {}
         self._arranged: dict[tuple[Node, Arrangement], Node] = {}
 
     def __contains__(self, field: LabelField) -> bool:
         return field in self._nodes
 
-    def register_field(self, field: LabelField, node: Node, sizes: tuple[int, ...]) -> None:
+    def register_field(self, field: LabelField, node: Node, sizes: tuple[Size, ...]) -> None:
         """Enter the node that computes a field with these dimensions, without K."""
         self._nodes[field] = node
         self._shapes[node] = sizes
@@ -63,7 +63,7 @@ class LabelFields:
         return moved
 
 
-def _view_sizes(sizes: Sequence[int]) -> list[int]:
+def _view_sizes(sizes: Sequence[Size]) -> list[int]:
     """Sizes for a view: the dimension of the dynamic batch is left for torch to infer.
 
     Raises:

@@ -8,12 +8,14 @@ from torch.fx import Graph, Node
 
 from labeltrace import label_ops
 from labeltrace.capture.node_info import location
+from labeltrace.codegen.batch_sizes import BatchSizes
 from labeltrace.codegen.forward_tensors import ForwardTensors
-from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
-from labeltrace.codegen.label_calls import LabelCalls
+from labeltrace.codegen.instructions import Instruction, reads_prior
 from labeltrace.codegen.label_fields import LabelFields
 from labeltrace.codegen.output_labels import output_label
+from labeltrace.codegen.prior_fields import PriorFields
 from labeltrace.flow import LabelStep, LabelView, Operand
+from labeltrace.layout import BatchSize
 from labeltrace.rewrites import needed_fields
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.values import Value
@@ -40,7 +42,8 @@ class LabelGraphWriter:
         self.forward = forward
         self.calls = forward.calls
         self.fields = LabelFields(self.calls)
-        self._prior: Node | None = None
+        self._priors = PriorFields(self.calls, self.run, trace.steps)
+        self._sizes: BatchSizes | None = None
         outputs = frozenset(value.field for value in trace.outputs if value and value.field)
         self.needed = needed_fields(trace.steps, outputs)
 
@@ -48,6 +51,7 @@ class LabelGraphWriter:
 
     def read_image(self, labels: Node) -> None:
         """Write the steps from the label image to the field of the input, and to the prior."""
+        self._sizes = BatchSizes(self.calls, labels)
         if not self.needed:
             return
         sizes = self.trace.input_layout.field_sizes
@@ -56,7 +60,8 @@ class LabelGraphWriter:
         self.fields.register_field(self.trace.input_field, field, sizes)
         steps = [self.trace.steps[f] for f in self.needed if f in self.trace.steps]
         if any(reads_prior(step) for step in steps):
-            self._prior = self.calls.call(label_ops.prior_of, (field,), name="prior")
+            prior = self.calls.call(label_ops.prior_of, (field,), name="prior")
+            self._priors.register_image(self.trace.input_field, prior, sizes)
 
     def output_labels(self) -> list[Node | None]:
         """Write the steps from fields to the labels of the outputs."""
@@ -72,10 +77,11 @@ class LabelGraphWriter:
             field = self.calls.call(label_ops.aggregate, (field, plan.averaged))
         for one in plan.repetitions:
             arguments = (field, list(one.counts), one.interleave)
-            field = self.calls.call(label_ops.repeat, arguments)
+            field = self.run(Instruction(label_ops.repeat, arguments))
         if plan.is_field:
             return field
-        return self.calls.call(label_ops.write_output, (field, list(plan.sizes), plan.class_dim))
+        settings = (field, list(plan.sizes), plan.class_dim)
+        return self.run(Instruction(label_ops.write_output, settings))
 
     # Steps.
 
@@ -91,7 +97,7 @@ class LabelGraphWriter:
                 self.fields.register_field(field, self._step(step), step.field_sizes)
 
     def _step(self, step: LabelStep) -> Node:
-        planned = instruction(step)
+        planned = self._priors.instruction(step)
         if isinstance(planned, LabelView):
             return self._labels(planned)
         return self.run(planned)
@@ -109,8 +115,9 @@ class LabelGraphWriter:
                 return self._labels(argument)
             case Operand():
                 return self.forward.read(argument.tensor)
-            case Prior():
-                return self._prior
+            case BatchSize():
+                assert self._sizes is not None  # set when the label image is read
+                return self._sizes.node(argument)
             case Instruction():
                 return self.run(argument, "weights")
             case list():

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch.fx import Graph, GraphModule, Node
 
 from labeltrace.codegen.forward_tensors import ForwardTensors
-from labeltrace.codegen.label_graph_writer import LABELS_INPUT, LabelGraphWriter
 from labeltrace.codegen.label_calls import LabelCalls
+from labeltrace.codegen.label_graph_writer import LABELS_INPUT, LabelGraphWriter
 from labeltrace.codegen.listing import label_code
 from labeltrace.rewrites import simplify_separate_steps
 from labeltrace.tracing.trace import Trace

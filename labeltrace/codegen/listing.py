@@ -10,8 +10,9 @@
 
 The first parameter is the label image. The others are what the label steps read of the forward
 half, under the names of the graph's nodes: parameters, queries, keys, attention maps. A label
-function of the user's own is a parameter as well. A name that is also the name of a label function
-has an underscore after it.
+function of the user's own is a parameter as well. Sizes that depend on the batch are computed
+from the label image's own, `batch = batch_size(labels)`. A name that is also the name of a label
+function has an underscore after it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any, Final
 from torch.fx import Graph, Node
 
 from labeltrace import label_ops
+from labeltrace.codegen.batch_sizes import SIGNS
+from labeltrace.layout import infix
 
 NAME: Final = "label_graph"
 OUTPUT: Final = "out"
@@ -48,7 +51,7 @@ def label_code(graph: Graph, labels: Node, notes: Mapping[Node, str], outputs: i
     parameters = [names.of(labels)]
     lines: list[tuple[str, str]] = []
     for node in graph.nodes:
-        if node not in notes or _is_labels_of_joint_call(node):
+        if node not in notes or _is_part_of_another_line(node):
             continue
         for read in _forward_nodes(node, notes):
             if read is not labels and read not in names:
@@ -86,7 +89,12 @@ class _Names:
         """An argument of a call as Python."""
         if isinstance(argument, (list, tuple)):
             return "[" + ", ".join(self.text(item) for item in argument) + "]"
-        return self.of(argument) if isinstance(argument, Node) else repr(argument)
+        if not isinstance(argument, Node):
+            return repr(argument)
+        if argument.target in SIGNS:
+            left, right = map(self.text, argument.args)
+            return infix(left, SIGNS[argument.target], right)
+        return self.of(argument)
 
     def _key(self, named: Any) -> Any:
         """What has one name: a node, or the user's function, whatever step calls it."""
@@ -111,8 +119,9 @@ def _forward_nodes(node: Node, notes: Mapping[Node, str]) -> Iterator[Node]:
     return (read for read in node.all_input_nodes if read not in notes)
 
 
-def _is_labels_of_joint_call(node: Node) -> bool:
-    return node.target is operator.getitem
+def _is_part_of_another_line(node: Node) -> bool:
+    """Whether a node is the labels of a joint call, or arithmetic of sizes."""
+    return node.target is operator.getitem or node.target in SIGNS
 
 
 def _statement(node: Node, names: _Names) -> str:

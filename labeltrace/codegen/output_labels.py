@@ -15,12 +15,12 @@ from labeltrace.layout import (
     Arrangement,
     Axis,
     Layout,
+    Size,
     arrange,
     axis_size,
     axis_text,
     has_channels,
     has_positions,
-    is_dynamic,
     positions,
 )
 
@@ -35,7 +35,7 @@ class Repetition:
             dimension, as by `torch.Tensor.repeat`.
     """
 
-    counts: tuple[int, ...]
+    counts: tuple[Size, ...]
     interleave: bool
 
 
@@ -54,7 +54,7 @@ class OutputLabel:
     arrangement: Arrangement
     averaged: int
     repetitions: tuple[Repetition, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     class_dim: int
 
     @property
@@ -67,8 +67,7 @@ def output_label(layout: Layout) -> OutputLabel:
     """The steps to the label of an output with this layout.
 
     Raises:
-        LayoutError: one label is repeated for each sample of a dynamic batch, or positions are
-            repeated in two ways along one axis.
+        LayoutError: positions are repeated in two ways along one axis.
 
     The logits of a classifier (B, classes): the field (B, K) is their label as it is.
 
@@ -86,7 +85,7 @@ def output_label(layout: Layout) -> OutputLabel:
     others = [axis for dim, axis in enumerate(layout.axes) if dim != class_dim]
     averaged = [f for axis in layout.axes if has_channels(axis) for f in positions(axis)]
     groups = [() if has_channels(axis) else positions(axis) for axis in others]
-    sizes = [_expanded_size(axis, layout) for axis in others]
+    sizes = [_expanded_size(axis) for axis in others]
     repetitions = _repetitions(others)
     arrangement = arrange(layout, [*groups, *((factor,) for factor in averaged)])
     return OutputLabel(arrangement, len(averaged), repetitions, tuple(sizes), class_dim)
@@ -101,14 +100,11 @@ def class_axis(layout: Layout) -> int:
     return channels[-1] if channels else len(layout.axes)
 
 
-def _expanded_size(axis: Axis, layout: Layout) -> int:
+def _expanded_size(axis: Axis) -> Size:
     """The size of a dimension of the label; -1 if the field has the dimension already."""
     if has_positions(axis) and not has_channels(axis):
         return -1
-    size = axis_size(axis)
-    if is_dynamic(size):
-        raise LayoutError(f"an output repeats one label as often as the batch is large: {layout}")
-    return size
+    return axis_size(axis)
 
 
 def _repetitions(axes: Sequence[Axis]) -> tuple[Repetition, ...]:
@@ -121,7 +117,7 @@ def _repetitions(axes: Sequence[Axis]) -> tuple[Repetition, ...]:
     return tuple(one for one in found if any(count != 1 for count in one.counts))
 
 
-def repetition(axis: Axis) -> tuple[int, bool]:
+def repetition(axis: Axis) -> tuple[Size, bool]:
     """How often the positions of an axis are repeated, and whether each index by itself.
 
     Raises:

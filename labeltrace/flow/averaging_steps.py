@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from labeltrace.flow.flow import LabelStep, LabelView, OneSourceStep
 from labeltrace.flow.operation import Operation
-from labeltrace.layout import SlidingWindow
+from labeltrace.layout import Size, SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Pool(OneSourceStep):
 class AdaptivePool(OneSourceStep):
     """The mean over windows that divide the image into `output_size` positions."""
 
-    output_size: tuple[int, ...]
+    output_size: tuple[Size, ...]
     operation: Operation = Operation.SPATIAL_AGGREGATION
 
 
@@ -43,7 +43,7 @@ class Average(LabelStep):
     """`Norm(sum_i s_i Y_i)` over broadcast label fields with the given shares."""
 
     sources: tuple[LabelView, ...]
-    shares: tuple[int, ...]
+    shares: tuple[Size, ...]
 
     @property
     def labels(self) -> tuple[LabelView, ...]:
@@ -58,6 +58,6 @@ class Fold(OneSourceStep):
     map has `sizes`, one for each of `windows`, whose padding is symmetric.
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     windows: tuple[SlidingWindow, ...]
     operation: Operation = Operation.SPATIAL_AGGREGATION

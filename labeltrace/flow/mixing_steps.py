@@ -12,7 +12,7 @@ from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
 from labeltrace.index_notation.linear_mixing_equation import LinearMixingEquation
 from labeltrace.index_notation.mixing_equation import MixingEquation
-from labeltrace.layout import SlidingWindow
+from labeltrace.layout import Size, SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class Resample(OneSourceStep):
     `"nearest-exact"`, `"linear"` or `"cubic"`.
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     scales: tuple[float | None, ...]
     mode: str
     align_corners: bool

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from labeltrace.flow.flow import LabelStep, LabelView, OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
-from labeltrace.layout import SlidingWindow
+from labeltrace.layout import Size, SlidingWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,8 @@ class Slice(OneSourceStep):
     """`start:end:step` of dimension `dim`; negative indices count from the end, None is the end."""
 
     dim: int
-    start: int
-    end: int | None
+    start: Size
+    end: Size | None
     step: int
     operation: Operation = Operation.RELAYOUT
 
@@ -33,7 +33,7 @@ class Select(OneSourceStep):
     """Index `index` of dimension `dim`, which is removed."""
 
     dim: int
-    index: int
+    index: Size
     operation: Operation = Operation.RELAYOUT
 
 
@@ -41,7 +41,7 @@ class Select(OneSourceStep):
 class Repeat(OneSourceStep):
     """Each dimension repeated `counts` times: `0 1 0 1`, or `0 0 1 1` with `interleave`."""
 
-    counts: tuple[int, ...]
+    counts: tuple[Size, ...]
     interleave: bool
     operation: Operation = Operation.RELAYOUT
 
@@ -50,7 +50,7 @@ class Repeat(OneSourceStep):
 class Roll(OneSourceStep):
     """Dimensions `dims` rolled by `shifts`, as `torch.roll` does."""
 
-    shifts: tuple[int, ...]
+    shifts: tuple[Size, ...]
     dims: tuple[int, ...]
     operation: Operation = Operation.RELAYOUT
 
@@ -80,12 +80,10 @@ class Pad(OneSourceStep):
         widths: how many positions are added (before, after) each dimension; negative widths crop.
         mode: what new positions carry: `"prior"`, or copies of other labels as the operator copies
             values: `"reflect"`, `"replicate"` or `"circular"`.
-        batch_dim: the dimension of the batch, which the prior has too.
     """
 
-    widths: tuple[tuple[int, int], ...]
+    widths: tuple[tuple[Size, Size], ...]
     mode: str
-    batch_dim: int
     operation: Operation = Operation.RELAYOUT
 
 
@@ -94,15 +92,14 @@ class Unfold(OneSourceStep):
     """Dimensions cut into windows, which may overlap.
 
     Each of `dims` becomes two dimensions: the windows, and the positions in a window. `windows`
-    has one entry for each of `dims`. Their padding is symmetric and carries the prior; `batch_dim`
-    is the dimension of the batch. `copies`, if not empty, says for each of `dims` how often this
+    has one entry for each of `dims`. Their padding is symmetric and carries the prior.
+    `copies`, if not empty, says for each of `dims` how often this
     dimension, of size one, is repeated before it is cut.
     """
 
     dims: tuple[int, ...]
     windows: tuple[SlidingWindow, ...]
-    batch_dim: int
-    copies: tuple[int, ...] = ()
+    copies: tuple[Size, ...] = ()
     operation: Operation = Operation.RELAYOUT
 
 
@@ -112,15 +109,13 @@ class Join(LabelStep):
 
     Attributes:
         pieces: the fields in order; None for a piece that carries the prior.
-        sizes: the size of each piece along `dim`, -1 for a dynamic one.
+        sizes: the size of each piece along `dim`; -1 for the size that its labels have there.
         dim: the dimension along which they are concatenated.
-        batch_dim: the dimension of the batch, which the prior has too.
     """
 
     pieces: tuple[LabelView | None, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     dim: int
-    batch_dim: int
     operation: Operation = Operation.RELAYOUT
 
     @property

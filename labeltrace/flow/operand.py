@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from labeltrace.flow.label_field import LabelField
+from labeltrace.flow.origin import Origin
 from labeltrace.flow.tensor_source import TensorSource
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
-from labeltrace.layout import Layout
+from labeltrace.layout import Layout, Size
 
 if TYPE_CHECKING:  # both hold operands
     from labeltrace.flow.key_value_product import KeyValueProduct
@@ -36,7 +37,7 @@ class Operand:
     """
 
     path: tuple[str | int, ...]
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     layout: Layout | None = None
     field: LabelField | None = None
     tensor: TensorSource | None = None
@@ -87,6 +88,11 @@ class Operand:
     def product(self) -> ProductOperands | None:
         """The operands of the product that it is, if it is one."""
         return self.facts.product
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The tensors of which it is a point-wise function or a statistic."""
+        return self.facts.origins
 
     @property
     def traced_layout(self) -> Layout:

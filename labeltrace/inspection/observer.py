@@ -24,7 +24,7 @@ from labeltrace.inspection.token_grid import (
     find_grid,
     without_mixing_or_overlap,
 )
-from labeltrace.layout import Layout, infer_dynamic
+from labeltrace.layout import Layout, fixed_size, infer_dynamic
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import current
 from labeltrace.runtime.label_checks import check_label_image
@@ -188,7 +188,7 @@ class Observer:
             raise LabelError(
                 f"a batch of {len(images)}, but the model was captured for {batch.smallest} to "
                 f"{batch.largest:g} images; make another Observer with a batch of this size "
-                f"({batch.fixed_reason})"
+                f"({batch.fixed_reason or 'what the model does depends on the size of the batch'})"
             )
 
 
@@ -257,7 +257,7 @@ def _as_tokens(value: Tensor, layout: Layout) -> Tensor:
     order = [factors.index(factor) for factor in (batch, *others)]  # field_dim makes them unique
     rest = [index for index in range(len(factors)) if index not in order]
     return split.permute(*order, *rest).reshape(
-        split.shape[order[0]], math.prod(factor.size for factor in others), -1
+        split.shape[order[0]], math.prod(fixed_size(factor.size) for factor in others), -1
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from labeltrace.errors import LayoutError
 from labeltrace.flow import LabelField, LabelView, OneSourceStep
 from labeltrace.inspection.places import Place, field_layout, step_places, with_outputs_at
+from labeltrace.layout import fixed_size
 from labeltrace.tracing.trace import Trace
 
 
@@ -28,7 +29,8 @@ def source_sizes(trace: Trace, field: LabelField) -> tuple[int, ...]:
         LayoutError: the step reads the labels of several tensors, or the batch is not their first
             dimension.
     """
-    return field_layout(source_place(trace, field).layout).shape[1:-1]
+    sizes = field_layout(source_place(trace, field).layout).shape[1:-1]
+    return tuple(map(fixed_size, sizes))
 
 
 def isolate_steps(trace: Trace, fields: Sequence[LabelField]) -> Trace:

@@ -12,7 +12,7 @@ from labeltrace.label_ops.boxes import sample_boxes
 from labeltrace.label_ops.convolution import convolve, convolve_transposed, kernel
 from labeltrace.label_ops.follow_maxima import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.label_ops.index_steps import reindex, reindex_by_order
-from labeltrace.label_ops.inputs_outputs import read_image, write_output
+from labeltrace.label_ops.inputs_outputs import batch_size, read_image, write_output
 from labeltrace.label_ops.positions import (
     cut,
     flip,
@@ -39,6 +39,7 @@ __all__ = [
     "attend",
     "attention_with_labels",
     "average",
+    "batch_size",
     "checked_user_function",
     "convolve",
     "convolve_transposed",

@@ -10,6 +10,11 @@ from torch import Tensor
 from labeltrace.label_ops.arithmetic import label_arithmetic
 
 
+def batch_size(label_image: Tensor) -> int:
+    """The number of images: the first size of a label image (B, K, *sizes)."""
+    return label_image.shape[0]
+
+
 @label_arithmetic
 def read_image(label_image: Tensor, sizes: Sequence[int]) -> Tensor:
     """A label image (B, K, *sizes), or with ones for sizes, as a field (B, *sizes, K): a view."""

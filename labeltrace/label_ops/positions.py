@@ -96,7 +96,8 @@ def pad(
 
     Args:
         labels: a field (positions..., K).
-        prior: (B, K); read only with mode `"prior"`.
+        prior: (B, K), or with as many dimensions as `labels` and ones for sizes; read only with
+            mode `"prior"`.
         widths: (before, after) each dimension; negative widths crop.
         mode: what new positions carry: `"prior"` (contract, point 3), or copies of other positions
             as torch's padding makes them: `"reflect"`, `"replicate"`, `"circular"`.
@@ -153,7 +154,8 @@ def unfold(
 
     Args:
         labels: a field (positions..., K).
-        prior: (B, K), which padding carries (contract, point 3); not read without padding.
+        prior: (B, K), or with as many dimensions as `labels`, which padding carries (contract,
+            point 3); not read without padding.
         dims: the dimensions to cut.
         kernel, stride, padding, dilation: one number for each of `dims`, as
             `torch.nn.functional.unfold` takes them.
@@ -202,7 +204,9 @@ def join(pieces: Sequence[Tensor], sizes: Sequence[int], dim: int, batch_dim: in
 def _spread_prior(
     prior: Tensor, shape: Sequence[int], dim: int, size: int, batch_dim: int
 ) -> Tensor:
-    """The prior (B, K) at `size` positions of dimension `dim` of a field of `shape`."""
+    """The prior at `size` positions of dimension `dim` of a field of `shape`."""
+    if prior.dim() == len(shape):
+        return prior.expand(_resized(shape, dim, size))
     broadcast = [1] * len(shape)
     broadcast[batch_dim], broadcast[-1] = prior.shape
     return prior.reshape(broadcast).expand(_resized(shape, dim, size))

@@ -6,8 +6,8 @@ position factor, the batch included, and the K sources last. A factor's `field_d
 dimension of the field it is. Views and permutations change the axes and not the field, so a label
 tensor is copied into another order only where a step needs it.
 
-Everything here is immutable and made of plain integers. A dynamic batch size is represented by the
-sentinel `BATCH` (`labeltrace.layout.dynamic_sizes`).
+Everything here is immutable. Sizes are integers, or where they depend on a dynamic batch, a
+`BatchSize` (`labeltrace.layout.batch_size`).
 """
 
 from labeltrace.layout.arrangement import (
@@ -16,8 +16,17 @@ from labeltrace.layout.arrangement import (
     arrange_by_axis,
     arrange_positions,
 )
+from labeltrace.layout.batch_size import (
+    BATCH,
+    BatchSize,
+    Size,
+    batch_size,
+    divides,
+    fixed_size,
+    unknown_size,
+)
 from labeltrace.layout.broadcasting import Alignment, CommonFactor, align_axes
-from labeltrace.layout.dynamic_sizes import BATCH, infer_dynamic, is_dynamic
+from labeltrace.layout.dynamic_sizes import infer_dynamic, is_dynamic
 from labeltrace.layout.factors import (
     Axis,
     Factor,
@@ -34,7 +43,6 @@ from labeltrace.layout.factors import (
 from labeltrace.layout.formatting import shape_text, size_text
 from labeltrace.layout.layout import (
     Layout,
-    batch_slot,
     factor_kinds,
     input_layout,
     renumbered,
@@ -43,31 +51,40 @@ from labeltrace.layout.layout import (
 from labeltrace.layout.sliding_window import SlidingWindow, sliding_windows
 from labeltrace.layout.views import expand, permute, simplify, unsqueeze, view
 from labeltrace.layout.windows import cut_windows
+from labeltrace.layout.written_size import BATCH_NAME, Written, WrittenSize, infix
 
 __all__ = [
     "BATCH",
+    "BATCH_NAME",
     "Alignment",
     "Arrangement",
     "Axis",
+    "BatchSize",
     "CommonFactor",
     "Factor",
     "Kind",
     "Layout",
+    "Size",
     "SlidingWindow",
+    "Written",
+    "WrittenSize",
     "align_axes",
     "arrange",
     "arrange_by_axis",
     "arrange_positions",
     "axis_size",
     "axis_text",
-    "batch_slot",
+    "batch_size",
     "channel",
     "cut_windows",
+    "divides",
     "expand",
     "factor_kinds",
+    "fixed_size",
     "has_channels",
     "has_positions",
     "infer_dynamic",
+    "infix",
     "input_layout",
     "is_dynamic",
     "is_repeated",
@@ -80,6 +97,7 @@ __all__ = [
     "simplify",
     "size_text",
     "sliding_windows",
+    "unknown_size",
     "unsqueeze",
     "view",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from labeltrace.errors import LayoutError
+from labeltrace.layout.batch_size import Size
 from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, has_positions, positions
 from labeltrace.layout.layout import Layout, renumbered
 
@@ -27,11 +28,11 @@ class Arrangement:
     (2, 4, 6)
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     groups: tuple[tuple[int, ...], ...]
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[Size, ...]:
         """The sizes of the result, without K."""
         return tuple(prod(self.sizes[dim] for dim in group) for group in self.groups)
 

@@ -13,7 +13,16 @@ from math import prod
 
 from labeltrace.errors import LayoutError
 from labeltrace.layout.arrangement import Arrangement, arrange
-from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, axis_text, has_positions
+from labeltrace.layout.batch_size import Size, divides, growth
+from labeltrace.layout.factors import (
+    Axis,
+    Factor,
+    Kind,
+    axis_size,
+    axis_text,
+    has_positions,
+    positions,
+)
 from labeltrace.layout.layout import Layout
 from labeltrace.layout.splitting import SplitFactor, number_field_dims, split_factors, take
 
@@ -28,7 +37,7 @@ class CommonFactor:
         concatenated: whether the operands follow one another along it.
     """
 
-    size: int
+    size: Size
     parts: tuple[Axis | None, ...]
     concatenated: bool = False
 
@@ -36,17 +45,22 @@ class CommonFactor:
     def varies(self) -> bool:
         """Whether the label varies along it."""
         return self.concatenated or any(
-            part is not None and has_positions(part) for part in self.parts
+            part is not None and has_positions(part) and not self._repeats_one(part)
+            for part in self.parts
         )
+
+    def _repeats_one(self, part: Axis) -> bool:
+        """Whether a part is copies of a single position: all its indices have one label."""
+        return self.size != 1 and axis_size(positions(part)) == 1
 
     @property
     def factor(self) -> Factor:
         """It as one factor of the result's layout, without a field dimension yet."""
-        if self.concatenated:
-            return Factor(self.size, Kind.POSITION)
         kinds = {factor.kind for part in self.parts if part is not None for factor in part}
+        if self.concatenated:
+            return Factor(self.size, Kind.BATCH if kinds == {Kind.BATCH} else Kind.POSITION)
         for kind in Kind:  # in the order of precedence
-            if kind in kinds:
+            if kind in kinds and (self.varies or kind in (Kind.CHANNEL, Kind.REPEATED)):
                 return Factor(self.size, kind)
         return Factor(self.size, Kind.CHANNEL)
 
@@ -88,7 +102,7 @@ class Alignment:
 
 
 def align_axes(
-    layouts: Sequence[Layout], shape: Sequence[int], concatenated: int | None = None
+    layouts: Sequence[Layout], shape: Sequence[Size], concatenated: int | None = None
 ) -> Alignment:
     """Cut the axes of broadcast operands into common factors.
 
@@ -119,7 +133,7 @@ def align_axes(
     [(2, 24), (2, 24), (2, 1)]
     """
     padded = [((),) * (len(shape) - len(layout.axes)) + layout.axes for layout in layouts]
-    sizes_by_axis: list[tuple[int, ...]] = []
+    sizes_by_axis: list[tuple[Size, ...]] = []
     for dim, size in enumerate(shape):
         if dim == concatenated or size == 0:  # nothing is compared
             sizes_by_axis.append((size,))
@@ -146,7 +160,7 @@ def align_axes(
     return Alignment(refined, tuple(common))
 
 
-def _common_sizes(axes: Sequence[Axis | None], size: int) -> tuple[int, ...]:
+def _common_sizes(axes: Sequence[Axis | None], size: Size) -> tuple[Size, ...]:
     """The sizes of the common factors into which every operand's axis can be cut.
 
     Axes are cut where all operands have a boundary. Between two such boundaries, an operand that
@@ -162,42 +176,47 @@ def _common_sizes(axes: Sequence[Axis | None], size: int) -> tuple[int, ...]:
     (4, 6)
     """
     present = [axis for axis in axes if axis]
+    if size == 0:
+        return (0,)
     if not present:  # broadcast by a constant, or an axis of size one without a factor
         return () if size == 1 else (size,)
     every = [_boundaries(axis) for axis in present]
-    shared = sorted(set.intersection(*every))
+    shared = sorted(set.intersection(*every), key=growth)
     bounds = [shared[0]]
     for low, high in itertools.pairwise(shared):
         if all(_is_homogeneous(axis, low, high) for axis in present):
             bounds.append(high)
             continue
-        bounds.extend(sorted(b for b in set.union(*every) if low < b <= high))
+        inside = (b for b in set.union(*every) if growth(low) < growth(b) <= growth(high))
+        bounds.extend(sorted(inside, key=growth))
     for low, high in itertools.pairwise(bounds):
-        if high % low:
+        if not divides(low, high):
             texts = ", ".join(axis_text(axis) for axis in present)
             raise LayoutError(f"operands cut an axis in ways that do not nest: {texts}")
     return tuple(b // a for a, b in itertools.pairwise(bounds))[::-1] or (size,)
 
 
-def _boundaries(axis: Axis) -> set[int]:
+def _boundaries(axis: Axis) -> set[Size]:
     """Where the factors of an axis end, counted from its last index: products of trailing sizes.
 
     >>> sorted(_boundaries((Factor(4, Kind.POSITION), Factor(6, Kind.POSITION))))
     [1, 6, 24]
     """
-    bounds = {1}
+    bounds: set[Size] = {1}
+    inner: Size = 1
     for factor in reversed(axis):
-        bounds.add(max(bounds) * factor.size)
+        inner *= factor.size
+        bounds.add(inner)
     return bounds
 
 
-def _is_homogeneous(axis: Axis, low: int, high: int) -> bool:
+def _is_homogeneous(axis: Axis, low: Size, high: Size) -> bool:
     """Whether an axis between two of its boundaries is only batch, positions or channels."""
-    inner = 1
+    inner: Size = 1
     seen = set()
     for factor in reversed(axis):
-        if low <= inner < high:
-            seen.add((factor.is_position, factor.kind is Kind.BATCH))
+        if growth(low) <= growth(inner) < growth(high):
+            seen.add(factor.kind if factor.is_position else Kind.CHANNEL)
         inner *= factor.size
     return len(seen) <= 1
 
@@ -205,8 +224,8 @@ def _is_homogeneous(axis: Axis, low: int, high: int) -> bool:
 def _split_at_common_sizes(
     layout: Layout,
     axes: Sequence[Axis],
-    sizes_by_axis: Sequence[tuple[int, ...]],
-    shape: Sequence[int],
+    sizes_by_axis: Sequence[tuple[Size, ...]],
+    shape: Sequence[Size],
 ) -> Layout:
     """The layout with every factor split where a common factor of its axis ends.
 
@@ -229,7 +248,7 @@ def _split_at_common_sizes(
     return number_field_dims(split_axes)
 
 
-def _group_by_size(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
+def _group_by_size(axis: Axis, sizes: Sequence[Size]) -> list[Axis] | None:
     """The factors of an axis in groups of the given sizes; None where the axis is broadcast.
 
     >>> rows, columns = Factor(4, Kind.POSITION, 1), Factor(6, Kind.POSITION, 2)
@@ -244,7 +263,7 @@ def _group_by_size(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
     remaining = list(axis)
     for size in sizes:
         group: list[Factor] = []
-        while remaining and (axis_size(tuple(group)) < size or (size == 1 and not group)):
+        while remaining and (axis_size(tuple(group)) != size or (size == 1 and not group)):
             group.append(remaining.pop(0))
         groups.append(tuple(group))
     if groups:

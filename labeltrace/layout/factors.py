@@ -6,6 +6,9 @@ An axis is a sequence of factors, outermost first (row-major). A factor is one o
 - **batch**: the samples; the one position that the prior has as well;
 - **repeated**: an expanded axis, all of whose indices have the same label;
 - **channel**: features or heads, which have no label of their own.
+
+Weights that may turn out to be half of a linear attention have **opaque** factors until then:
+positions or channels, which no view may cut or merge.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from dataclasses import dataclass
 from enum import Enum
 from math import prod
 
+from labeltrace.layout.batch_size import Size
 from labeltrace.layout.formatting import size_text
 
 
 class Kind(Enum):
     """The kind of a factor, see the module's docstring."""
 
+    OPAQUE = "opaque"
     BATCH = "batch"
     POSITION = "position"
     CHANNEL = "channel"
@@ -31,19 +36,20 @@ class Factor:
     """One factor of an axis.
 
     Attributes:
-        size: the number of its indices; a dynamic one contains `BATCH`.
+        size: the number of its indices; one that depends on the batch is a
+            `BatchSize`.
         kind: what its indices are.
         field_dim: for positions and the batch, the dimension of the label field; else -1.
     """
 
-    size: int
+    size: Size
     kind: Kind
     field_dim: int = -1
 
     @property
     def is_position(self) -> bool:
         """Whether the label varies along the factor: a position or the batch."""
-        return self.kind in (Kind.POSITION, Kind.BATCH)
+        return self.kind in (Kind.POSITION, Kind.BATCH, Kind.OPAQUE)
 
     def __str__(self) -> str:
         return f"{size_text(self.size)} {self.kind.value}"
@@ -53,12 +59,12 @@ Axis = tuple[Factor, ...]
 """The factors of one axis, outermost first; none for an axis of size one without a label."""
 
 
-def channel(size: int) -> Axis:
+def channel(size: Size) -> Axis:
     """An axis of channels."""
     return (Factor(size, Kind.CHANNEL),)
 
 
-def axis_size(axis: Axis) -> int:
+def axis_size(axis: Axis) -> Size:
     """The number of indices of an axis."""
     return prod(factor.size for factor in axis)
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from labeltrace.errors import LayoutError
+from labeltrace.layout.batch_size import Size
 from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, axis_text
 
 
@@ -21,21 +21,21 @@ class Layout:
     axes: tuple[Axis, ...]
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[Size, ...]:
         """The activation's sizes, one for each axis."""
         return tuple(axis_size(axis) for axis in self.axes)
 
     @property
-    def field_sizes(self) -> tuple[int, ...]:
+    def field_sizes(self) -> tuple[Size, ...]:
         """The sizes of the label field's dimensions, without K."""
-        by_dim = sorted((f.field_dim, f.size) for axis in self.axes for f in axis if f.is_position)
-        return tuple(size for _, size in by_dim)
+        by_dim = {f.field_dim: f.size for axis in self.axes for f in axis if f.is_position}
+        return tuple(by_dim[dim] for dim in sorted(by_dim))
 
     def __str__(self) -> str:
         return "(" + ", ".join(axis_text(axis) for axis in self.axes) + ")"
 
 
-def input_layout(shape: Sequence[int], channel_dim: int) -> Layout:
+def input_layout(shape: Sequence[Size], channel_dim: int) -> Layout:
     """The layout of the model's input: the batch first, channels at `channel_dim`, else positions.
 
     >>> print(input_layout((2, 3, 8, 6), channel_dim=1))
@@ -62,19 +62,6 @@ def replace_axis(layout: Layout, dim: int, axis: Axis) -> Layout:
     return Layout((*layout.axes[:dim], axis, *layout.axes[dim + 1 :]))
 
 
-def factor_kinds(layout: Layout) -> tuple[tuple[tuple[int, Kind], ...], ...]:
+def factor_kinds(layout: Layout) -> tuple[tuple[tuple[Size, Kind], ...], ...]:
     """Size and kind of each axis's factors, except those of size one: all that weights have."""
     return tuple(tuple((f.size, f.kind) for f in axis if f.size != 1) for axis in layout.axes)
-
-
-def batch_slot(layout: Layout) -> int:
-    """The dimension of the field that is the batch.
-
-    Raises:
-        LayoutError: the batch has been mixed or joined with other positions.
-    """
-    for axis in layout.axes:
-        for factor in axis:
-            if factor.kind is Kind.BATCH:
-                return factor.field_dim
-    raise LayoutError(f"the prior has no place where the batch is not an axis: {layout}")

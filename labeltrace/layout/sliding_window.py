@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from labeltrace.layout.batch_size import Size, fixed_size
+
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindow:
@@ -68,16 +70,16 @@ class SlidingWindow:
             )
         return before
 
-    def count(self, size: int) -> int:
+    def count(self, size: Size) -> int:
         """The number of windows on an axis of `size` indices."""
-        return (size + sum(self.padding) - self.span) // self.stride + 1
+        return (fixed_size(size) + sum(self.padding) - self.span) // self.stride + 1
 
-    def covers(self, size: int) -> bool:
+    def covers(self, size: Size) -> bool:
         """Whether each of `size` indices is a tap of some window."""
         first = -self.padding[0]
         starts = range(first, first + self.count(size) * self.stride, self.stride)
         taps = range(0, self.span, self.dilation)
-        return {start + tap for start in starts for tap in taps}.issuperset(range(size))
+        return {start + tap for start in starts for tap in taps}.issuperset(range(fixed_size(size)))
 
 
 def sliding_windows(

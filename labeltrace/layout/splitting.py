@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from labeltrace.errors import LayoutError
+from labeltrace.layout.batch_size import Size, divides
 from labeltrace.layout.factors import Axis, Factor, Kind
 from labeltrace.layout.formatting import shape_text, size_text
 from labeltrace.layout.layout import Layout
@@ -26,7 +27,7 @@ class SplitFactor:
         key: sorts as the dimensions of the field will; empty for channels and repeats.
     """
 
-    size: int
+    size: Size
     kind: Kind
     key: tuple[int, ...]
 
@@ -35,7 +36,7 @@ class SplitFactor:
         """A factor that is not cut yet."""
         return cls(factor.size, factor.kind, (factor.field_dim,) if factor.is_position else ())
 
-    def split(self, outer_size: int) -> tuple[SplitFactor, SplitFactor]:
+    def split(self, outer_size: Size) -> tuple[SplitFactor, SplitFactor]:
         """The factor as an outer one of `outer_size` and an inner one."""
         outer, inner = ((*self.key, part) if self.key else () for part in (0, 1))
         inner_size = self.size // outer_size
@@ -56,7 +57,7 @@ def number_field_dims(axes: Iterable[Iterable[SplitFactor]]) -> Layout:
 
 
 def take(
-    queue: list[SplitFactor], size: int, layout: Layout, shape: Sequence[int]
+    queue: list[SplitFactor], size: Size, layout: Layout, shape: Sequence[Size]
 ) -> tuple[SplitFactor, ...]:
     """Take factors of product `size` off the queue; the last one is split if it is too large.
 
@@ -80,17 +81,17 @@ def take(
     [(6, (2, 1))]
     """
     axis: list[SplitFactor] = []
-    if size == 1 and queue and queue[-1].size == 1:
+    if size in (0, 1) and queue and queue[-1].size == size:
         return (queue.pop(),)
     need = size
-    while need > 1:
+    while need not in (0, 1):
         factor = queue.pop()
         if factor.size == 1 and not factor.key:
             continue  # a single channel next to other factors does not change the axis
-        if need % factor.size == 0:
+        if divides(factor.size, need):
             axis.append(factor)
             need //= factor.size
-        elif factor.size % need == 0 and factor.kind is not Kind.BATCH:
+        elif divides(need, factor.size) and factor.kind is not Kind.OPAQUE:
             outer, inner = factor.split(need)
             axis.append(outer)
             queue.append(inner)
@@ -127,8 +128,8 @@ def merge_neighbors(factors: Iterable[Factor]) -> list[SplitFactor]:
 
 
 def _mergeable(factor: Factor, last: Factor) -> bool:
-    """Whether two neighbors of an axis can be one factor; the batch always stays separate."""
-    if factor.kind is not last.kind or factor.kind is Kind.BATCH:
+    """Whether two neighbors of an axis can be one factor."""
+    if factor.kind is not last.kind or factor.kind is Kind.OPAQUE:
         return False
     return factor.field_dim == last.field_dim + 1 or not factor.is_position
 

@@ -9,7 +9,16 @@ import itertools
 from collections.abc import Sequence
 
 from labeltrace.errors import LayoutError
-from labeltrace.layout.factors import Axis, Factor, Kind, axis_size, has_channels, has_positions
+from labeltrace.layout.batch_size import Size
+from labeltrace.layout.factors import (
+    Axis,
+    Factor,
+    Kind,
+    axis_size,
+    axis_text,
+    has_channels,
+    has_positions,
+)
 from labeltrace.layout.formatting import size_text
 from labeltrace.layout.layout import Layout, renumbered
 from labeltrace.layout.splitting import SplitFactor, merge_neighbors, number_field_dims, take
@@ -30,13 +39,13 @@ def unsqueeze(layout: Layout, dim: int) -> Layout:
     return Layout((*layout.axes[:dim], (), *layout.axes[dim:]))
 
 
-def expand(layout: Layout, shape: Sequence[int]) -> Layout:
+def expand(layout: Layout, shape: Sequence[Size]) -> Layout:
     """Axes of size one repeated to `shape`; missing leading axes are added.
 
     An axis of one channel becomes an axis of channels, any other one of repeated positions.
 
     Raises:
-        LayoutError: an axis of one position would be repeated.
+        LayoutError: an axis of another size than one would be repeated.
 
     >>> from labeltrace.layout.layout import input_layout
     >>> mean = unsqueeze(input_layout((2, 3), channel_dim=1), 1)
@@ -48,17 +57,20 @@ def expand(layout: Layout, shape: Sequence[int]) -> Layout:
     for axis, size in zip(((),) * missing + layout.axes, shape, strict=True):
         if axis_size(axis) == size:
             axes.append(axis)
-        elif has_positions(axis):
+        elif axis_size(axis) != 1:
             raise LayoutError(
-                f"an axis of one position cannot be repeated {size_text(size)} times: {layout}"
+                f"an axis of {axis_text(axis)} cannot be repeated to {size_text(size)} indices: "
+                f"{layout}"
             )
+        elif has_positions(axis):
+            axes.append((*axis, Factor(size, Kind.REPEATED)))
         else:
             kind = Kind.CHANNEL if has_channels(axis) else Kind.REPEATED
             axes.append((Factor(size, kind),))
     return Layout(tuple(axes))
 
 
-def view(layout: Layout, shape: Sequence[int]) -> Layout:
+def view(layout: Layout, shape: Sequence[Size]) -> Layout:
     """The layout of `activation.reshape(shape)`.
 
     Raises:

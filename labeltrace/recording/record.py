@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from labeltrace.capture.capture_lock import capturing
+from labeltrace.errors import CaptureError
+from labeltrace.recording.hidden_tensors import check_outputs
 from labeltrace.recording.recorded_calls import Recording
 from labeltrace.recording.recorder import Recorder, output_leaves
 
@@ -55,22 +59,50 @@ def record(
         functions: the Python functions that have a rule; each of their calls is told apart.
         followed: an earlier recording. While the run repeats it, only what `reads` names is kept.
         reads: the numbers of the tensors that the labels of `followed` read.
+
+    Raises:
+        CaptureError: the model has run and returns an object that hides tensors; or this is a call
+            inside a run that is being recorded.
     """
     recorder = Recorder(model, functions or {}, sys._getframe(), followed, reads)
     leaves, _ = tree_flatten((args, dict(kwargs)))
     for index, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor):
             recorder.table.add_input(leaf, index)
-    inputs = tuple(recorder.table.infos)
+    inputs = recorder.new_tensors()
     if followed is not None and inputs != followed.inputs:
         recorder.stop_following()
         recorder.table.keep_inputs(leaves)
-    with enable_python_dispatcher(), recorder:
+    with capturing(), _alone(), enable_python_dispatcher(), recorder:
         outputs = model(*args, **kwargs)
     output, spec = tree_flatten(outputs)
+    check_outputs(output)
     described, tensors = output_leaves(recorder, output)
     recording = Recording(
-        inputs, tuple(recorder.calls), tuple(recorder.places), described, tensors
+        inputs,
+        tuple(recorder.calls),
+        tuple(recorder.places),
+        described,
+        tensors,
+        tuple(recorder.transformed),
     )
     repeats = recorder.followed is not None and recording == followed
     return Run(outputs, recording, recorder.table.kept, repeats, spec, recorder.module_types)
+
+
+_running: list[None] = []
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """The time of a run: a process has one place for such a mode, hence the lock around."""
+    if _running:
+        raise CaptureError(
+            "a model with labels is called inside another one that is being recorded; call the "
+            "inner one without labels, and give them to the outer one alone"
+        )
+    _running.append(None)
+    try:
+        yield
+    finally:
+        _running.pop()

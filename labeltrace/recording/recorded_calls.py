@@ -93,6 +93,20 @@ class CallPlace(NamedTuple):
     function: tuple[str, Any] | None
 
 
+class TransformedCall(NamedTuple):
+    """An operator that ran inside a function transform, such as `torch.vmap`.
+
+    Attributes:
+        after: how many calls had been recorded before it.
+        read: the tensors that it read, without the wrappers of the transform.
+        line: as that of a recorded call.
+    """
+
+    after: int
+    read: tuple[TensorRef, ...]
+    line: tuple[Any, int] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """One run of a model.
@@ -101,8 +115,9 @@ class Recording:
         inputs: the tensors among the leaves of the arguments, numbered first.
         calls: the calls in order.
         places: the place of each call.
-        outputs: the leaves of what the model returned; tensors are `TensorRef`.
+        outputs: the leaves of what the model returned: `TensorRef`, or None for what is no tensor.
         output_tensors: the tensors that appear first among the outputs.
+        transformed: what ran inside function transforms; its results are constants here.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -110,6 +125,7 @@ class Recording:
     places: tuple[CallPlace, ...]
     outputs: tuple[Any, ...]
     output_tensors: tuple[TensorInfo, ...]
+    transformed: tuple[TransformedCall, ...] = ()
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:

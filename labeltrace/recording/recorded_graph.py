@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
-from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_flatten
+from torch.utils._pytree import TreeSpec, keystr, tree_flatten, tree_flatten_with_path
 
 from labeltrace.capture.batch import fixed_batch
 from labeltrace.capture.captured import Capture, StateInput
 from labeltrace.capture.function_tags import FUNCTION_TAG
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
+from labeltrace.capture.node_info import signature
+from labeltrace.recording.lost_values import check_nothing_lost
 from labeltrace.recording.record import Run
 from labeltrace.recording.recorded_calls import (
     CallPlace,
@@ -29,6 +31,7 @@ from labeltrace.recording.recorded_calls import (
     RecordedCall,
     TensorInfo,
     TensorRef,
+    refs_in,
 )
 
 RECORDED = "the model was recorded as it ran, for these sizes"
@@ -40,10 +43,11 @@ def recorded_capture(
     """A recorded run as a capture, and the numbers of its tensors by the names of their nodes.
 
     Raises:
-        CaptureError: no argument carries labels, or the model returns what has no leaves.
+        CaptureError: no argument carries labels, or values of the image leave torch and come back.
     """
     leaf, image = first_tensor(args, kwargs)
     channel_dim = checked_channel_dim(image, channel_dim)
+    check_nothing_lost(run, leaf)
     builder = _GraphBuilder(run, input_names(model, args, kwargs))
     graph = builder.build()
     types = {name: type(module) for name, module in model.named_modules()}
@@ -81,7 +85,7 @@ def input_names(
 
 
 class _GraphBuilder:
-    """Builds the graph: placeholders of what comes from outside first, then a node for each call."""
+    """Builds the graph: placeholders of what comes from outside, then a node for each call."""
 
     def __init__(self, run: Run, names: Sequence[str]) -> None:
         self._recording = run.recording
@@ -93,7 +97,7 @@ class _GraphBuilder:
         self.graph = Graph()
         self.nodes: dict[int, Node] = {}
         self.state: list[StateInput] = []
-        self.constants: list[Tensor] = []
+        self.constants: list[Tensor | None] = []  # None where its values were not kept
         self.input_nodes: dict[int, Node] = {}
         self.functions: dict[str, Any] = {}
 
@@ -116,7 +120,7 @@ class _GraphBuilder:
             self.state.append(StateInput(node.name, name))
         for number in of_kind[OriginKind.CONSTANT]:
             self._placeholder(number, "constant")
-            self.constants.append(self._kept[number])
+            self.constants.append(self._kept.get(number))
         for number in of_kind[OriginKind.INPUT]:
             leaf = self._tensors[number].origin.detail
             self.input_nodes[leaf] = self._placeholder(number, self._names[leaf])
@@ -128,6 +132,8 @@ class _GraphBuilder:
         return node
 
     def _call(self, call: RecordedCall, place: CallPlace) -> None:
+        if _gives_numbers_alone(call):  # what the model does with them, its later calls show
+            return
         meta = self._place(call, place)
         arguments = self._argument(call.arguments)
         keywords = {name: self._argument(value) for name, value in call.keywords}
@@ -205,6 +211,11 @@ class _GraphBuilder:
         return self._texts[line]
 
 
+def _gives_numbers_alone(call: RecordedCall) -> bool:
+    """Whether a call gives no tensor and writes to none, as `item` and comparisons do."""
+    return not any(refs_in(call.results)) and not signature(call.operator).written
+
+
 class _ExampleValues:
     """Tensors on the `meta` device that share memory as those of the run did."""
 
@@ -224,7 +235,7 @@ class _ExampleValues:
         if storage.nbytes() < size:
             storage.resize_(size)
         empty = torch.empty(0, dtype=info.dtype, device="meta")
-        return empty.set_(storage, info.offset, info.shape, info.strides)  # type: ignore[call-overload,no-any-return]
+        return empty.set_(storage, info.offset, info.shape, info.strides)
 
 
 __all__ = ["TreeSpec", "input_names", "recorded_capture"]

@@ -15,12 +15,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch
+from torch._dispatch.python import no_python_dispatcher
 from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from labeltrace.capture.node_info import signature
 from labeltrace.recording.call_places import CallPlaces, model_line
-from labeltrace.recording.recorded_calls import CallPlace, RecordedCall, Recording, TensorRef
+from labeltrace.recording.recorded_calls import (
+    CallPlace,
+    RecordedCall,
+    Recording,
+    TensorInfo,
+    TransformedCall,
+)
 from labeltrace.recording.tensor_table import TensorTable
 
 
@@ -31,6 +40,7 @@ class Recorder(SchemaCheckMode):
         table: the tensors of the run.
         calls: the calls so far.
         places: the place of each call.
+        transformed: the calls inside function transforms so far.
         followed: the recording that this run has repeated so far; None where it differs. The
             places of a repeated call are those of that recording.
     """
@@ -47,12 +57,14 @@ class Recorder(SchemaCheckMode):
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self.calls: list[RecordedCall] = []
         self.places: list[CallPlace] = []
+        self.transformed: list[TransformedCall] = []
         self.followed = followed
         self.table = TensorTable(state_names(model), None if followed is None else reads)
         self._bottom = bottom
         self._model = model
         self._functions = functions
         self._call_places: CallPlaces | None = None
+        self._noted = 0
 
     @property
     def module_types(self) -> Mapping[str, type]:
@@ -69,12 +81,15 @@ class Recorder(SchemaCheckMode):
         """Run an operator as it is, and write its call down."""
         kwargs = kwargs or {}
         table = self.table
+        if _functorch.peek_interpreter_stack() is not None:
+            return self._run_in_transform(func, args, kwargs)
         # Torch's own C++ kernels, not those that its Python dispatcher has for tracing.
-        native = torch._C._DisablePythonDispatcher()
-        try:
-            first = len(table.infos)
+        with no_python_dispatcher():
             arguments = self._described(args)
             keywords = tuple([(name, self._described(value)) for name, value in kwargs.items()])
+            if not self._repeats(func, arguments, keywords):
+                self.stop_following()
+                self._described((args, tuple(kwargs.values())))  # which keeps what it reads
             written = _written(func, args, kwargs)
             for tensor in written:
                 table.before_write(tensor)
@@ -82,11 +97,36 @@ class Recorder(SchemaCheckMode):
             for tensor in written:
                 table.after_write(tensor)
             results = self._results(result)
-            tensors = tuple(table.infos[first:])
-        finally:
-            del native
+        tensors = self.new_tensors()
         line = model_line(self._bottom)
+        followed = self.followed
         self._note(RecordedCall(func, arguments, keywords, results, tensors, line))
+        if self.followed is not followed:
+            self._described(result)
+        return result
+
+    def _repeats(self, func: Any, arguments: Any, keywords: Any) -> bool:
+        """Whether a call is that of the followed recording, as far as is known before it runs."""
+        if self.followed is None:
+            return True
+        calls, index = self.followed.calls, len(self.calls)
+        return index < len(calls) and calls[index][:3] == (func, arguments, keywords)
+
+    def _run_in_transform(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run an operator inside `torch.vmap` or `torch.func`; only what it reads is noted.
+
+        Its tensors are not those that the model has outside: a batch is hidden in them, or an
+        inner autograd graph.
+        """
+        with no_python_dispatcher():
+            read = tuple(self.table.ref(_unwrapped(tensor)) for tensor in _tensors(args, kwargs))
+            written = [_unwrapped(tensor) for tensor in _written(func, args, kwargs)]
+            for tensor in written:
+                self.table.before_write(tensor)
+            result = func(*args, **kwargs)
+            for tensor in written:
+                self.table.after_write(tensor)
+        self.transformed.append(TransformedCall(len(self.calls), read, model_line(self._bottom)))
         return result
 
     def _note(self, call: RecordedCall) -> None:
@@ -102,6 +142,11 @@ class Recorder(SchemaCheckMode):
             self._call_places = CallPlaces(self._model, self._functions, self._bottom)
         self.calls.append(call)
         self.places.append(self._call_places.place())
+
+    def new_tensors(self) -> tuple[TensorInfo, ...]:
+        """The tensors that have appeared since this was asked last."""
+        first, self._noted = self._noted, len(self.table.infos)
+        return tuple(self.table.infos[first:])
 
     def stop_following(self) -> None:
         """The run differs from the followed one: from here on, whatever appears is kept."""
@@ -126,6 +171,17 @@ class Recorder(SchemaCheckMode):
         return value
 
 
+def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor that a function transform has wrapped, perhaps several times."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """The tensors that a call writes to."""
     found = signature(func)
@@ -133,8 +189,8 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[
         return []
     given = {**dict(zip(found.defaults, args, strict=False)), **kwargs}
     values = [given.get(name) for name in found.written]
-    flat = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
-    return [item for item in flat if isinstance(item, Tensor)]
+    each = (value if isinstance(value, (list, tuple)) else (value,) for value in values)
+    return [item for items in each for item in items if isinstance(item, Tensor)]
 
 
 def state_names(model: nn.Module) -> dict[int, str]:
@@ -157,13 +213,14 @@ def state_names(model: nn.Module) -> dict[int, str]:
     return found
 
 
-def output_leaves(recorder: Recorder, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The leaves of the outputs with tensors by number, and the tensors that appear first there."""
-    first = len(recorder.table.infos)
+def output_leaves(
+    recorder: Recorder, leaves: Sequence[Any]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The leaves of the outputs with tensors by number, and the tensors that appear first there.
+
+    Leaves that are no tensors have no labels, whatever they are: they are not looked at.
+    """
     described = tuple(
-        recorder.table.ref(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves
+        recorder.table.ref(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves
     )
-    return described, tuple(recorder.table.infos[first:])
-
-
-__all__ = ["Recorder", "TensorRef", "output_leaves", "state_names"]
+    return described, recorder.new_tensors()

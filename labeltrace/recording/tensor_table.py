@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import is_lazy
 
 from labeltrace.recording.recorded_calls import Origin, OriginKind, TensorInfo, TensorRef
 
@@ -49,10 +50,14 @@ class TensorTable:
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
         self._by_storage: dict[int, list[int]] = {}
         self._writes: dict[int, int] = {}
+        self._writes_before: list[int] = []  # how many writes there had been, by number
         self._copied: set[int] = set()
 
     def add_input(self, tensor: Tensor, leaf: int) -> TensorRef:
-        """Number a leaf of the arguments."""
+        """Number a leaf of the arguments; the same tensor again has its number already."""
+        entry = self._entries.get(id(tensor))
+        if entry is not None:
+            return _ref(entry.number)
         return self._add(tensor, Origin(OriginKind.INPUT, leaf))
 
     def keep_inputs(self, leaves: Sequence[object]) -> None:
@@ -69,11 +74,13 @@ class TensorTable:
         """The number of a tensor that is read; one that nobody has seen yet gets a new one."""
         entry = self._entries.get(id(tensor))
         if entry is None or entry.tensor() is not tensor:
-            return self._add(tensor, self._origin(tensor))
+            return self._unseen(tensor)
         if entry.pointer != _pointer(tensor):  # `.data` was set
-            return self._add(tensor, self._origin(tensor))
+            return self._unseen(tensor)
         if entry.writes != self._writes.get(entry.storage, 0):
             return self._add(tensor, Origin(OriginKind.SAME_VALUES, entry.number))
+        if self.only is None:  # it may have been numbered when only some were worth keeping
+            self.kept.setdefault(entry.number, tensor)
         return _ref(entry.number)
 
     def before_write(self, tensor: Tensor) -> None:
@@ -91,24 +98,45 @@ class TensorTable:
 
     # Numbers.
 
+    def _unseen(self, tensor: Tensor) -> TensorRef:
+        """The number of an object that is new here, perhaps of a tensor that is known.
+
+        Torch hands the results of factories out as copies of the object if it is kept, and
+        `.data` is another object for the same elements.
+        """
+        origin = self._origin(tensor)
+        storage = self._storage(tensor)
+        writes = self._writes.get(storage, 0)
+        known = origin.kind is OriginKind.SAME_VALUES
+        if not known or self._writes_before[origin.detail] != writes:
+            return self._add(tensor, origin)
+        self._remember(tensor, origin.detail, storage)
+        if self.only is None:
+            self.kept.setdefault(origin.detail, tensor)
+        return _ref(origin.detail)
+
+    def _remember(self, tensor: Tensor, number: int, storage: int) -> None:
+        writes = self._writes.get(storage, 0)
+        pointer = _pointer(tensor)
+        self._entries[id(tensor)] = _Entry(weakref.ref(tensor), number, storage, pointer, writes)
+
     def _add(self, tensor: Tensor, origin: Origin) -> TensorRef:
         number = len(self.infos)
         storage = self._storage(tensor)
-        strided = tensor.layout is torch.strided
+        strided = _has_memory(tensor)
         self.infos.append(
             TensorInfo(
-                tuple(tensor.shape),
+                tuple(tensor.shape) if strided or tensor.layout is not torch.strided else (),
                 tensor.stride() if strided else (),
-                tensor.storage_offset() if strided else 0,
+                int(tensor.storage_offset()) if strided else 0,
                 tensor.dtype,
                 tensor.device,
                 storage,
                 origin,
             )
         )
-        writes = self._writes.get(storage, 0)
-        pointer = _pointer(tensor)
-        self._entries[id(tensor)] = _Entry(weakref.ref(tensor), number, storage, pointer, writes)
+        self._writes_before.append(self._writes.get(storage, 0))
+        self._remember(tensor, number, storage)
         self._by_storage.setdefault(storage, []).append(number)
         made_elsewhere = origin.kind is OriginKind.CONSTANT  # the graph of the run holds its values
         if self.only is None or number in self.only or made_elsewhere:
@@ -130,8 +158,8 @@ class TensorTable:
         return Origin(OriginKind.SAME_MEMORY, shared[-1])
 
     def _storage(self, tensor: Tensor) -> int:
-        if tensor.layout is not torch.strided:
-            return -1 - len(self.infos)  # its own memory: sparse tensors have no views
+        if not _has_memory(tensor):
+            return -1 - len(self.infos)  # its own: sparse tensors have no views
         storage = tensor.untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None:  # the weak reference keeps the address from being used again
@@ -140,7 +168,12 @@ class TensorTable:
 
 
 def _pointer(tensor: Tensor) -> int:
-    return tensor.data_ptr() if tensor.layout is torch.strided else 0
+    return tensor.data_ptr() if _has_memory(tensor) else 0
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is strided, no list of others, no parameter that waits for its shape."""
+    return tensor.layout is torch.strided and not tensor.is_nested and not is_lazy(tensor)
 
 
 def _ref(number: int) -> TensorRef:

@@ -35,7 +35,7 @@ from labeltrace.flow import (
     Unfold,
     Write,
 )
-from labeltrace.layout import SlidingWindow
+from labeltrace.layout import Size, SlidingWindow
 
 OPERATIONS: Mapping[Operation, str] = {
     Operation.SPATIAL_MIXING: (
@@ -146,7 +146,7 @@ def describe_step(step: LabelStep) -> str:
     )
 
 
-def _join_sizes(sizes: tuple[int, ...]) -> str:
+def _join_sizes(sizes: tuple[Size, ...]) -> str:
     return " × ".join(map(str, sizes))
 
 
@@ -158,5 +158,5 @@ def _strides(windows: Iterable[SlidingWindow]) -> str:
     return _join_sizes(tuple(window.stride for window in windows))
 
 
-def _join_numbers(numbers: tuple[int, ...]) -> str:
+def _join_numbers(numbers: tuple[Size, ...]) -> str:
     return ", ".join(map(str, numbers)).replace("-", "−")

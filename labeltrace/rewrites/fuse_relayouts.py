@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 
 from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange
-from labeltrace.layout import Arrangement
+from labeltrace.layout import Arrangement, Size, divides
 from labeltrace.rewrites.steps import Steps, with_labels
 
 
@@ -45,14 +45,14 @@ def composed(first: Arrangement, second: Arrangement) -> Arrangement | None:
     >>> composed(transposed, split)
     Arrangement(sizes=(6, 2, 2), groups=((1,), (2, 0)))
     """
-    splits: dict[int, list[int]] = {}  # the sizes of the parts of each of first's dimensions
+    splits: dict[int, list[Size]] = {}  # the sizes of the parts of each of first's dimensions
     parts: list[list[tuple[int, int]]] = []  # of each of second's: parts of first's, in order
     rest = list(second.sizes)
     for group in first.groups:
-        taken: list[int] = []
-        total = 1
+        taken: list[Size] = []
+        total: Size = 1
         whole = prod(first.sizes[dim] for dim in group)
-        while rest and (total < whole or rest[0] == 1):
+        while rest and (total != whole or rest[0] == 1):
             taken.append(rest.pop(0))
             total *= taken[-1]
         found = _cut_to_sizes([(dim, first.sizes[dim]) for dim in group], taken, splits)
@@ -61,7 +61,7 @@ def composed(first: Arrangement, second: Arrangement) -> Arrangement | None:
         parts += found
     parts += [[] for _ in rest]  # dimensions of size one at the end
     starts: dict[int, int] = {}
-    sizes: list[int] = []
+    sizes: list[Size] = []
     for dim, size in enumerate(first.sizes):
         starts[dim] = len(sizes)
         sizes += splits.get(dim, [size])
@@ -73,7 +73,7 @@ def composed(first: Arrangement, second: Arrangement) -> Arrangement | None:
 
 
 def _cut_to_sizes(
-    factors: list[tuple[int, int]], wanted: list[int], splits: dict[int, list[int]]
+    factors: list[tuple[int, Size]], wanted: list[Size], splits: dict[int, list[Size]]
 ) -> list[list[tuple[int, int]]] | None:
     """Cut the merged dimensions `factors` (dimension, size) into `wanted` sizes, from inside out.
 
@@ -87,7 +87,7 @@ def _cut_to_sizes(
     {0: [3, 2], 1: [4]}
     """
     found: list[list[tuple[int, int]]] = [[] for _ in wanted]
-    parts: dict[int, list[tuple[int, int]]] = {dim: [] for dim, _ in factors}  # innermost first
+    parts: dict[int, list[tuple[Size, int]]] = {dim: [] for dim, _ in factors}  # innermost first
     unfilled = [index for index in reversed(range(len(wanted))) if wanted[index] != 1]
     left = dict(enumerate(wanted))
     for dim, size in reversed(factors):
@@ -97,13 +97,13 @@ def _cut_to_sizes(
             if not wanted:
                 return None
             parts[dim].append((1, index))
-        while remaining > 1:
+        while remaining not in (0, 1):
             if not unfilled:
                 return None
             index = unfilled[0]
-            if left[index] % remaining == 0:
+            if divides(remaining, left[index]):
                 part = remaining
-            elif remaining % left[index] == 0:
+            elif divides(left[index], remaining):
                 part = left[index]
             else:
                 return None

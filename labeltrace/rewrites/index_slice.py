@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from labeltrace.flow import ComputedTensor, LabelView, Operand, Select, Slice, TensorSource
-from labeltrace.layout import is_dynamic
+from labeltrace.layout import BatchSize, Size, fixed_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class IndexSlice:
         """The same indices of another dimension."""
         return replace(self, dim=dim)
 
-    def of(self, sizes: Sequence[int]) -> tuple[int, ...]:
+    def of(self, sizes: Sequence[Size]) -> tuple[Size, ...]:
         """The sizes of a slice of something with these sizes."""
         return (*sizes[: self.dim], len(self.indices), *sizes[self.dim + 1 :])
 
@@ -52,7 +52,7 @@ def rows_of(operand: Operand, cut: IndexSlice) -> Operand:
     return replace(operand, tensor=Rows(operand.tensor, cut), shape=cut.of(operand.shape))
 
 
-def slice_read_by(step: Slice | Select, sizes: tuple[int, ...]) -> IndexSlice | None:
+def slice_read_by(step: Slice | Select, sizes: tuple[Size, ...]) -> IndexSlice | None:
     """The indices that a step reads of a field with these sizes.
 
     None if they are not a slice of one dimension of the field: the step slices a part of a
@@ -64,15 +64,18 @@ def slice_read_by(step: Slice | Select, sizes: tuple[int, ...]) -> IndexSlice | 
     if len(parts) != 1 or parts[0] not in dims:
         return None
     dim = dims[parts[0]]
-    if is_dynamic(sizes[dim]):
+    size = sizes[dim]
+    if isinstance(size, BatchSize):
         return None
     if isinstance(step, Select):
-        index = step.index % sizes[dim]
+        index = fixed_size(step.index % size)
         return IndexSlice(dim, index, index + 1)
-    return IndexSlice(dim, *slice(step.start, step.end, step.step).indices(sizes[dim]))
+    if isinstance(step.start, BatchSize) or isinstance(step.end, BatchSize):
+        return None
+    return IndexSlice(dim, *slice(step.start, step.end, step.step).indices(size))
 
 
-def whole_dimensions(split: Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
+def whole_dimensions(split: Sequence[Size], sizes: Sequence[Size]) -> dict[int, int]:
     """The dimensions of `split` that are not split: which dimension of `sizes` each of them is.
 
     Dimensions of size one are left out.
@@ -88,12 +91,12 @@ def whole_dimensions(split: Sequence[int], sizes: Sequence[int]) -> dict[int, in
     }
 
 
-def _extents(sizes: Sequence[int]) -> list[tuple[int, int]]:
+def _extents(sizes: Sequence[Size]) -> list[tuple[Size, Size]]:
     """Each size with the product of those before it, which together identify a dimension."""
     return [(prod(sizes[:dim]), size) for dim, size in enumerate(sizes)]
 
 
-def cut_arrangement(labels: LabelView, sizes: tuple[int, ...], cut: IndexSlice) -> LabelView:
+def cut_arrangement(labels: LabelView, sizes: tuple[Size, ...], cut: IndexSlice) -> LabelView:
     """Labels of a field with these sizes, once the field has been replaced by its slice `cut`."""
     arrangement = labels.arrangement
     dims = whole_dimensions(arrangement.sizes, sizes)

@@ -13,7 +13,7 @@ import itertools
 from dataclasses import replace
 
 from labeltrace.flow import LabelField, LabelStep, LabelView, Rearrange, Select, Slice
-from labeltrace.layout import Layout
+from labeltrace.layout import Layout, Size, fixed_size
 from labeltrace.rewrites.index_slice import IndexSlice, cut_arrangement, slice_read_by
 from labeltrace.rewrites.slice_step import sliced_step
 from labeltrace.rewrites.steps import Steps, as_stored, needed_fields
@@ -70,7 +70,7 @@ class _SlicePushdown:
             if cut is None:
                 return {}
             cuts[reader] = cut
-        read = sum(len(cut.indices) / sizes[cut.dim] for cut in set(cuts.values()))
+        read = sum(len(cut.indices) / fixed_size(sizes[cut.dim]) for cut in set(cuts.values()))
         return cuts if field not in self.outputs and 0 < read <= MAX_SHARE_READ else {}
 
     def _replace_by_slices(self, field: LabelField, cuts: dict[LabelField, IndexSlice]) -> None:
@@ -114,7 +114,7 @@ class _SlicePushdown:
 
 
 def _reading_slice(
-    reader: LabelStep, field: LabelField, sizes: tuple[int, ...], cut: IndexSlice
+    reader: LabelStep, field: LabelField, sizes: tuple[Size, ...], cut: IndexSlice
 ) -> LabelStep:
     """The step of a reader, once a new field has only the rows that it reads."""
     assert isinstance(reader, (Slice, Select))

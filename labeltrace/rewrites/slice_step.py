@@ -37,6 +37,7 @@ from labeltrace.flow import (
     Unfold,
     Write,
 )
+from labeltrace.layout import fixed_size, is_dynamic
 from labeltrace.rewrites.index_slice import IndexSlice, rows_of
 
 CutLabels = Callable[[LabelView, IndexSlice], LabelView]
@@ -92,8 +93,7 @@ def _keeps_indices(step: OneSourceStep, dim: int) -> bool:
         case Repeat():
             return step.counts[dim] == 1
         case Pad():
-            reads_prior_by_index = step.mode == "prior" and dim == step.batch_dim
-            return step.widths[dim] == (0, 0) and not reads_prior_by_index
+            return step.widths[dim] == (0, 0)
         case Pool() | AdaptivePool() | Fold() | Unfold() | Convolve() | ConvolveTransposed():
             return False  # an index is computed from a window of indices
         case Resample() | FinalStates() | Reindex() | SampleBoxes():
@@ -158,15 +158,13 @@ def _mix_linear(step: LinearMix, cut: IndexSlice, cut_labels: CutLabels) -> Labe
 
 def _join(step: Join, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | None:
     if cut.dim != step.dim:
-        if None in step.pieces and cut.dim == step.batch_dim:
-            return None
         whole = [p and _cut_unless_broadcast(p, cut, cut_labels) for p in step.pieces]
         return replace(step, pieces=tuple(whole))
-    if cut.step != 1 or -1 in step.sizes:
+    if cut.step != 1 or -1 in step.sizes or any(map(is_dynamic, step.sizes)):
         return None
     kept: list[tuple[LabelView | None, int]] = []
     start = 0
-    for piece, size in zip(step.pieces, step.sizes, strict=True):
+    for piece, size in zip(step.pieces, map(fixed_size, step.sizes), strict=True):
         low, high = max(cut.start - start, 0), min(cut.stop - start, size)
         start += size
         if low >= high:
@@ -182,8 +180,11 @@ def _join(step: Join, cut: IndexSlice, cut_labels: CutLabels) -> LabelStep | Non
     return replace(step, pieces=pieces, sizes=sizes)
 
 
-def _slice_of_slice(step: Slice, cut: IndexSlice) -> LabelStep:
+def _slice_of_slice(step: Slice, cut: IndexSlice) -> LabelStep | None:
     size = step.source.arrangement.shape[step.dim]
-    whole = range(*slice(step.start, step.end, step.step).indices(size))
+    if any(map(is_dynamic, (size, step.start, step.end or 0))):
+        return None
+    start, end = fixed_size(step.start), step.end and fixed_size(step.end)
+    whole = range(*slice(start, end, step.step).indices(fixed_size(size)))
     indices = whole[cut.start : cut.stop : cut.step]
     return replace(step, start=indices.start, end=indices.stop, step=indices.step)

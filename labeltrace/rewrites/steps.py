@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from labeltrace.flow import Average, Join, LabelField, LabelStep, LabelView, OneSourceStep, Write
-from labeltrace.layout import Arrangement
+from labeltrace.layout import Arrangement, Size
 
 Steps = Mapping[LabelField, LabelStep]
 """Label steps by the field that each computes, producers first."""
@@ -46,7 +46,7 @@ def with_labels(step: LabelStep, change: Callable[[LabelView], LabelView]) -> La
     )
 
 
-def as_stored(labels: LabelView, field: LabelField, sizes: tuple[int, ...]) -> LabelView:
+def as_stored(labels: LabelView, field: LabelField, sizes: tuple[Size, ...]) -> LabelView:
     """The labels of another field, whose dimensions are already those that the step needs."""
     groups = tuple((dim,) for dim in range(len(sizes)))
     return LabelView(replace(labels.operand, field=field), Arrangement(sizes, groups))

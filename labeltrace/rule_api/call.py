@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labeltrace.flow import Flow, Operand
+from labeltrace.layout import BatchSize, Size
 
-Shape = tuple[int, ...]
+Shape = tuple[Size, ...]
 
 
 class Named(dict[str, Any]):
@@ -32,7 +33,8 @@ class Call:
 
     `operator` is the name under which the rule was found (`"aten.linear"`).  `arguments` has
     every argument of the schema, defaults filled in; `outputs` has a shape for each tensor that
-    the operator returns.  Dynamic sizes are integers that contain `labeltrace.layout.BATCH`.
+    the operator returns.  Sizes that depend on a dynamic batch are a `labeltrace.layout.BatchSize`,
+    which has the arithmetic of integers.
 
     A call of a module or function that has a rule of its own has the arguments `input0`,
     `input1` ... in the order in which its code reads them; `inner` has the tensors computed
@@ -83,9 +85,9 @@ class Call:
         return tuple(operand for operand in self.operands if operand.labeled)
 
 
-def listed(value: int | Sequence[int]) -> list[int]:
+def listed(value: Size | Sequence[Any]) -> list[Any]:
     """An argument that may be one number or several, as a list."""
-    return [value] if isinstance(value, int) else list(value)
+    return [value] if isinstance(value, (int, BatchSize)) else list(value)
 
 
 def _operands(values: Any) -> Iterator[Operand]:

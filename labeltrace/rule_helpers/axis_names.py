@@ -6,20 +6,20 @@ from collections.abc import Mapping
 
 from labeltrace.flow import NamedOperand, Operand
 from labeltrace.index_notation.parsing import Names
-from labeltrace.layout import axis_size, channel
+from labeltrace.layout import Size, axis_size, channel
 from labeltrace.rule_api.call import Shape
 
 
-def axis_sizes(*operands: tuple[Names, Shape]) -> dict[str, int]:
+def axis_sizes(*operands: tuple[Names, Shape]) -> dict[str, Size]:
     """The size of each letter; an axis of size one is broadcast."""
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Size] = {}
     for letters, shape in operands:
         for letter, size in zip(letters, shape, strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
     return sizes
 
 
-def name_axes(operand: Operand, letters: Names, sizes: Mapping[str, int]) -> NamedOperand:
+def name_axes(operand: Operand, letters: Names, sizes: Mapping[str, Size]) -> NamedOperand:
     """An operand's axes by letter; all axes of a constant are channels."""
     if operand.layout is None:
         present = {

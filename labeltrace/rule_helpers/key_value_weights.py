@@ -5,8 +5,8 @@ the next operator uses it. With a non-linear step after it, it is channel weight
 attention). If queries are contracted with it directly, the two products together mix positions:
 `labeltrace.rule_helpers.linear_attention`.
 
-Until then its axes are made of opaque factors. Their kind is `BATCH`, so that no view can split
-them, and each leads back to a run of a letter of the product (`labeltrace.flow.KeyValueProduct`).
+Until then its axes are made of opaque factors, which no view can split, and each leads back to a
+run of a letter of the product (`labeltrace.flow.KeyValueProduct`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def keys_times_values(
         runs = [(index, run) for index, run in enumerate(position_runs(axis)) if run]
         parts.extend((letter, index) for index, _ in runs)
         known.extend(run for _, run in runs)
-        opaque.append(tuple(Factor(axis_size(run), Kind.BATCH) for _, run in runs))
+        opaque.append(tuple(Factor(axis_size(run), Kind.OPAQUE) for _, run in runs))
     product = KeyValueProduct((first, second), tuple(parts), tuple(known))
     return Weights(layout=renumbered(opaque), facts=ValueFacts(key_value_product=product))
 

@@ -18,12 +18,12 @@ from labeltrace.index_notation.spare_names import SpareNames
 from labeltrace.layout import (
     Axis,
     Layout,
+    Size,
     arrange,
     axis_size,
     channel,
     has_channels,
     has_positions,
-    is_dynamic,
     renumbered,
 )
 from labeltrace.rule_helpers.key_value_weights import position_runs
@@ -32,7 +32,7 @@ SIGNED = "queries or keys may be negative: their magnitudes are taken before the
 
 
 def linear_mixing(
-    queries: NamedOperand, context: NamedOperand, result: Names, sizes: Mapping[str, int]
+    queries: NamedOperand, context: NamedOperand, result: Names, sizes: Mapping[str, Size]
 ) -> Flow:
     """The flow of queries times a product of keys and values: `Norm(phi(q)·phi(k)^T)·Y`.
 
@@ -186,9 +186,9 @@ def _values_field(products: _NamedProducts) -> tuple[LabelView, Names]:
     return LabelView(values.operand, arrangement), tuple(name for name, _ in found)
 
 
-def _rows(products: _NamedProducts, layout: Layout, result: Names) -> dict[str, int]:
+def _rows(products: _NamedProducts, layout: Layout, result: Names) -> dict[str, Size]:
     """The names of the result's positions, and their sizes."""
-    rows: dict[str, int] = {}
+    rows: dict[str, Size] = {}
     for letter, axis in zip(result, layout.axes, strict=True):
         if not has_positions(axis):
             continue
@@ -223,4 +223,4 @@ def _known_sizes(products: _NamedProducts) -> Sizes:
     sizes = (
         (products.name_of(slot), axis_size(axis)) for slot, axis in enumerate(products.product.axes)
     )
-    return tuple((name, size) for name, size in sizes if not is_dynamic(size))
+    return tuple((name, size) for name, size in sizes if isinstance(size, int))

@@ -15,12 +15,12 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     arrange,
     axis_size,
     channel,
     has_channels,
     has_positions,
-    is_dynamic,
     renumbered,
 )
 
@@ -39,11 +39,11 @@ class MixingPlan:
     labels: LabelView
     equation: MixingEquation
     layout: Layout
-    field_shape: tuple[int, ...]
+    field_shape: tuple[Size, ...]
 
 
 def plan_mixing(
-    stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Mapping[str, int]
+    stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Mapping[str, Size]
 ) -> MixingPlan:
     """Name the axes of `Norm(W)·Y`.
 
@@ -107,7 +107,7 @@ def _named_runs(
     stream: NamedOperand,
     matrix: NamedOperand,
     rows: set[str],
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, Size],
     spare: SpareNames,
 ) -> tuple[_Run, ...]:
     """The runs of one letter's axis: the stream's where it has the letter, else the matrix's."""
@@ -130,10 +130,10 @@ def _named_runs(
 def _sizes_in_parentheses(axes: Iterable[Sequence[_Run]]) -> Sizes:
     """The sizes of the names of axes that have several, except that of a dynamic batch."""
     named = ((run.name, axis_size(run.factors)) for runs in axes if len(runs) > 1 for run in runs)
-    return tuple((name, size) for name, size in named if not is_dynamic(size))
+    return tuple((name, size) for name, size in named if isinstance(size, int))
 
 
-def _row_axis(axis: Axis, size: int) -> Axis:
+def _row_axis(axis: Axis, size: Size) -> Axis:
     """The axis of rows: each row is a position, also where the queries' own labels repeat."""
     if not has_positions(axis):
         return (Factor(size, Kind.POSITION),)
@@ -143,7 +143,7 @@ def _row_axis(axis: Axis, size: int) -> Axis:
     )
 
 
-def _result_axis(runs: Sequence[_Run], size: int, own: Axis) -> Axis:
+def _result_axis(runs: Sequence[_Run], size: Size, own: Axis) -> Axis:
     """The axis of a letter of the result; `own` is the stream's axis of that letter."""
     if size == 1 and not any(run.in_labels for run in runs):
         return own if has_channels(own) else ()  # one row is no axis of positions

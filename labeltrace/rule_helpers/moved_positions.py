@@ -12,6 +12,7 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     arrange_positions,
     has_positions,
     pure_positions,
@@ -54,13 +55,16 @@ def moved_labels(source: Operand, axes: Collection[int]) -> MovedLabels:
     return MovedLabels(LabelView(source, arrangement), dims, layout)
 
 
-def position_axis(size: int) -> Axis:
-    """An axis of `size` positions."""
-    return (Factor(size, Kind.POSITION),)
+def position_axis(size: Size, instead_of: Axis = ()) -> Axis:
+    """An axis of `size` positions, of samples if it takes the place of an axis of samples."""
+    kinds = {factor.kind for factor in instead_of if factor.size != 1}
+    return (Factor(size, Kind.BATCH if kinds == {Kind.BATCH} else Kind.POSITION),)
 
 
-def resized_positions(layout: Layout, sizes: Mapping[int, int]) -> Layout:
+def resized_positions(layout: Layout, sizes: Mapping[int, Size]) -> Layout:
     """A layout over a new field, in which each axis of `sizes` is one position factor of that size.
+
+    An axis of samples stays one.
 
     >>> from labeltrace.layout import input_layout
     >>> print(resized_positions(input_layout((7, 6, 5, 8), channel_dim=3), {1: 4}))
@@ -68,7 +72,7 @@ def resized_positions(layout: Layout, sizes: Mapping[int, int]) -> Layout:
     """
     return renumbered(
         [
-            position_axis(sizes[dim]) if dim in sizes else axis
+            position_axis(sizes[dim], axis) if dim in sizes else axis
             for dim, axis in enumerate(layout.axes)
         ]
     )

@@ -12,7 +12,7 @@ from enum import Enum
 
 from labeltrace.flow import NamedOperand
 from labeltrace.index_notation.parsing import Names
-from labeltrace.layout import has_channels
+from labeltrace.layout import Size, has_channels
 
 
 class ProductKind(Enum):
@@ -54,7 +54,7 @@ class ProductKind(Enum):
 
 
 def classify_product(
-    first: NamedOperand, second: NamedOperand, result: Names, sizes: Mapping[str, int]
+    first: NamedOperand, second: NamedOperand, result: Names, sizes: Mapping[str, Size]
 ) -> ProductKind:
     """The kind of the product of two operands.
 
@@ -108,7 +108,7 @@ def contracted_positions(side: NamedOperand, result: Names) -> set[str]:
 
 
 def is_inner_product(
-    first: NamedOperand, second: NamedOperand, result: Names, sizes: Mapping[str, int]
+    first: NamedOperand, second: NamedOperand, result: Names, sizes: Mapping[str, Size]
 ) -> bool:
     """Whether a product of two streams contracts all channels that both have, except heads.
 

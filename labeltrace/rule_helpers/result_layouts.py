@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from labeltrace.flow import NamedOperand
 from labeltrace.index_notation.parsing import Names
-from labeltrace.layout import Axis, Kind, Layout, channel, has_channels, has_positions, renumbered
+from labeltrace.layout import (
+    Axis,
+    Kind,
+    Layout,
+    Size,
+    channel,
+    has_channels,
+    has_positions,
+    renumbered,
+)
 
 
 def weights_layout(
-    sides: Sequence[NamedOperand], result: Names, sizes: Mapping[str, int]
+    sides: Sequence[NamedOperand], result: Names, sizes: Mapping[str, Size]
 ) -> Layout:
     """The layout of weights: each letter's axis from the first side that has positions there."""
     axes: list[Axis] = []

@@ -12,6 +12,7 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     SlidingWindow,
     arrange,
     axis_size,
@@ -65,12 +66,12 @@ class SpatialField:
 
     labels: LabelView
     axes: tuple[Axis, ...]
-    result: tuple[int, ...]
+    result: tuple[Size, ...]
     varies: bool
 
 
 def spatial_field(
-    source: Operand, count: int, output: Sequence[int], index_by_index: Container[int] = ()
+    source: Operand, count: int, output: Sequence[Size], index_by_index: Container[int] = ()
 ) -> SpatialField:
     """The field of an activation whose last `count` axes are space, for a result of `output`.
 
@@ -104,7 +105,7 @@ def spatial_field(
 
 
 def without_positions(
-    source: Operand, count: int, output: Sequence[int], channels: int | None = None
+    source: Operand, count: int, output: Sequence[Size], channels: Size | None = None
 ) -> Flow:
     """A step over `count` axes of space along which no label varies: channel mixing.
 
@@ -118,13 +119,13 @@ def without_positions(
     return relayout(source, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
 
 
-def resized_axis(axis: Axis, size: int) -> Axis:
+def resized_axis(axis: Axis, size: Size) -> Axis:
     """An axis without positions, with another size."""
     repeated = any(factor.kind is Kind.REPEATED for factor in axis) or not axis
     kind = Kind.REPEATED if repeated and not has_channels(axis) else Kind.CHANNEL
     return (Factor(size, kind),)
 
 
-def map_axis(size: int) -> Axis:
+def map_axis(size: Size) -> Axis:
     """Rows or columns of a map: positions, or an axis without factors if there is only one."""
-    return (Factor(size, Kind.POSITION),) if size > 1 else ()
+    return (Factor(size, Kind.POSITION),) if size != 1 else ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
 from labeltrace.flow import NamedOperand, ProductOperands
-from labeltrace.layout import Axis, Kind, has_channels, has_positions, pure_positions
+from labeltrace.layout import Axis, Kind, Size, has_channels, has_positions, pure_positions
 from labeltrace.rule_helpers.axis_names import axis_sizes, name_axes
 from labeltrace.rule_helpers.product_kinds import is_score_matrix
 
@@ -54,7 +54,7 @@ def find_weighted_streams(
     return [each for each in found if each.letters]
 
 
-def name_factors(factors: ProductOperands) -> tuple[NamedOperand, NamedOperand, dict[str, int]]:
+def name_factors(factors: ProductOperands) -> tuple[NamedOperand, NamedOperand, dict[str, Size]]:
     """Both operands with letters for the product's axes, and the size of each letter."""
     rank = max(len(factors.first.shape), len(factors.second.shape))
     spelled = [
@@ -87,4 +87,6 @@ def _weighed_axes(stream: NamedOperand, weights: NamedOperand) -> set[str]:
 
 
 def _has_positions_in_an_image(axis: Axis) -> bool:
-    return has_positions(axis) and all(factor.kind is not Kind.BATCH for factor in axis)
+    return has_positions(axis) and all(
+        factor.kind not in (Kind.BATCH, Kind.OPAQUE) for factor in axis
+    )

@@ -119,9 +119,7 @@ class RecordedPrograms:
         self._programs = [found, *others[: MOST_PROGRAMS - 1]]
         return found
 
-    def _build(
-        self, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> RecordedProgram:
+    def _build(self, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> RecordedProgram:
         capture, numbers = recorded_capture(run, self._model, args, kwargs, self._channel_dim)
         trace = ablated(trace_graph(capture, self._registry), self._ablation)
         half = generate_label_half(trace)
@@ -133,7 +131,7 @@ class RecordedPrograms:
 def _fits(inputs: tuple[TensorInfo, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether the tensors among the arguments have the shapes and types of a recording's inputs."""
     leaves = torch.utils._pytree.tree_leaves((args, dict(kwargs)))
-    given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    given = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
     return len(given) == len(inputs) and all(
         tuple(leaf.shape) == known.shape and leaf.dtype == known.dtype
         for leaf, known in zip(given, inputs, strict=True)

@@ -44,8 +44,9 @@ def traced_graph(
     _, image = first_tensor(args, kwargs)
     batch = image.shape[0]
     described = tree_map(lambda leaf: _described(leaf, batch), (args, dict(kwargs)))
-    for number, smallest, largest in _ranges(identity, described, 1 if batch == 1 else 2):
-        if smallest <= batch <= largest:
+    for number, known in _ranges(identity, described, 1 if batch == 1 else 2):
+        smallest, largest, step, remainder = known
+        if smallest <= batch <= largest and batch % step == remainder:
             return graphs.graphs[number]
     # The model treats sizes of the batch differently: the code is compiled for this one.
     return graphs.graphs[_number(identity, described, int(guard_scalar(batch)))]
@@ -67,7 +68,7 @@ def _known(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _guard_model(graphs: GraphCache) -> None:
-    """Compare the model with its present state: of `labeltrace.runtime.cache_key.model_key`."""
+    """Compare the modules, hooks and plain attributes of the model with those of the capture."""
     present = _present_state(id(graphs))
     for module, known in zip(graphs.model.modules(), present, strict=True):
         identity, hooks, attributes = known
@@ -100,7 +101,9 @@ def _present_state(
 
 
 @torch.compiler.assume_constant_result
-def _ranges(identity: int, described: Any, hint: int) -> tuple[tuple[int, int, float], ...]:
+def _ranges(
+    identity: int, described: Any, hint: int
+) -> tuple[tuple[int, tuple[int, float, int, int]], ...]:
     """The graphs for any batch and their ranges; one is built for `hint` if there is none."""
     graphs = LIVE_CACHES[identity]
     args, kwargs = _example(described, hint)
@@ -110,7 +113,10 @@ def _ranges(identity: int, described: Any, hint: int) -> tuple[tuple[int, int, f
     batches = {
         number: graphs.graphs[number].capture.batch for number in graphs.matching(args, kwargs)
     }
-    return tuple((number, batch.smallest, batch.largest) for number, batch in batches.items())
+    return tuple(
+        (number, (batch.smallest, batch.largest, batch.step, batch.remainder))
+        for number, batch in batches.items()
+    )
 
 
 @torch.compiler.assume_constant_result

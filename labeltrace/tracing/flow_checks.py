@@ -6,7 +6,7 @@ from math import prod
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Attend, Carry, Constant, Flow, LabelStep, LabelView, Mix
-from labeltrace.layout import shape_text
+from labeltrace.layout import Size, shape_text
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import rule_name
 
@@ -35,7 +35,7 @@ def check_flows(flows: tuple[object, ...], call: Call, rule: Rule) -> None:
             raise LayoutError(f"the rule {name} {fault}")
 
 
-def _fault(flow: Flow, shape: tuple[int, ...], call: Call) -> str:
+def _fault(flow: Flow, shape: tuple[Size, ...], call: Call) -> str:
     """What is wrong with one flow; empty if nothing is."""
     if flow.layout is None:
         return ""

@@ -1,8 +1,8 @@
 """Writes to a constant, one after the other: they are one step.
 
-A mixture of experts adds what each expert gives to zeros. The zeros carry nothing, so that the first
-sum has a label only where something was added; what is added there later is the whole label. (Zeros
-that nothing is added to carry the prior, in the end.)
+A mixture of experts adds what each expert gives to zeros. The zeros carry nothing, so that the
+first sum has a label only where something was added; what is added there later is the whole label.
+(Zeros that nothing is added to carry the prior, in the end.)
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from labeltrace.flow import Operand, ValueFacts, ValueRef
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.regions import Region
+from labeltrace.tracing.uniform_constants import is_uniform
 
 Path = tuple[str | int, ...]
 """The place of a value among a call's arguments: the schema's name, then indices into lists."""
@@ -103,7 +104,8 @@ def _operand(
     own: dict[str, Any] = {"values": ref, "strides": tensor.strides, "dtype": tensor.dtype}
     own["size_is_known"] = tensor.size_is_known
     if known is None:
-        return Operand(path, tensor.shape, tensor=ref, **own)
+        facts = ValueFacts(is_uniform=is_uniform(ref.name, environment.calls))
+        return Operand(path, tensor.shape, tensor=ref, facts=facts, **own)
     if as_weights and known.as_weights is not None:
         known = known.as_weights
     return Operand(
@@ -112,13 +114,18 @@ def _operand(
         layout=known.layout,
         field=known.field,
         tensor=ref if known.field is not None else known.source,
-        facts=_still_true(known.facts, environment),
+        facts=_still_true(known.facts, ref, environment),
         **own,
     )
 
 
-def _still_true(facts: ValueFacts, environment: Environment) -> ValueFacts:
-    """The facts now: operands of a product that have been written to cannot be read again."""
+def _still_true(facts: ValueFacts, ref: ValueRef, environment: Environment) -> ValueFacts:
+    """The facts now: what has been written to is no function of what it was computed from.
+
+    Operands of a product that have been written to cannot be read again.
+    """
+    if environment.has_changed(ref):
+        facts = facts.with_origins(())
     product = facts.product
     if product is None:
         return facts

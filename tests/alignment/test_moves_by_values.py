@@ -1,4 +1,4 @@
-"""Models whose tokens move by what they hold, small and as their papers have them, and dense labels.
+"""Models whose tokens move by what they hold, small, as in their papers, against dense labels.
 
 Every token of an image is a source of its own. The expected labels are computed by other means: the
 indices once more, then matrices over tokens.
@@ -28,7 +28,7 @@ def own_labels() -> Tensor:
 
 
 def labels_of(model: nn.Module, engine: EngineName, seed: int = 0) -> Tensor:
-    """The labels (B, tokens, K) of a model of (B, features, tokens), whose outputs are the plain."""
+    """The labels (B, tokens, K) of a model of (B, features, tokens)."""
     aligned = labeltrace.align(model, engine=engine)
     for draw in range(2):  # of the recorded engine the second call repeats the first
         torch.manual_seed(draw)
@@ -115,7 +115,7 @@ def test_tome(engine: EngineName) -> None:
     for image in range(BATCH):
         for token in range(odd.shape[1]):
             pairs = zip(merged[image, :, 0], partner[image, :, 0], strict=True)
-            lands = [m for m, p in pairs if p == token]
+            lands = [index for index, other in pairs if other == token]
             rows = [odd[image, token], *(even[image, int(index)] for index in lands)]
             odd[image, token] = torch.stack(rows).mean(0)
     expected = torch.cat([rows_of(even, alone[..., 0]), odd], 1)
@@ -157,7 +157,7 @@ def test_masked_autoencoder(engine: EngineName) -> None:
 
 
 class MixtureOfExperts(nn.Module):
-    """Each token goes through its two best experts, and back to its place (Riquelme et al. 2021)."""
+    """Each token goes through its best expert and back to its place (Riquelme et al. 2021)."""
 
     def __init__(self) -> None:
         super().__init__()

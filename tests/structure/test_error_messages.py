@@ -190,6 +190,14 @@ def paired(x: Tensor) -> Tensor:
     return pairs.permute(1, 2, 0) + mean
 
 
+def chosen() -> int:
+    """A number that torch does not know before the model runs."""
+    number: Any = torch.ones(2).long().sum().item()
+    torch._check(number >= 0)
+    torch._check(number <= 5)
+    return number
+
+
 def repeated_twice(x: Tensor) -> Tensor:
     return x.mean((1, 3))[:, None, :, None].expand(-1, 2, 5, 3).flatten(1)
 
@@ -218,8 +226,8 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "a strided convolution of one tap over (": lambda x: F.conv2d(
         swapped(x), torch.ones(2, 5, 1, 1), stride=2
     ),
-    "a convolution changes the positions of mixing weights": lambda x: F.conv2d(
-        x.softmax(-1), torch.ones(2, 3, 2, 2)
+    "a convolution changes the positions of mixing weights": lambda x: (
+        F.conv2d(x.softmax(-1), torch.ones(3, 3, 2, 2)) @ x.mT[:, :, :6]
     ),
     "aten.conv2d slides over an activation with positions in its channel axis": lambda x: F.conv2d(
         swapped(x), torch.ones(2, 5, 2, 2)
@@ -273,10 +281,13 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
         x.flatten(1).softmax(-1)[:, None] @ x.flatten(1)[:, :, None]
     ),
     "keys times values, summed over tokens, are combined with another tensor": lambda x: (
-        keys_times_values(x) + x.mean((2, 3))[:, None]
+        queries(x, 4) @ (keys_times_values(x) + x.mean((2, 3))[:, None])
     ),
     "a product of keys and values, summed over positions, is contracted with something": (
-        lambda x: keys_times_values(x) @ torch.ones(3, 2)
+        lambda x: queries(x, 4) @ (keys_times_values(x) @ torch.ones(3, 2))
+    ),
+    "mul = aten.mul multiplies them with a stream that has other positions or channels": lambda x: (
+        x.mean(1).flatten(1).softmax(-1)[:, :, None] * x.mean(1).flatten(1)[:, None]
     ),
     "an axis of keys times values has been split or joined": lambda x: torch.einsum(
         "bni,bi->bn", queries(x, 12), keys_times_values(x).flatten(1)
@@ -284,14 +295,17 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "queries are contracted with an axis that is not the keys' alone": lambda x: torch.einsum(
         "bnij,bij->bn", queries(x, 4, 3), keys_times_values(x)
     ),
-    "an output repeats one label as often as the batch is large": lambda x: x.mean(
-        0, keepdim=True
-    ).expand(x.shape[0], -1, -1, -1),
-    "as many copies as the batch is large are joined to positions": lambda x: torch.cat(
-        (x.movedim(0, 2), x.mean((0, 2))[:, None, None].expand(-1, 5, x.shape[0], -1)), 2
+    "whether u0 <= 7 is known at run time alone": lambda x: x.narrow(3, chosen(), 2),
+    "where an axis is cut is computed from values: at u0": lambda x: x.select(3, chosen()),
+    "labels need the size u0, which depends on the values of the model's": lambda x: x.roll(
+        chosen(), 3
     ),
-    "which index of the axis is taken is known at run time alone": lambda x: x[..., x.shape[0] - 1],
-    "where the slice starts is known at run time alone": lambda x: x.narrow(3, x.shape[0] - 1, 2),
+    "constants are joined to the samples of the batch, B batch: such a row belongs to": lambda x: (
+        F.pad(x.permute(1, 2, 3, 0), (0, 1))
+    ),
+    "constants are joined to an axis along which images follow one another: a new row": lambda x: (
+        F.pad(x.permute(1, 0, 2, 3).flatten(1, 2).flip(1), (0, 0, 0, 1))
+    ),
     "positions are repeated in two ways along an output: 2 repeated * 5 position": repeated_twice,
     "a dynamic batch stands in two dimensions of one label field: the model pairs": paired,
 }

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import labeltrace
 from labeltrace.codegen.instructions import Instruction, instruction
+from labeltrace.codegen.row_priors import kept_dimensions
 from labeltrace.flow import Flow, LabelStep, LabelView, OneSourceStep, Operation
 from labeltrace.layout import Layout
 from labeltrace.report.descriptions import describe_step
@@ -129,6 +130,15 @@ def test_it_has_a_label_function(step_class: type[LabelStep]) -> None:
 
 
 @every_class
+def test_it_says_which_rows_it_keeps_apart(step_class: type[LabelStep]) -> None:
+    step = step_of(step_class)
+    if isinstance(step, OneSourceStep):
+        before, after = step.source.arrangement.shape, step.field_sizes
+        for dim, place in kept_dimensions(step).items():
+            assert after[place] == before[dim]
+
+
+@every_class
 def test_it_has_a_description(step_class: type[LabelStep]) -> None:
     assert describe_step(step_of(step_class)).endswith(".")
 
@@ -186,5 +196,7 @@ def test_an_unknown_class_is_an_error() -> None:
     for unknown in (step, ForgottenSources(layout=Layout(()))):
         with pytest.raises(TypeError, match=words):
             sliced_step(unknown, IndexSlice(0, 0, 1), lambda labels, _: labels)
+    with pytest.raises(TypeError, match="which rows Forgotten keeps apart is not decided; add"):
+        kept_dimensions(step)
     with pytest.raises(TypeError, match="reads labels in a way that no rewrite knows"):
         with_labels(ForgottenSources(layout=Layout(())), lambda labels: labels)

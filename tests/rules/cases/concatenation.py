@@ -137,6 +137,4 @@ MIXED = {
 }
 CASES += tuple(RuleCase("aten.cat", code, moves, parts) for code, parts in MIXED.items())
 
-REFUSED = (
-    Refusal("torch.cat([x, self.c], 0)", "the prior has no place", {"c": values(1, 3, 5, 7)}),
-)
+REFUSED = (Refusal("torch.cat([x, self.c], 0)", "belongs to no image", {"c": values(1, 3, 5, 7)}),)

@@ -119,7 +119,7 @@ CASES = (
 
 INDICES = {"one": torch.tensor([1, 2])}
 REFUSED = (
-    Refusal("x[:, :, self.one[0]]", "known at run time", INDICES),
+    Refusal("x[:, :, self.one[0]]", "computed from values", INDICES),
     Refusal("x.flatten(1, 2)[:, 1:7]", "cuts through an axis"),
     Refusal("x.flatten(1, 2)[:, ::5]", "cuts through an axis"),
     Refusal("x.permute(0, 2, 1, 3).flatten(1, 2)[:, 3:6]", "cuts through an axis"),

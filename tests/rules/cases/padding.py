@@ -56,13 +56,13 @@ PADS_3D = {
 CASES = (
     *(RuleCase(name, code, moves) for code, name in PADS.items()),
     *(RuleCase(name, code, moves, shape=(2, 1, 2, 3, 5)) for code, name in PADS_3D.items()),
+    RuleCase("aten.pad", "F.pad(x, (0, 0, 0, 0, 0, 0, 0, -1))", moves),  # fewer samples
     RuleCase(
         "aten.pad", "F.pad(x, (0, 0, 0, 0, 1, 2))", averages("x[:, :1].expand(-1, 6, -1, -1)")
     ),
 )
 
 REFUSED = (
-    Refusal("F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))", "the prior has no place"),
-    Refusal("F.pad(x, (0, 0, 0, 0, 0, 0, 0, -1))", "the prior has no place"),
+    Refusal("F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))", "belongs to no image"),
     Refusal("F.pad(x.flatten(1, 2), (0, 0, 1, 0))", "padding of an axis of positions and channels"),
 )

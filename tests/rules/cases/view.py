@@ -152,6 +152,11 @@ CASES = (
     RuleCase("aten.view.default", "x.view(-1, 35, 3)", moves, shape=(2, 5, 7, 3), channel_dim=3),
     RuleCase("aten.flatten", "x.flatten(0, 2)[3:]", moves, shape=(2, 5, 7, 3), channel_dim=3),
     RuleCase("aten.permute", "x.permute(0, 3, 1, 2)", moves, shape=(2, 5, 7, 3), channel_dim=3),
+    # A single position repeated, and a batch taken apart.
+    RuleCase("aten.expand", "x.expand(-1, -1, 5, -1)", moves, shape=(2, 3, 1, 7)),
+    RuleCase("aten.broadcast_to", "x[:, :, 1:2].broadcast_to(x.shape)", moves),
+    RuleCase("aten.view.default", "x.view(2, 2, 3, 5, 7).mT", moves, shape=(4, 3, 5, 7)),
+    RuleCase("aten.view.default", "x.view(3, -1, 3, 35)[1]", moves, shape=(6, 3, 5, 7)),
     # The other tensor gives the shape alone.
     RuleCase("aten.view_as", "self.table.view_as(x[0])", no_label, {"table": values(105)}),
     RuleCase("aten.reshape_as", "self.table.reshape_as(x[0])", no_label, {"table": values(105)}),
@@ -165,8 +170,6 @@ CASES = (
 )
 
 REFUSED = (
-    Refusal("x.expand(-1, -1, 5, -1)", "one position cannot be repeated", shape=(2, 3, 1, 7)),
-    Refusal("x[:, :, 1:2].broadcast_to(x.shape)", "one position cannot be repeated"),
     Refusal("x.permute(2, 0, 3, 1).reshape(35, -1, 3)", "cuts through a factor"),
     Refusal("x.view(x.shape[0], 5, 3, 7)", "cuts through a factor"),
     Refusal("x.permute(0, 2, 3, 1).reshape(-1, 3, 35)", "cuts through a factor"),
