@@ -138,7 +138,8 @@ class TensorTable:
         self._writes_before.append(self._writes.get(storage, 0))
         self._remember(tensor, number, storage)
         self._by_storage.setdefault(storage, []).append(number)
-        if self.only is None or number in self.only:
+        made_elsewhere = origin.kind is OriginKind.CONSTANT  # the graph of the run holds its values
+        if self.only is None or number in self.only or made_elsewhere:
             self.kept[number] = tensor
         return _ref(number)
 

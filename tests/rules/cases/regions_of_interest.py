@@ -20,7 +20,7 @@ def seen(truth: Truth) -> Truth:
     """The truth, and the prior of a box's image in the bins that see nothing."""
 
     def found(case: RuleCase) -> list[Tensor | None]:
-        rows = [one for one in truth(case) if one is not None]
+        rows = [one.clone() for one in truth(case) if one is not None]
         for one in rows:
             for box, image in zip(one, case.parts["b"][:, 0].long().tolist(), strict=True):
                 box[box.isnan().any(-1)] = case.prior(image)

@@ -152,7 +152,7 @@ CASES = (
     ),
     with_parts(
         "aten.scatter_add",
-        f"{TOKENS}.scatter_add(1, self.index, {OTHER})",
+        f"{TOKENS}.scatter_add(1, self.index, {OTHER})  # on one place",
         sums(GATHER, index=AGAIN),
         index=AGAIN,
     ),
