@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from labeltrace.capture.capture_lock import capturing, wait_for_captures
+from labeltrace.capture.export_errors import first_lines
 from labeltrace.capture.inputs import first_tensor
 from labeltrace.errors import CaptureError, LabelError, LabelTraceError, callers_level
 from labeltrace.model_state.difference import Difference, DifferenceKind
@@ -268,7 +269,10 @@ class Engines:
                 return _Proof(_capture_reason(error))
             before.restore()
             graph = self.graphs.graphs[number]
-            outputs, found = graph.run(self.model, args, kwargs, labels)
+            try:
+                outputs, found = graph.run(self.model, args, kwargs, labels)
+            except Exception as error:  # whatever the graph raises, the model did not
+                return _Proof(Reason(f"its graph fails: {first_lines(error)}"))
             reason = self._compare(run, after, outputs, found, args, kwargs, labels)
             return _Proof(reason, number, found)
         finally:
