@@ -29,9 +29,14 @@ READS_VALUES: Final = frozenset(
         "aten._unique2",
         "aten.unique_dim",
         "aten.unique_consecutive",
+        "aten.resolve_neg",
+        "aten.resolve_conj",
     }
 )
-"""Operators whose result, or its size, is a number that depends on values."""
+"""Operators whose result, or its size, is a number that depends on values.
+
+The last two show that values leave torch: `x.tolist()` and `x.numpy()` call them.
+"""
 
 FAST_PATHS: Final = frozenset(
     {
