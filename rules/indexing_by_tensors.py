@@ -57,6 +57,8 @@ def index(call: Call) -> Flow:
     ]
     if kind is not Kind.POSITION:
         return without_positions(source, after)
+    if len(tensors) == 1 and len(touched) == 1 and pure_positions(axes[touched[0]]):
+        return taken(source, touched[0], tensors[0], sizes)
     new = range(start, start + len(sizes))
     rows = {dim: place for place, dim in enumerate(places) if dim is not None}
     return picked(

@@ -1,7 +1,8 @@
 """Losses that a model computes itself, as detectors do in train mode: means over all positions.
 
 The label is that of what is compared with the targets, also where these come from the image: a
-detector computes them from the boxes that it proposes. A loss for each position is point-wise; the class axis is of channels.
+detector computes them from the boxes that it proposes. A loss for each position is point-wise; the
+class axis is one of channels.
 """
 
 from dataclasses import replace

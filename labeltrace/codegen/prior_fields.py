@@ -362,7 +362,7 @@ class PriorFields:
             node = self._relayout(node, split=split)
             if any(count != 1 for count in counts):
                 node = self._run(Instruction(label_ops.repeat, (node, counts, False)))
-        if len(merged) != len(parts):
+        if merged != [part.size for part in parts]:
             node = self._relayout(node, merge=merged)
         expanded = [
             (Part(_size(dim), True),) if index in chosen else dim

@@ -165,12 +165,6 @@ MASK = torch.tensor([True, False, True, True, False])
 BOXES = torch.tensor([[0.0, 1.0, 1.0, 3.0, 3.0]])
 
 
-def half_of_the_batch_in_place(x: Tensor) -> Tensor:
-    y = x.clone()
-    y[x.shape[0] // 2 :] = x[: x.shape[0] - x.shape[0] // 2].flip(3)
-    return y
-
-
 def masked_in_place(x: Tensor) -> Tensor:
     y = x.clone()
     y[:, :, MASK] = x.flip(2)[:, :, MASK]
@@ -235,14 +229,8 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "aten.index_put puts scores among content; keep the two apart": lambda x: x.index_put(
         [torch.tensor([1])], x[:1].softmax(-1)
     ),
-    "how large its result is depends on the values of tensors, which a captured graph does not": (
-        lambda x: x[x > 0]
-    ),
     "how much is written depends on the values of tensors, which a captured graph does not know": (
         masked_in_place
-    ),
-    "a slice of the batch is written in place, where a captured graph does not know its start": (
-        half_of_the_batch_in_place
     ),
     "a view of content is overwritten by mixing weights; use a fresh tensor": scores_in_place,
     "boxes are cut out of (": lambda x: torchvision.ops.roi_align(swapped(x), BOXES, 1),

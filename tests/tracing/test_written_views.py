@@ -100,6 +100,12 @@ def a_view_of_a_view(x: Tensor) -> Tensor:
     return o
 
 
+def half_of_the_batch(x: Tensor) -> Tensor:
+    o = x.clone()
+    o[len(x) // 2 :] = x[: len(x) - len(x) // 2].flip(3)
+    return o
+
+
 def a_row_of_zeros(x: Tensor) -> Tensor:
     o = x.clone()
     o[:, :, 3] = canvas(x, ROWS, COLUMNS)[:, :, 0]
@@ -125,6 +131,7 @@ MOVES: tuple[Callable[[Tensor], Tensor], ...] = (
     views_that_overlap,
     tokens_of_a_flat_view,
     a_view_of_a_view,
+    half_of_the_batch,
     a_row_of_zeros,
     nothing_of_the_image,
 )

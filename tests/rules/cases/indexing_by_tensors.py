@@ -223,7 +223,7 @@ CASES = (
     ),
 )
 REFUSED = (
-    Refusal(f"{TOKENS}[{SCORES} > 0]", 'engine="recorded"'),
-    Refusal("x.masked_select(x > 0)", 'engine="recorded"'),
-    Refusal("x.permute(0, 2, 3, 1)[(x[:, 0] > 0).nonzero()[:, 0]]", 'engine="recorded"'),
+    Refusal(f"{TOKENS}[{SCORES} > 0]", "depends on the values"),
+    Refusal("x.masked_select(x > 0)", "depends on the values"),
+    Refusal("x.permute(0, 2, 3, 1)[(x[:, 0] > 0).nonzero()[:, 0]]", "depends on the values"),
 )
