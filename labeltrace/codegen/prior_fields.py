@@ -313,6 +313,12 @@ class PriorFields:
         node = self._run(
             replace(planned, arguments=(every, prior, *planned.arguments[2:]), settings=settings)
         )
+        if step.pieces[0] is None and step.batch is not None:
+            varying = {
+                dims[at] for one, dims in pieces for at in range(len(dims)) if one.varies(at)
+            }
+            if varying <= {step.batch}:  # a canvas: each sample has the prior of what is on it
+                return self._of_samples(node, step.batch, sizes)
         same = [
             dim
             for dim, size in enumerate(sizes)
@@ -321,6 +327,15 @@ class PriorFields:
         for dim in sorted(same, reverse=True):
             node = self._run(Instruction(label_ops.select, (node, dim, 0)))
         return RowPriors(node, tuple((Part(size, d not in same),) for d, size in enumerate(sizes)))
+
+    def _of_samples(self, node: Node, batch: int, sizes: Sequence[Size]) -> RowPriors:
+        """The mean of priors over all dimensions but that of the samples."""
+        if len(sizes) > 1:
+            if batch != 0:
+                order = [batch, *(dim for dim in range(len(sizes)) if dim != batch)]
+                node = self._relayout(node, order=order)
+            node = self._run(Instruction(label_ops.aggregate, (node, len(sizes) - 1)))
+        return RowPriors(node, _varying_dims(sizes, [batch]))
 
     # Nodes.
 
