@@ -57,8 +57,13 @@ def index(call: Call) -> Flow:
     ]
     if kind is not Kind.POSITION:
         return without_positions(source, after)
+    if len(tensors) == 1 and len(touched) == 1 and pure_positions(axes[touched[0]]):
+        return taken(source, touched[0], tensors[0], sizes)
     new = range(start, start + len(sizes))
-    return picked(source, after, "index", (tuple(indices),), whole=touched, whole_after=new)
+    rows = {dim: place for place, dim in enumerate(places) if dim is not None}
+    return picked(
+        source, after, "index", (tuple(indices),), whole=touched, whole_after=new, rows=rows
+    )
 
 
 @register_rule("aten.gather")
@@ -74,7 +79,8 @@ def gather(call: Call) -> Flow:
     if not has_positions(axes[dim]) and all(call.output[d] == source.shape[d] for d in others):
         return without_positions(source, [*axes[:dim], after[dim], *axes[dim + 1 :]])
     whole = range(len(axes))
-    return picked(source, after, "gather", (dim, index), whole=whole, whole_after=whole)
+    rows = {d: d for d in others if call.output[d] == source.shape[d]}
+    return picked(source, after, "gather", (dim, index), whole=whole, whole_after=whole, rows=rows)
 
 
 @register_rule("aten.take_along_dim")
@@ -87,7 +93,9 @@ def take_along_dim(call: Call) -> Flow:
     if dim is None:  # of the flattened tensor
         after: list[Axis] = [(Factor(size, Kind.POSITION),) for size in call.output]
         whole = range(len(axes))
-        return picked(source, after, "take_along_dim", (index, None), whole=whole, whole_after=(0,))
+        return picked(
+            source, after, "take_along_dim", (index, None), whole=whole, whole_after=(0,), rows={}
+        )
     dim %= len(axes)
     touched = [d for d in range(len(axes)) if d == dim or index.shape[d] != 1]
     after = [
@@ -98,7 +106,16 @@ def take_along_dim(call: Call) -> Flow:
     if not has_positions(axes[dim]) and all(call.output[d] == source.shape[d] for d in others):
         return without_positions(source, [*axes[:dim], after[dim], *axes[dim + 1 :]])
     arguments = (index, dim)
-    return picked(source, after, "take_along_dim", arguments, whole=touched, whole_after=touched)
+    rows = {d: d for d in others if call.output[d] == source.shape[d]}
+    return picked(
+        source,
+        after,
+        "take_along_dim",
+        arguments,
+        whole=touched,
+        whole_after=touched,
+        rows=rows,
+    )
 
 
 @register_rule("aten.masked_select")
@@ -119,7 +136,7 @@ def masked_select(call: Call) -> Flow:
     chosen = call.output[0] // inner if inner else 0
     after = (Factor(chosen, Kind.POSITION), *((Factor(inner, kind),) if inner > 1 else ()))
     whole = range(len(axes) - tail)
-    return picked(source, [after], "masked_select", (mask,), whole=whole, whole_after=(0,))
+    return picked(source, [after], "masked_select", (mask,), whole=whole, whole_after=(0,), rows={})
 
 
 @register_rule("aten.repeat_interleave.self_Tensor")
@@ -133,12 +150,17 @@ def repeat_interleave(call: Call) -> Flow:
     if call.get("dim") is None:
         after: list[Axis] = [(Factor(call.output[0], Kind.POSITION),)]
         whole: Collection[int] = range(len(axes))
-        return picked(source, after, "repeat_interleave", arguments, whole=whole, whole_after=(0,))
+        return picked(
+            source, after, "repeat_interleave", arguments, whole=whole, whole_after=(0,), rows={}
+        )
     dim = call["dim"] % len(source.shape)
     after = [*axes[:dim], axis_after_index(axes[dim], call.output[dim]), *axes[dim + 1 :]]
     if not has_positions(axes[dim]):
         return without_positions(source, after)
-    return picked(source, after, "repeat_interleave", arguments, whole=[dim], whole_after=[dim])
+    rows = {d: d for d in range(len(axes)) if d != dim}
+    return picked(
+        source, after, "repeat_interleave", arguments, whole=[dim], whole_after=[dim], rows=rows
+    )
 
 
 @register_rule(
@@ -181,18 +203,17 @@ def embedding(call: Call) -> Flow:
 
 
 def looked_up(call: Call, index: Operand) -> Flow:
-    """Entries of a constant, by an index that comes from the image: the content is the index.
+    """Entries of a constant, by an index that comes from the image.
 
-    Raises:
-        LayoutError: the index has no label, or axes of the result are not where the index has them.
+    They have the label of the index, if it has one: what it is decides what they are. Otherwise it
+    says only where, and they are constants.
     """
     others = [one for one in call.traced if one is not index]
     axes = index.traced_layout.axes
-    if not index.labeled or others or call.output[: len(axes)] != index.shape:
-        raise LayoutError(
-            "entries of a constant are looked up by an index from the image that has no label of "
-            "its own, or by several"
-        )
+    if not index.labeled:
+        return Constant()
+    if others or call.output[: len(axes)] != index.shape:
+        raise LayoutError("entries of a constant are looked up along an axis that is not its first")
     rest = [(Factor(size, Kind.CHANNEL),) for size in call.output[len(axes) :]]
     return without_positions(index, (*axes, *rest))
 
@@ -211,7 +232,10 @@ def _along_axes(
         return taken(source, dim, index, sizes)
     axes = source.traced_layout.axes
     after = [*axes[:dim], (Factor(output[dim], Kind.POSITION),), *axes[dim + 1 :]]
-    return picked(source, after, "index_select", (dim, index), whole=[dim], whole_after=[dim])
+    rows = {d: d for d in range(len(axes)) if d != dim}
+    return picked(
+        source, after, "index_select", (dim, index), whole=[dim], whole_after=[dim], rows=rows
+    )
 
 
 def _equal_last_axes(mask: Operand, axes: Sequence[Axis]) -> int:

@@ -1,9 +1,12 @@
 """Losses that a model computes itself, as detectors do in train mode: means over all positions.
 
-The targets are constants. A loss for each position is point-wise; the class axis is of channels.
+The label is that of what is compared with the targets, also where these come from the image: a
+detector computes them from the boxes that it proposes. A loss for each position is point-wise; the
+class axis is one of channels.
 """
 
-from labeltrace.errors import LayoutError
+from dataclasses import replace
+
 from labeltrace.flow import Constant, Flow, Operand, Operation, Weights
 from labeltrace.layout import Axis, Layout, has_positions, renumbered
 from labeltrace.rule_api.call import Call
@@ -12,6 +15,7 @@ from labeltrace.rule_helpers.aggregation import aggregation
 from labeltrace.rule_helpers.elementwise import relayout
 
 NO_REDUCTION = 0
+TARGET = "the target comes from the image as well; its label is left out"
 
 
 @register_rule(
@@ -37,8 +41,6 @@ def loss_of_classes(call: Call) -> Flow:
 
 def _loss(call: Call, classes: tuple[int, ...]) -> Flow:
     source: Operand = call["self"]
-    if call["target"].labeled:
-        raise LayoutError("the target of a loss comes from the image; compare outside the model")
     if not source.traced:
         return Constant()
     axes = source.traced_layout.axes
@@ -49,4 +51,5 @@ def _loss(call: Call, classes: tuple[int, ...]) -> Flow:
         return Weights(layout=renumbered(kept))
     if not any(map(has_positions, gone)):
         return relayout(source, Layout(tuple(kept)), operation=Operation.CHANNEL_MIXING)
-    return aggregation(source, renumbered(kept), kept, gone)
+    flow = aggregation(source, renumbered(kept), kept, gone)
+    return replace(flow, approximation=TARGET) if call["target"].labeled else flow

@@ -13,6 +13,7 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.picked_elements import (
     axis_after_index,
+    dims_of_axes,
     element_labels,
     factor_sizes,
     index_tensor,
@@ -74,7 +75,9 @@ def _chosen(
     layout_axes = after if whole_result else [*after[:dim], *after[dim + 1 :]]
     if source.is_weights:
         return Weights(layout=renumbered(layout_axes)), Constant()
-    view, elements = element_labels(source, touched)
+    new = dims_of_axes(after)
+    kept_dims = {d: new[d] for d in range(len(axes)) if d != dim}
+    view, elements = element_labels(source, touched, kept_dims)
     flow = Reindex(
         layout=renumbered(layout_axes),
         source=view,

@@ -91,7 +91,8 @@ def _scattered(call: Call) -> Part:
     base: Operand = call["self"]
     source = call["src"] if "src" in call.arguments else call["value"]
     dim = call["dim"] % max(1, len(base.shape))
-    return Part(base, source, "gather", (dim, call["index"]), list(range(len(base.shape))), None)
+    places = list(range(len(base.shape)))
+    return Part(base, source, "gather", (dim, call["index"]), places, None, {dim})
 
 
 def _slices(call: Call, source: Any) -> Part:

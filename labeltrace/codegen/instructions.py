@@ -9,7 +9,6 @@ from typing import Any, Final
 from torch import Tensor
 
 from labeltrace import label_ops
-from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     AdaptivePool,
     Aggregate,
@@ -41,7 +40,7 @@ from labeltrace.flow import (
     Unfold,
     Write,
 )
-from labeltrace.layout import BATCH, SlidingWindow, infer_dynamic, is_dynamic
+from labeltrace.layout import SlidingWindow, infer_dynamic
 
 
 class Prior:
@@ -176,7 +175,7 @@ def reads_prior(flow: LabelStep) -> bool:
     if isinstance(flow, SampleBoxes):
         return flow.has_prior
     if isinstance(flow, Write):
-        return True  # it says how large the batch is
+        return None in flow.pieces
     if isinstance(flow, Unfold):
         return any(window.is_padded for window in flow.windows)
     return isinstance(flow, Pad) and flow.mode == "prior"
@@ -292,41 +291,16 @@ def _reindex(flow: Reindex) -> Instruction:
 def _write(flow: Write) -> Instruction:
     settings: dict[str, Any] = {
         "kept": list(flow.kept),
-        "sizes": [_of_batch(one.sizes) for one in flow.elements],
-        "shapes": [_of_batch(one.shape) for one in flow.elements],
-        "result": _of_batch(flow.result),
-        "batch": flow.batch,
+        "sizes": [list(one.sizes) for one in flow.elements],
+        "shapes": [list(one.shape) for one in flow.elements],
+        "result": list(flow.result),
     }
-    places = [
-        [
-            operator,
-            [_geometry(one) for one in arguments] if operator == "view" else _lists(arguments),
-        ]
-        for operator, arguments in flow.places
-    ]
+    arguments = (list(flow.pieces), PRIOR if None in flow.pieces else None, _lists(flow.places))
     if not any(flow.adds):
-        return Instruction(label_ops.overwrite, (list(flow.pieces), PRIOR, places), settings)
+        return Instruction(label_ops.overwrite, arguments, settings)
     settings["adds"] = list(flow.adds)
     settings["keeps"] = list(flow.keeps)
-    return Instruction(label_ops.add_at, (list(flow.pieces), PRIOR, places), settings)
-
-
-def _geometry(sizes: int | tuple[int, ...]) -> int | list[int]:
-    return sizes if isinstance(sizes, int) else _of_batch(sizes)
-
-
-def _of_batch(sizes: Sequence[int]) -> list[int]:
-    """Sizes in which n times the dynamic batch is -n.
-
-    Raises:
-        LayoutError: a size is a part of the batch.
-    """
-    if any(is_dynamic(size) and size % BATCH for size in sizes):
-        raise LayoutError(
-            "indices write to a fraction of the samples, which is no multiple of the batch; use "
-            'align(model, engine="recorded")'
-        )
-    return [-(size // BATCH) if is_dynamic(size) else size for size in sizes]
+    return Instruction(label_ops.add_at, arguments, settings)
 
 
 def _lists(value: Any) -> Any:

@@ -39,10 +39,12 @@ from labeltrace.flow import (
     Pad,
     Repeat,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
     Unfold,
+    Write,
 )
 from labeltrace.layout import Size, is_dynamic
 
@@ -58,9 +60,11 @@ class PriorFields:
         self._run = run
         self._steps = steps
         self._known: dict[LabelField, RowPriors] = {}
+        self._image: tuple[Node, Size] | None = None
 
     def register_image(self, field: LabelField, prior: Node, sizes: Sequence[Size]) -> None:
         """Enter the field of the label image and its prior (B, K)."""
+        self._image = prior, sizes[0]
         dims = [(Part(size, dim == 0),) for dim, size in enumerate(sizes)]
         self._known[field] = RowPriors(prior, tuple(dims))
 
@@ -82,6 +86,8 @@ class PriorFields:
 
         It is (rows, K) with that dimension, or it has as many dimensions as the labels, and 0.
         """
+        if isinstance(step, Write):
+            return self._as_argument(self._written(step))
         priors = self._of_rows(step)
         moved = _extended_dims(step)
         if any(priors.varies(dim) for dim in moved):
@@ -89,6 +95,9 @@ class PriorFields:
                 "constants are joined to an axis along which images follow one another: a new row "
                 "belongs to no image, so it has no prior; leave it out of the model"
             )
+        return self._as_argument(priors)
+
+    def _as_argument(self, priors: RowPriors) -> tuple[Node, int]:
         dim = priors.only_dim()
         if dim is not None:
             return priors.node, dim
@@ -170,6 +179,8 @@ class PriorFields:
                 return self._averaged(pieces, step.shares)
             case Join():
                 return self._joined(step)
+            case Write():
+                return self._written(step)
         assert isinstance(step, OneSourceStep)  # all others
         return self._after(step, self._of_view(step.source))
 
@@ -191,6 +202,9 @@ class PriorFields:
         priors = self._expanded(priors, [*moved, *several])
         if isinstance(step, Aggregate):
             return self._aggregated(step, priors)
+        if isinstance(step, SampleBoxes) and moved == [0]:
+            node = self._run(Instruction(label_ops.prior_of_boxes, (priors.node, step.boxes)))
+            return RowPriors(node, _varying_dims(sizes, [0]))
         smaller = _on_priors(step, [dim for dim in range(len(priors.dims)) if priors.varies(dim)])
         if smaller is not None and all(_is_one(priors.dims[dim]) for dim in moved):
             planned = instruction(smaller)
@@ -261,6 +275,68 @@ class PriorFields:
         sizes = [_largest([_size(one.dims[dim]) for one in pieces]) for dim in range(rank)]
         return RowPriors(node, _varying_dims(sizes, varying))
 
+    def _written(self, step: Write) -> RowPriors:
+        """Priors after a write: those of what stands at each place.
+
+        Constants that are written over others leave them.
+        """
+        pieces = [
+            (self._of_view(labels), part.dims)
+            for labels, part in zip(step.pieces, step.elements, strict=True)
+            if labels is not None
+        ]
+        sizes = step.field_sizes
+        rows = [_rows_kept(priors, dims) for priors, dims in pieces]
+        nodes = {priors.node for priors, _ in pieces}
+        if len(nodes) == 1 and rows[0] is not None and all(one == rows[0] for one in rows):
+            kept = rows[0]
+            dims = [kept.get(dim, (Part(size, False),)) for dim, size in enumerate(sizes)]
+            return RowPriors(pieces[0][0].node, tuple(dims))
+        return self._computed_write(step, pieces)
+
+    def _computed_write(
+        self, step: Write, pieces: Sequence[tuple[RowPriors, tuple[int, ...]]]
+    ) -> RowPriors:
+        """The write itself, on priors at every position."""
+        sizes = step.field_sizes
+        planned = instruction(_without_constants(step))
+        assert isinstance(planned, Instruction)
+        every = [self._expanded(one, range(len(one.dims)), always=True).node for one, _ in pieces]
+        settings = dict(planned.settings)
+        prior: Node | None = None
+        if step.pieces[0] is None:
+            every = [None, *every]  # type: ignore[list-item]
+            assert self._image is not None
+            if step.batch is not None or self._image[1] == 1:
+                prior = self._image[0]
+                settings["batch_dim"] = step.batch or 0
+        node = self._run(
+            replace(planned, arguments=(every, prior, *planned.arguments[2:]), settings=settings)
+        )
+        if step.pieces[0] is None and step.batch is not None:
+            varying = {
+                dims[at] for one, dims in pieces for at in range(len(dims)) if one.varies(at)
+            }
+            if varying <= {step.batch}:  # a canvas: each sample has the prior of what is on it
+                return self._of_samples(node, step.batch, sizes)
+        same = [
+            dim
+            for dim, size in enumerate(sizes)
+            if size != 0 and all(_is_row_without_prior(one, dims, dim) for one, dims in pieces)
+        ]
+        for dim in sorted(same, reverse=True):
+            node = self._run(Instruction(label_ops.select, (node, dim, 0)))
+        return RowPriors(node, tuple((Part(size, d not in same),) for d, size in enumerate(sizes)))
+
+    def _of_samples(self, node: Node, batch: int, sizes: Sequence[Size]) -> RowPriors:
+        """The mean of priors over all dimensions but that of the samples."""
+        if len(sizes) > 1:
+            if batch != 0:
+                order = [batch, *(dim for dim in range(len(sizes)) if dim != batch)]
+                node = self._relayout(node, order=order)
+            node = self._run(Instruction(label_ops.aggregate, (node, len(sizes) - 1)))
+        return RowPriors(node, _varying_dims(sizes, [batch]))
+
     # Nodes.
 
     def _with_all_dims(self, priors: RowPriors, dims: Sequence[int]) -> Node:
@@ -301,7 +377,7 @@ class PriorFields:
             node = self._relayout(node, split=split)
             if any(count != 1 for count in counts):
                 node = self._run(Instruction(label_ops.repeat, (node, counts, False)))
-        if len(merged) != len(parts):
+        if merged != [part.size for part in parts]:
             node = self._relayout(node, merge=merged)
         expanded = [
             (Part(_size(dim), True),) if index in chosen else dim
@@ -335,6 +411,31 @@ class PriorFields:
             inferred = sum(map(is_dynamic, sizes)) == 1
             shown[name] = [-1 if inferred and is_dynamic(size) else size for size in sizes]
         return self._run(Instruction(label_ops.relayout, (node,), shown))
+
+
+def _rows_kept(priors: RowPriors, dims: Sequence[int]) -> dict[int, Dimension] | None:
+    """The dimensions of a new field that priors differ along; None where these rows move."""
+    found = {dims[place]: dim for place, dim in enumerate(priors.dims) if priors.varies(place)}
+    in_order = list(found) == sorted(found)
+    return found if in_order and -1 not in found else None
+
+
+def _is_row_without_prior(priors: RowPriors, dims: Sequence[int], dim: int) -> bool:
+    """Whether what is written keeps the indices of a dimension, and has one prior along it."""
+    return dim in dims and not priors.varies(list(dims).index(dim))
+
+
+def _without_constants(step: Write) -> Write:
+    """The write of what comes from the image."""
+    chosen = [index for index, piece in enumerate(step.pieces[1:]) if piece is not None]
+    return replace(
+        step,
+        pieces=(step.pieces[0], *(step.pieces[index + 1] for index in chosen)),
+        elements=(step.elements[0], *(step.elements[index + 1] for index in chosen)),
+        places=tuple(step.places[index] for index in chosen),
+        adds=tuple(step.adds[index] for index in chosen),
+        keeps=tuple(step.keeps[index] for index in chosen),
+    )
 
 
 def _is_one(dim: Dimension) -> bool:

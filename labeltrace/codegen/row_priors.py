@@ -24,9 +24,11 @@ from labeltrace.flow import (
     Pool,
     Rearrange,
     Recur,
+    Reindex,
     Repeat,
     Resample,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
@@ -152,6 +154,10 @@ def kept_dimensions(step: OneSourceStep) -> dict[int, int]:
             return {d: result.index(name) for d, name in enumerate(labels) if name in result}
         case Pool() | AdaptivePool() | Fold() | Convolve() | ConvolveTransposed() | Resample():
             return {0: 0}  # the others are space
+        case Reindex():
+            return {factor: dim for factor, dim in enumerate(step.elements.dims) if dim >= 0}
+        case SampleBoxes():
+            return {}
         case Custom():
             return {0: 0} if _starts_with_batch(step) else {}
     raise TypeError(

@@ -13,6 +13,7 @@ from typing import Any
 from labeltrace.flow.flow import LabelStep, LabelView, OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.layout import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +25,13 @@ class Elements:
             tensor's axes. The field has size one along factors without positions.
         shape: the shape of the elements, made of these sizes. An axis along which all labels are
             equal and that no index touches has size one.
+        dims: for each factor the dimension of the new field that it becomes, index by index; -1 for
+            a factor without positions, or along which elements move.
     """
 
-    sizes: tuple[int, ...]
-    shape: tuple[int, ...]
+    sizes: tuple[Size, ...]
+    shape: tuple[Size, ...]
+    dims: tuple[int, ...] = ()
 
 
 Indexing = tuple[str, tuple[Any, ...]]
@@ -60,7 +64,7 @@ class Reindex(OneSourceStep):
     ordered: Operand | None = None
     order_axis: tuple[int, bool] = (0, True)
     rank: int
-    result: tuple[int, ...]
+    result: tuple[Size, ...]
     kept: tuple[int, ...]
     operation: Operation = Operation.RELAYOUT
 
@@ -88,7 +92,7 @@ class Write(LabelStep):
     places: tuple[Indexing, ...]
     adds: tuple[bool, ...]
     keeps: tuple[bool, ...]
-    result: tuple[int, ...]
+    result: tuple[Size, ...]
     kept: tuple[int, ...]
     batch: int | None
     operation: Operation = Operation.RELAYOUT

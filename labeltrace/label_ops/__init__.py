@@ -8,7 +8,7 @@ records no gradient and computes in float32, also under autocast.
 from labeltrace.label_ops.arithmetic import label_arithmetic
 from labeltrace.label_ops.attention import attend, attention_with_labels
 from labeltrace.label_ops.averaging import adaptive_pool, aggregate, average, fold, pool
-from labeltrace.label_ops.boxes import sample_boxes
+from labeltrace.label_ops.boxes import prior_of_boxes, sample_boxes
 from labeltrace.label_ops.convolution import convolve, convolve_transposed, kernel
 from labeltrace.label_ops.follow_maxima import follow_adaptive_pool, follow_extreme, follow_pool
 from labeltrace.label_ops.index_steps import reindex, reindex_by_order
@@ -59,6 +59,7 @@ __all__ = [
     "pad",
     "pool",
     "prior_of",
+    "prior_of_boxes",
     "read_image",
     "recur",
     "reindex",

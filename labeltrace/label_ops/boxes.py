@@ -55,9 +55,17 @@ def sample_boxes(
             found = torch.ops.torchvision.ps_roi_pool(copies, boxes, *settings)
         seen = found[0].movedim(1, -1)
     total = seen.sum(-1, keepdim=True)
+    if prior is not None and prior.dim() > 2:
+        prior = prior.mean(tuple(range(1, prior.dim() - 1)))
     rest = labels.flatten(1, 2).mean(1) if prior is None else prior
-    rest = rest[boxes[:, 0].long()][:, None, None]
+    rest = prior_of_boxes(rest, boxes)[:, None, None]
     return torch.where(total > 0, seen / total.clamp(min=torch.finfo(total.dtype).tiny), rest)
+
+
+@label_arithmetic
+def prior_of_boxes(prior: Tensor, boxes: Tensor) -> Tensor:
+    """The prior (boxes, K) of the map that each box is on, from that of each map (maps, K)."""
+    return prior[boxes[:, 0].long()]
 
 
 def _means_of_bins(labels: Tensor, boxes: Tensor, rows: int, columns: int, scale: float) -> Tensor:

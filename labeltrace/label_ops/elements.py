@@ -104,28 +104,30 @@ def looked_up(table: Tensor, found: Tensor, kept: Sequence[int]) -> tuple[Tensor
     return total / share.clamp(min=1)[..., None], share
 
 
-def with_prior(labels: Tensor, share: Tensor, prior: Tensor, batch: int | None) -> Tensor:
-    """Labels (positions..., K) with the prior (B, K) where nothing was averaged.
+def with_prior(labels: Tensor, share: Tensor, prior: Tensor | None, batch_dim: int) -> Tensor:
+    """Labels (positions..., K) with the prior where nothing was averaged.
+
+    Args:
+        labels: the labels.
+        share: how much was averaged for each.
+        prior: with as many dimensions as the labels, or (B, K); None if nothing may be missing.
+        batch_dim: the dimension of the images, if the prior has two dimensions.
 
     Raises:
-        LabelError: there is such a position, and no dimension says which image it belongs to.
+        LabelError: something is missing, and there is no prior.
     """
-    missing = share == 0
-    if batch is None:
-        if prior.shape[0] > 1 and bool(missing.any()):
+    if prior is None:
+        if bool((share == 0).any()):
             raise LabelError(
                 "positions that nothing was written to carry the prior of their image, and no axis "
                 "says which image that is; make the first axis of that tensor the batch"
             )
-        return torch.where(missing[..., None], prior[:1].reshape(-1), labels)
-    spread = [1] * labels.dim()
-    spread[batch], spread[-1] = prior.shape
-    return torch.where(missing[..., None], prior.reshape(spread), labels)
-
-
-def whole_sizes(sizes: Sequence[int], prior: Tensor) -> tuple[int, ...]:
-    """Sizes in which -n stands for n times the batch, as they are."""
-    return tuple(-size * prior.shape[0] if size < 0 else size for size in sizes)
+        return labels
+    if prior.dim() < labels.dim():
+        spread = [1] * labels.dim()
+        spread[batch_dim], spread[-1] = prior.shape
+        prior = prior.reshape(spread)
+    return torch.where((share == 0)[..., None], prior, labels)
 
 
 def _shared(

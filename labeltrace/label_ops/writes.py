@@ -16,7 +16,6 @@ from labeltrace.label_ops.elements import (
     looked_up,
     numbered,
     pick,
-    whole_sizes,
     with_prior,
 )
 
@@ -24,23 +23,23 @@ from labeltrace.label_ops.elements import (
 @label_arithmetic
 def overwrite(
     pieces: Sequence[Tensor | None],
-    prior: Tensor,
+    prior: Tensor | None,
     places: Sequence[Sequence[Any]],
     kept: Sequence[int],
     sizes: Sequence[Sequence[int]],
     shapes: Sequence[Sequence[int]],
     result: Sequence[int],
-    batch: int | None = None,
+    batch_dim: int = 0,
 ) -> Tensor:
     """Labels of a tensor after others were written to parts of it, one after the other.
-
-    Sizes that depend on the batch are negative: -n stands for n times the batch.
 
     Args:
         pieces: the field of the tensor, then one for each tensor that is written to it, with a
             dimension for each factor of its axes. None is a constant, which carries the prior where
             it holds a position alone, and nothing where other channels come from the image.
-        prior: (B, K).
+        prior: the prior of each position of the new field, of size one along dimensions where all
+            have the same; or (B, K), and `batch_dim` is the dimension of the images. Read only
+            where a piece is None.
         places: for each of the written tensors the operator that picks the elements it is written
             to, and its arguments; see `labeltrace.label_ops.elements.pick`.
         kept: the dimensions of `result` that are dimensions of the new field, in order; labels are
@@ -48,33 +47,31 @@ def overwrite(
         sizes: for each piece the sizes to which its factors are expanded.
         shapes: for each piece the shape of its elements.
         result: the sizes of the factors of the tensor.
-        batch: the dimension of the new field that is the batch; None if it has none.
+        batch_dim: the dimension of the new field that is the batch.
     """
     tables = [piece.flatten(0, -2) for piece in pieces if piece is not None]
-    table = torch.cat(tables) if tables else prior[:0]
+    table = torch.cat(tables)
     numbers = [
-        _numbers(piece, prior, size, shape, sum(len(before) for before in tables[:index]))
+        _numbers(piece, table, size, shape, sum(len(before) for before in tables[:index]))
         for piece, size, shape, index in zip(pieces, sizes, shapes, _counted(pieces), strict=True)
     ]
     narrowed = _equal_for_all(places, kept)
     found = _narrowed(numbers[0], narrowed).clone(memory_format=torch.contiguous_format)
     elements = _elements(found)
     for written, (operator, arguments) in zip(numbers[1:], places, strict=True):
-        if operator == "view":
-            arguments = _geometry(arguments, prior)
         where = pick(elements, operator, arguments, narrowed)
         rows, at = _fitted(written, where, operator).flatten(), where.flatten()
         if operator == "view":
             rows, at = rows[at >= 0], at[at >= 0]
         found.view(-1)[at] = rows
-    labels, share = looked_up(table, _in_factors(found, result, prior), kept)
-    return with_prior(labels, share, prior, batch) if None in pieces else labels
+    labels, share = looked_up(table, _in_factors(found, result), kept)
+    return with_prior(labels, share, prior, batch_dim) if None in pieces else labels
 
 
 @label_arithmetic
 def add_at(
     pieces: Sequence[Tensor | None],
-    prior: Tensor,
+    prior: Tensor | None,
     places: Sequence[Sequence[Any]],
     kept: Sequence[int],
     sizes: Sequence[Sequence[int]],
@@ -82,7 +79,7 @@ def add_at(
     result: Sequence[int],
     adds: Sequence[bool],
     keeps: Sequence[bool],
-    batch: int | None = None,
+    batch_dim: int = 0,
 ) -> Tensor:
     """Labels of a tensor after others were added to parts of it, or written: `Norm` of the sums.
 
@@ -91,20 +88,19 @@ def add_at(
 
     Args:
         pieces: the field of the tensor, and those of what is added; None for a constant.
-        prior, places, kept, sizes, shapes, result, batch: see `overwrite`.
+        prior, places, kept, sizes, shapes, result, batch_dim: see `overwrite`.
         adds: for each of them whether it is added, or written over what is there.
         keeps: for each of them whether what was there before counts also where it is added.
     """
     narrowed = _equal_for_all(places, kept)
-    before = _narrowed(_numbers(pieces[0], prior, sizes[0], shapes[0], 0), narrowed)
+    like = next(piece for piece in pieces if piece is not None)
+    before = _narrowed(_numbers(pieces[0], like, sizes[0], shapes[0], 0), narrowed)
     elements = _elements(before)
-    sums = _Sums(pieces[0], before, prior)
+    sums = _Sums(pieces[0], before, like)
     written = zip(pieces[1:], sizes[1:], shapes[1:], places, adds, keeps, strict=True)
     for piece, size, shape, (operator, arguments), is_added, counts_before in written:
-        if operator == "view":
-            arguments = _geometry(arguments, prior)
         where = pick(elements, operator, arguments, narrowed)
-        numbers = _fitted(_numbers(piece, prior, size, shape, 0), where, operator).flatten()
+        numbers = _fitted(_numbers(piece, like, size, shape, 0), where, operator).flatten()
         at = where.flatten()
         if operator == "view":
             numbers, at = numbers[at >= 0], at[at >= 0]
@@ -114,16 +110,16 @@ def add_at(
             sums.add(piece, numbers, at, counts_before)
     rows = sums.total / sums.count.clamp(min=1)[:, None]
     found = elements.masked_fill((sums.count == 0).view(elements.shape), NO_ROW)
-    labels, share = looked_up(rows, _in_factors(found, result, prior), kept)
-    return with_prior(labels, share, prior, batch) if None in pieces else labels
+    labels, share = looked_up(rows, _in_factors(found, result), kept)
+    return with_prior(labels, share, prior, batch_dim) if None in pieces else labels
 
 
 class _Sums:
     """The sum of the labels on each element, and their number."""
 
-    def __init__(self, base: Tensor | None, numbers: Tensor, prior: Tensor) -> None:
-        self.total = prior.new_zeros(numbers.numel(), prior.shape[-1])
-        self.count = prior.new_zeros(numbers.numel())
+    def __init__(self, base: Tensor | None, numbers: Tensor, like: Tensor) -> None:
+        self.total = like.new_zeros(numbers.numel(), like.shape[-1])
+        self.count = like.new_zeros(numbers.numel())
         if base is not None:
             self.total += base.flatten(0, -2)[numbers.flatten()]
             self.count += 1
@@ -160,13 +156,12 @@ def _counted(pieces: Sequence[Tensor | None]) -> list[int]:
 
 
 def _numbers(
-    piece: Tensor | None, prior: Tensor, sizes: Sequence[int], shape: Sequence[int], start: int
+    piece: Tensor | None, like: Tensor, sizes: Sequence[int], shape: Sequence[int], start: int
 ) -> Tensor:
     """The number of each element's row, or `NO_ROW` for the elements of a constant."""
-    whole = whole_sizes(shape, prior)
     if piece is None:
-        return torch.full(whole, NO_ROW, device=prior.device)
-    return numbered(piece, whole_sizes(sizes, prior), whole, start)
+        return torch.full(tuple(shape), NO_ROW, device=like.device)
+    return numbered(piece, sizes, shape, start)
 
 
 def _elements(like: Tensor) -> Tensor:
@@ -183,12 +178,6 @@ def _fitted(written: Tensor, where: Tensor, operator: str) -> Tensor:
     return written.expand(where.shape)
 
 
-def _geometry(arguments: Sequence[Any], prior: Tensor) -> list[Any]:
-    """Shapes and strides with the batch as it is; offsets do not depend on it."""
-    return [one if isinstance(one, int) else whole_sizes(one, prior) for one in arguments]
-
-
-def _in_factors(found: Tensor, result: Sequence[int], prior: Tensor) -> Tensor:
+def _in_factors(found: Tensor, result: Sequence[int]) -> Tensor:
     """The elements with a dimension for each factor; as they are where channels were cut to one."""
-    whole = whole_sizes(result, prior)
-    return found.reshape(whole) if math.prod(whole) == found.numel() else found
+    return found.reshape(tuple(result)) if math.prod(result) == found.numel() else found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from labeltrace.layout import (
     Factor,
     Kind,
     Layout,
+    Size,
     arrange,
     has_channels,
     has_positions,
@@ -39,27 +41,41 @@ def index_arguments(value: Any) -> Any:
     return value
 
 
-def element_labels(operand: Operand, whole: Collection[int]) -> tuple[LabelView, Elements]:
+def element_labels(
+    operand: Operand, whole: Collection[int], kept_dims: Mapping[int, Sequence[int]] | None = None
+) -> tuple[LabelView, Elements]:
     """The labels of an operand's elements.
 
     Args:
         operand: a labeled operand.
         whole: the axes all of whose elements are needed; along others, an element stands for all
             channels or copies.
+        kept_dims: for each axis that stays what it is, the dimensions of the new field that its
+            positions become.
     """
+    dims: list[int] = []
     groups: list[tuple[Factor, ...]] = []
-    sizes: list[int] = []
-    shape: list[int] = []
+    sizes: list[Size] = []
+    shape: list[Size] = []
     for dim, axis in enumerate(operand.traced_layout.axes):
-        axis_elements = 1
+        axis_elements: Size = 1
+        kept = (kept_dims or {}).get(dim, ())
+        new = iter(kept if len(kept) == sum(factor.is_position for factor in axis) else ())
         for factor in axis:
             size = factor.size if factor.is_position or dim in whole else 1
             groups.append((factor,) if factor.is_position else ())
             sizes.append(size)
+            dims.append(next(new, -1) if factor.is_position else -1)
             axis_elements *= size
         shape.append(axis_elements)
     view = LabelView(operand, arrange(operand.traced_layout, groups or [()]))
-    return view, Elements(sizes=tuple(sizes) or (1,), shape=tuple(shape))
+    return view, Elements(sizes=tuple(sizes) or (1,), shape=tuple(shape), dims=tuple(dims) or (-1,))
+
+
+def dims_of_axes(axes: Sequence[Axis]) -> list[tuple[int, ...]]:
+    """For each axis the dimensions of a new field, in the order of the axes, that it has."""
+    count = itertools.count()
+    return [tuple(next(count) for factor in axis if factor.is_position) for axis in axes]
 
 
 def index_places(rank: int, indices: Sequence[Operand | None]) -> list[int | None]:
@@ -85,7 +101,7 @@ def index_places(rank: int, indices: Sequence[Operand | None]) -> list[int | Non
     return [*before, *[None] * new, *untouched[len(before) :]]
 
 
-def axis_after_index(axis: Axis, size: int) -> Axis:
+def axis_after_index(axis: Axis, size: Size) -> Axis:
     """An axis after an index has picked `size` of its elements: channels stay channels."""
     if has_channels(axis) and not has_positions(axis):
         return (Factor(size, Kind.CHANNEL),)
@@ -102,7 +118,7 @@ def kept_factors(axes: Sequence[Axis]) -> tuple[int, ...]:
     return tuple(index for index, factor in enumerate(factors) if factor.is_position)
 
 
-def factor_sizes(axes: Sequence[Axis], whole: Collection[int]) -> tuple[int, ...]:
+def factor_sizes(axes: Sequence[Axis], whole: Collection[int]) -> tuple[Size, ...]:
     """The sizes of the factors of all axes; one where an element stands for all channels."""
     return tuple(
         factor.size if factor.is_position or dim in whole else 1
@@ -119,6 +135,7 @@ def picked(
     *,
     whole: Collection[int],
     whole_after: Collection[int],
+    rows: Mapping[int, int],
 ) -> Flow:
     """The flow of a result whose elements an operator picks from `source`.
 
@@ -130,11 +147,14 @@ def picked(
         arguments: the operator's arguments after the tensor.
         whole: the axes of the source that the index touches.
         whole_after: the axes of the result that it touches.
+        rows: the axes of the source along which each index stays what it is, and which axis of the
+            result each of them is.
     """
     layout = renumbered(axes)
     if source.is_weights:
         return Weights(layout=layout)
-    view, elements = element_labels(source, whole)
+    new = dims_of_axes(axes)
+    view, elements = element_labels(source, whole, {dim: new[place] for dim, place in rows.items()})
     return Reindex(
         layout=layout,
         source=view,

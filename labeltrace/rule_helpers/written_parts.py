@@ -11,6 +11,7 @@ from labeltrace.flow import (
     Constant,
     Elements,
     Flow,
+    Indexing,
     LabelView,
     Operand,
     Operation,
@@ -21,6 +22,7 @@ from labeltrace.layout import (
     Axis,
     Factor,
     Kind,
+    Size,
     axis_size,
     has_channels,
     has_positions,
@@ -31,6 +33,7 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_helpers.elementwise import carry
 from labeltrace.rule_helpers.picked_elements import (
     axis_after_index,
+    dims_of_axes,
     element_labels,
     factor_sizes,
     index_arguments,
@@ -55,6 +58,7 @@ class Part:
             source has these axes, or the last ones of them. None where the part has one axis of
             single elements.
         touched: the axes of the tensor that the operator touches; None for all of them.
+        moved: the axes along which elements may come to another index; None for those touched.
     """
 
     base: Operand
@@ -63,6 +67,7 @@ class Part:
     arguments: tuple[Any, ...]
     places: Sequence[int | None] | None
     touched: Collection[int] | None = None
+    moved: Collection[int] | None = None
 
     @classmethod
     def of_index(cls, base: Operand, indices: Sequence[Operand | None], source: Any) -> Part:
@@ -115,15 +120,17 @@ def _flow(part: Part, call: Call, *, adds: bool, keeps_base: bool) -> Flow:
     if source is None and (adds or not base.labeled):
         return carry(base, base.shape) if base.labeled else Constant()
     touched = set(range(len(base.shape)) if part.touched is None else part.touched)
+    moved = touched if part.moved is None else set(part.moved)
     if base.labeled:
         axes = list(base.traced_layout.axes)
         touched |= _written_across(part, axes)
-        view, elements = element_labels(base, touched)
-        views: list[LabelView | None] = [view]
         axes = [
             axis_after_index(axis, axis_size(axis)) if dim in touched else axis
             for dim, axis in enumerate(axes)
         ]
+        new = dims_of_axes(axes)
+        view, elements = element_labels(base, touched, dict(enumerate(new)))
+        views: list[LabelView | None] = [view]
     else:
         assert source is not None
         axes = _axes_from_source(part, source, call.batch)
@@ -131,7 +138,15 @@ def _flow(part: Part, call: Call, *, adds: bool, keeps_base: bool) -> Flow:
     written = _CONSTANT
     views.append(None)
     if source is not None:
-        views[1], written = element_labels(source, _whole_axes(part, source, axes, touched))
+        new = dims_of_axes(axes)
+        places = {part.source_axis(dim): dim for dim in range(len(axes)) if dim not in moved}
+        kept_dims = {
+            axis: new[dim]
+            for axis, dim in places.items()
+            if axis is not None and source.shape[axis] == axis_size(axes[dim])
+        }
+        whole = _whole_axes(part, source, axes, touched)
+        views[1], written = element_labels(source, whole, kept_dims)
     layout = renumbered(axes)
     return Write(
         operation=Operation.SPATIAL_AGGREGATION if adds else Operation.RELAYOUT,
@@ -166,18 +181,20 @@ def joined_elements(pieces: Sequence[Operand], dim: int, output: Sequence[int]) 
         for place, axis in enumerate(first)
     ]
     axes[dim] = (Factor(output[dim], Kind.POSITION),)
+    new = dims_of_axes(axes)
+    kept_dims = {place: new[place] for place in range(len(axes)) if place != dim}
     views: list[LabelView | None] = [None]
     elements = [elements_of_constant(axes, touched)]
-    places = []
-    start = 0
+    places: list[Indexing] = []
+    start: Size = 0
     for piece in pieces:
-        view, own = element_labels(piece, touched) if piece.labeled else (None, _CONSTANT)
+        view, own = (
+            element_labels(piece, touched, kept_dims) if piece.labeled else (None, _CONSTANT)
+        )
         views.append(view)
         elements.append(own)
         places.append(("slice", (dim, start, start + piece.shape[dim])))
         start += piece.shape[dim]
-    if is_dynamic(start):
-        raise LayoutError("samples that share an axis with channels are joined; stack them instead")
     return Write(
         layout=renumbered(axes),
         pieces=tuple(views),

@@ -31,7 +31,6 @@ from labeltrace.tracing.unknown_positions import (
     gives_an_index,
     says_only_where,
 )
-from labeltrace.tracing.unknown_sizes import check_sizes_are_known
 from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value, ValueState
 from labeltrace.tracing.written_views import WrittenViews
 
@@ -177,7 +176,6 @@ class _Walk:
                 return
             call = known
         try:
-            check_sizes_are_known(record, self.environment)
             self._apply(record, rule, call, read)
         except LayoutError as error:
             problem = Problem(record, record.operator, str(error))

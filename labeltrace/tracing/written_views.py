@@ -15,10 +15,10 @@ from labeltrace.capture.call_records import CallRecord, TensorRecord
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Elements, LabelField, LabelView, Operand, ValueFacts, ValueRef, Write
 from labeltrace.layout import (
-    BATCH,
     Axis,
     Factor,
     Kind,
+    Size,
     axis_size,
     has_channels,
     has_positions,
@@ -28,6 +28,7 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_helpers.picked_elements import (
     axis_after_index,
+    dims_of_axes,
     element_labels,
     factor_sizes,
     kept_factors,
@@ -36,8 +37,8 @@ from labeltrace.rule_helpers.written_parts import batch_dimension, elements_of_c
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.values import Value
 
-_SAMPLES = 3
-"""The batch in whose place two views are compared where it is dynamic."""
+_BATCHES = (5, 2, 3, 8)
+"""Sizes of the batch for which two views are compared where it is dynamic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,8 @@ def _same_label(one: Value | None, other: Value | None) -> bool:
 
 def overlap(first: TensorRecord, second: TensorRecord) -> bool:
     """Whether two views of one memory share an element."""
-    one, other = _example(first), _example(second)
-    memory = torch.zeros(max(one.reach, other.reach) + 1, dtype=torch.bool)
-    memory.as_strided(one.shape, one.strides, one.offset).fill_(True)
-    return bool(memory.as_strided(other.shape, other.strides, other.offset).any())
+    sizes = {_samples(tensor) for tensor in (first, second)}
+    return any(_overlap(_example(first, batch), _example(second, batch)) for batch in max(sizes))
 
 
 def after_part_write(
@@ -163,8 +162,10 @@ def _step(
     ]
     pieces: list[LabelView | None] = [None]
     elements = [elements_of_constant(axes, whole)]
+    new = dims_of_axes(axes)
+    kept_dims = dict(enumerate(new))
     if before is not None:
-        pieces[0], elements[0] = element_labels(_operand(before, view), whole)
+        pieces[0], elements[0] = element_labels(_operand(before, view), whole, kept_dims)
     own = _geometry(view, whole)
     places = []
     for write in writes:
@@ -174,7 +175,9 @@ def _step(
             elements.append(Elements(sizes=(), shape=()))
         else:
             operand = _operand(write.value, write.view)
-            piece, element = element_labels(operand, part_whole)
+            along = {_full_axis(view, dim, write.view): new[dim] for dim in range(len(axes))}
+            rows = {axis: dims for axis, dims in along.items() if axis is not None}
+            piece, element = element_labels(operand, part_whole, rows)
             pieces.append(piece)
             elements.append(element)
         places.append(("view", (*own, *_geometry(write.view, part_whole))))
@@ -212,18 +215,21 @@ def _is_one_for_all(
 
 def _same_axis(view: TensorRecord, dim: int, write: PartWrite) -> int | None:
     """The axis of a written part that is all of an axis of the view, without positions."""
+    found = _full_axis(view, dim, write.view)
+    if found is not None and write.value is not None:
+        return None if has_positions(write.value.layout.axes[found]) else found
+    return found
+
+
+def _full_axis(view: TensorRecord, dim: int, part: TensorRecord) -> int | None:
+    """The axis of a part that is all of an axis of the view, index by index."""
     size, stride = view.shape[dim], view.strides[dim]
-    part = write.view
     found = [
         axis
         for axis in range(len(part.shape))
         if (part.shape[axis], part.strides[axis]) == (size, stride) and size != 1
     ]
-    if len(found) != 1 or _starts(view, part)[dim] != 0:
-        return None
-    if write.value is not None and has_positions(write.value.layout.axes[found[0]]):
-        return None
-    return found[0]
+    return found[0] if len(found) == 1 and _starts(view, part)[dim] == 0 else None
 
 
 def _whole_of_part(view: TensorRecord, write: PartWrite, whole: set[int]) -> set[int]:
@@ -233,9 +239,9 @@ def _whole_of_part(view: TensorRecord, write: PartWrite, whole: set[int]) -> set
 
 def _geometry(
     tensor: TensorRecord, whole: set[int]
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+) -> tuple[tuple[Size, ...], tuple[Size, ...], Size]:
     """Shape, strides and offset of a view, cut to one along the axes that stand for all."""
-    shape = tuple(size if dim in whole else min(size, 1) for dim, size in enumerate(tensor.shape))
+    shape = tuple(size if dim in whole or size == 0 else 1 for dim, size in enumerate(tensor.shape))
     return shape, tensor.strides, tensor.offset
 
 
@@ -244,24 +250,26 @@ def _geometry(
 
 def _starts(view: TensorRecord, part: TensorRecord) -> list[int]:
     """Where a part begins along each axis of a view."""
-    rest = part.offset - view.offset
-    starts = [0] * len(view.shape)
-    for dim in sorted(range(len(view.shape)), key=lambda d: -view.strides[d]):
-        if view.shape[dim] > 1 and view.strides[dim] > 0:
-            starts[dim], rest = divmod(rest, view.strides[dim])
+    whole, cut = _example(view), _example(part)
+    rest = cut.offset - whole.offset
+    starts = [0] * len(whole.shape)
+    for dim in sorted(range(len(whole.shape)), key=lambda d: -whole.strides[d]):
+        if whole.shape[dim] > 1 and whole.strides[dim] > 0:
+            starts[dim], rest = divmod(rest, whole.strides[dim])
     return starts
 
 
 def _along(view: TensorRecord, part: TensorRecord, dim: int) -> int | None:
     """The axis of a part that runs along an axis of the view; None for one index of it."""
-    for axis, (size, stride) in enumerate(zip(part.shape, part.strides, strict=True)):
-        if size == 1 or _axis_of(view, stride) != dim:
+    cut = _example(part)
+    for axis, (size, stride) in enumerate(zip(cut.shape, cut.strides, strict=True)):
+        if size == 1 or _axis_of(_example(view), stride) != dim:
             continue
         return axis
     return None
 
 
-def _axis_of(view: TensorRecord, stride: int) -> int | None:
+def _axis_of(view: _Example, stride: int) -> int | None:
     """The axis of a view along which a stride runs: that of the largest stride dividing it."""
     found = [
         (own, dim)
@@ -312,6 +320,8 @@ def _is_of_channels(along: Sequence[Axis], elsewhere: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Example:
+    """A view as it is for one size of the batch."""
+
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
@@ -322,19 +332,24 @@ class _Example:
         return self.offset + sum((n - 1) * s for n, s in steps if n > 0)
 
 
-def _example(tensor: TensorRecord) -> _Example:
-    """A view for a batch of a few samples, where it is dynamic."""
-    return _Example(
-        tuple(map(_sized, tensor.shape)), tuple(map(_sized, tensor.strides)), _sized(tensor.offset)
-    )
+def _example(tensor: TensorRecord, batch: int = _BATCHES[0]) -> _Example:
+    """A view for one size of the batch, where that is dynamic."""
+
+    def at(size: Size) -> int:
+        return size if isinstance(size, int) else size.at(batch)
+
+    return _Example(tuple(map(at, tensor.shape)), tuple(map(at, tensor.strides)), at(tensor.offset))
 
 
-def _sized(size: int) -> int:
-    if not is_dynamic(size):
-        return size
-    if size % BATCH:
-        raise LayoutError(
-            "a slice of the batch is written in place, where a captured graph does not know its "
-            'start; use align(model, engine="recorded")'
-        )
-    return size // BATCH * _SAMPLES
+def _samples(tensor: TensorRecord) -> tuple[int, ...]:
+    """The sizes of the batch for which a view is compared with others; one where none matters."""
+    dynamic = any(map(is_dynamic, (*tensor.shape, *tensor.strides, tensor.offset)))
+    return _BATCHES if dynamic else _BATCHES[:1]
+
+
+def _overlap(one: _Example, other: _Example) -> bool:
+    memory = torch.zeros(max(one.reach, other.reach) + 1, dtype=torch.bool)
+    if 0 in one.shape or 0 in other.shape:
+        return False
+    memory.as_strided(one.shape, one.strides, one.offset).fill_(True)
+    return bool(memory.as_strided(other.shape, other.strides, other.offset).any())

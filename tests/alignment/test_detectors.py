@@ -53,6 +53,7 @@ def halves() -> Tensor:
     [
         ("faster", False),
         ("faster", True),
+        ("mask", False),
         ("mask", True),
         ("ssd", False),
         ("ssd", True),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import labeltrace
@@ -100,6 +101,12 @@ def a_view_of_a_view(x: Tensor) -> Tensor:
     return o
 
 
+def half_of_the_batch(x: Tensor) -> Tensor:
+    o = x.clone()
+    o[len(x) // 2 :] = x[: len(x) - len(x) // 2].flip(3)
+    return o
+
+
 def a_row_of_zeros(x: Tensor) -> Tensor:
     o = x.clone()
     o[:, :, 3] = canvas(x, ROWS, COLUMNS)[:, :, 0]
@@ -125,6 +132,7 @@ MOVES: tuple[Callable[[Tensor], Tensor], ...] = (
     views_that_overlap,
     tokens_of_a_flat_view,
     a_view_of_a_view,
+    half_of_the_batch,
     a_row_of_zeros,
     nothing_of_the_image,
 )
@@ -187,3 +195,28 @@ def test_constant_channels_carry_nothing(engine: EngineName) -> None:
 
     own = label_image()
     torch.testing.assert_close(labels_of(code, engine), (own + 3 * own.flip(2)) / 4)
+
+
+@pytest.mark.parametrize("engine", ["captured", "recorded"])
+def test_new_positions_of_a_moved_image_carry_its_prior(engine: EngineName) -> None:
+    """Images are put on a canvas in another order; the zeros beside each belong to it."""
+
+    def on_canvas(x: Tensor) -> Tensor:
+        o = x.new_zeros(BATCH, CHANNELS, ROWS, COLUMNS)
+        for index in range(BATCH):
+            o[index] = x[BATCH - 1 - index]
+        return o
+
+    def by_index(x: Tensor) -> Tensor:
+        o = torch.zeros_like(x)
+        o[torch.tensor([2, 0])] = x[:2]
+        o[1] = x[2]
+        return o
+
+    own = torch.rand(BATCH, 2, ROWS, COLUMNS, generator=torch.Generator().manual_seed(3)).softmax(1)
+    prior = own.mean((2, 3), keepdim=True)
+    for code, order in ((on_canvas, [2, 1, 0]), (by_index, [1, 2, 0])):
+        padded = Code(lambda self, x, code=code: F.pad(code(x), (0, 1)))
+        _, labels = labeltrace.align(padded, engine=engine)(images(), own)
+        expected = torch.cat([own[order], prior[order].expand(-1, -1, ROWS, 1)], 3)
+        torch.testing.assert_close(labels, expected)

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from tests.helpers.code_module import from_expression
 from tests.rules.cases.case import Refusal, RuleCase
-from tests.rules.cases.expected_labels import by_contract, moved_by, moves, no_label, spread
+from tests.rules.cases.expected_labels import (
+    averages,
+    by_contract,
+    moved_by,
+    moves,
+    no_label,
+    spread,
+)
 from tests.rules.cases.indexing import LAYOUTS
 
 TOKENS = "x.flatten(2).mT"
@@ -74,7 +81,6 @@ SEVERAL = {
     "x.flatten(1)[:, self.one]": {"one": torch.tensor([3, 101, 1, 0, 44])},
     "x.flatten(1)[:, self.one]  # a mask": {"one": torch.arange(105) % 4 == 2},
     f"{TOKENS}[self.one]": {"one": MASK},
-    f"{TOKENS}[self.one].reshape(-1, 3)[1:]": {"one": MASK},
     "x.permute(0, 2, 3, 1)[:, self.one]": {"one": torch.arange(35).view(5, 7) % 4 == 0},
 }
 BY_ELEMENT = torch.tensor([[3, 0, 3, 1], [4, 4, 2, 0]])
@@ -180,6 +186,13 @@ CASES = (
     ),
     *COMPUTED,
     RuleCase(
+        "aten.index",
+        f"{TOKENS}[self.one].reshape(-1, 3)[1:]",
+        moves,
+        {"one": MASK},
+        recorded=True,
+    ),
+    RuleCase(
         "aten.index", "self.table[(x[:, 0] > 0).long()]", by_contract_of_channels, TABLE_OF_TWO
     ),
     RuleCase(
@@ -201,11 +214,16 @@ CASES = (
         "aten.searchsorted", "torch.searchsorted(x[0, 0, 0].sort()[0], self.edges)", no_label, EDGES
     ),
     *(RuleCase(name, code, no_label, recorded=True) for name, code in INDICES_ALONE.items()),
+    RuleCase("aten.index", "self.table[x.argmax(1).clamp_max(1)]", no_label, TABLE_OF_TWO),
+    RuleCase(
+        "aten.index",
+        "x + self.table[x.argmax(1).clamp_max(1), 0][:, None]",
+        averages("x"),
+        TABLE_OF_TWO,
+    ),
 )
-TWO = {"one": torch.tensor([1, 2])}
 REFUSED = (
-    Refusal(f"{TOKENS}[{SCORES} > 0]", 'engine="recorded"'),
-    Refusal("x.masked_select(x > 0)", 'engine="recorded"'),
-    Refusal("x.permute(0, 2, 3, 1)[(x[:, 0] > 0).nonzero()[:, 0]]", 'engine="recorded"'),
-    Refusal("self.one[x.argmax(1).clamp_max(1)]", "looked up by an index", TWO),
+    Refusal(f"{TOKENS}[{SCORES} > 0]", "depends on the values"),
+    Refusal("x.masked_select(x > 0)", "depends on the values"),
+    Refusal("x.permute(0, 2, 3, 1)[(x[:, 0] > 0).nonzero()[:, 0]]", "depends on the values"),
 )
