@@ -53,7 +53,7 @@ def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trac
         nodes=mark_partial_sums(walk.nodes, walk.partial_sums),
         capture=capture,
         calls=calls,
-        steps=walk.environment.steps,
+        steps=walk.environment.steps_in_order(),
         outputs=walk.outputs,
         labeled=dict(_labeled(calls, walk.environment)),
         input_field=LabelField(calls.traced_input),
@@ -174,8 +174,9 @@ class _Walk:
         applied = apply_rule(record, rule, call, self.environment)
         values = operator_values(applied.flows, record, self.environment)
         changed = values_changed(record, values[0], self.environment)
-        for name in (record.name, *changed):
-            self.environment.assign(name, Traced(values))
+        self.environment.assign(record.name, Traced(values))
+        for name in changed:
+            self.environment.overwrite(name, Traced(values), record)
         self.partial_sums |= applied.partial_sums
         self._add_node(record, applied.flows[0], read, values)
 
