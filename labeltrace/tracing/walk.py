@@ -188,17 +188,10 @@ class _Walk:
     def _apply(self, record: CallRecord, rule: Rule, call: Call, read: tuple[str, ...]) -> None:
         applied = apply_rule(record, rule, call, self.environment)
         values = operator_values(applied.flows, record, self.environment)
-<<<<<<< HEAD
         changed = values_changed(record, values[0], self.environment, self.written_views)
+        self.environment.assign(record.name, Traced(values))
         for name, value in changed.items():
-            self.environment.assign(name, Traced((value,)))
-        self.environment.assign(record.name, Traced(values))
-=======
-        changed = values_changed(record, values[0], self.environment)
-        self.environment.assign(record.name, Traced(values))
-        for name in changed:
-            self.environment.overwrite(name, Traced(values), record)
->>>>>>> meaning
+            self.environment.overwrite(name, Traced((value,)), record)
         self.partial_sums |= applied.partial_sums
         self._add_node(record, applied.flows[0], read, values)
 
