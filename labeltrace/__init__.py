@@ -32,8 +32,10 @@ from labeltrace.mixing import (
     TrackedMixer,
     track_mixing,
 )
+from labeltrace.model_state.vouching import assume_unchanged
 from labeltrace.rule_api.registry import register_rule, using_rules
 from labeltrace.rules.follow_maxima import FOLLOW_MAXIMA
+from labeltrace.runtime.engine_choice import Engine, EngineChoice, EngineWarning
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode
@@ -46,6 +48,9 @@ __all__ = [
     "BlockMix",
     "CaptureError",
     "CutMix",
+    "Engine",
+    "EngineChoice",
+    "EngineWarning",
     "LabelError",
     "LabelTraceError",
     "LayoutError",
@@ -66,6 +71,7 @@ __all__ = [
     "UnknownOperatorError",
     "align",
     "analysis",
+    "assume_unchanged",
     "labels_at",
     "places",
     "provenance",

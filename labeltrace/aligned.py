@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labeltrace.capture.capture import capture_model
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
 from labeltrace.capture.model_kinds import check_model
+from labeltrace.model_state.state_key import StateWatch
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry, current
 from labeltrace.runtime.engine_choice import EngineChoice, EngineName
@@ -18,7 +18,6 @@ from labeltrace.runtime.engines import Engines
 from labeltrace.runtime.label_checks import check_label_image
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.trace import Trace
-from labeltrace.tracing.trace_graph import trace_graph
 
 
 class AlignedModule(nn.Module):
@@ -32,10 +31,10 @@ class AlignedModule(nn.Module):
     The module shares parameters, buffers and submodules with the model under the model's own names:
     its `state_dict` is the model's, and attributes that it lacks are the model's.
 
-    With labels the model runs as a captured graph.  A new capture is made when a submodule, a mode,
-    a plain attribute (a drop rate), a hook or the size of an input changes.  Hooks of submodules
-    run when the graph is captured: what they do to activations is part of the graph, their side
-    effects are not repeated.
+    With labels the model runs as a captured graph where that is known to do what the model does:
+    the first call is the model's own run, and the graph must repeat it bit for bit.  When anything
+    changes in the model's Python state, it is captured anew.  Where a graph would not be true to
+    the model, it runs as it is and is recorded; `engine_report` says why.
 
     Attributes:
         module: the model itself, unchanged.
@@ -132,6 +131,12 @@ class AlignedModule(nn.Module):
         """
         return self._engines.report()
 
+    @property
+    def state_watch(self) -> StateWatch:
+        """Watches the model's Python state; see `labeltrace.assume_unchanged`."""
+        engines: Engines = self._engines
+        return engines.state_watch
+
     # What is the model's own.
 
     def train(self, mode: bool = True) -> AlignedModule:
@@ -225,6 +230,7 @@ def trace(
     *,
     rules: Mapping[Any, Rule] | None = None,
     channel_dim: int = 1,
+    engine: EngineName = "auto",
 ) -> Trace:
     """What a model does to labels, node by node, in its present mode.
 
@@ -242,5 +248,4 @@ def trace(
     check_model(model)
     args = example if isinstance(example, tuple) else (example,)
     registry = current().with_overrides(rules)
-    found = capture_model(model, args, channel_dim=channel_dim, whole=registry.functions)
-    return trace_graph(found, registry)
+    return Engines(model, registry, channel_dim, Ablation(), engine).trace(args, {})

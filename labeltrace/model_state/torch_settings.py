@@ -10,8 +10,14 @@ from torch.utils._device import DeviceContext
 
 
 def torch_settings() -> Hashable:
-    """The default dtype and device of new tensors, and whether fused attention may be taken."""
-    return (torch.get_default_dtype(), _default_device(), torch.backends.mha.get_fastpath_enabled())
+    """The default dtype and device of new tensors, and the switches that models ask for."""
+    return (
+        torch.get_default_dtype(),
+        _default_device(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
 
 
 def _default_device() -> torch.device | None:

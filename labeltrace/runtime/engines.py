@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from labeltrace.capture.capture_lock import capturing, wait_for_captures
+from labeltrace.capture.export_errors import first_lines
 from labeltrace.capture.inputs import first_tensor
 from labeltrace.errors import CaptureError, LabelError, LabelTraceError, callers_level
 from labeltrace.model_state.difference import Difference, DifferenceKind
@@ -28,10 +29,11 @@ from labeltrace.recording.record import Run
 from labeltrace.rule_api.registry import Registry
 from labeltrace.runtime.cache_key import call_key
 from labeltrace.runtime.capture_proof import difference_of_labels, difference_of_outputs
+from labeltrace.runtime.changing_line import changing_line
 from labeltrace.runtime.engine_choice import Engine, EngineChoice, EngineName, EngineWarning
 from labeltrace.runtime.graph_cache import GraphCache
 from labeltrace.runtime.recorded_programs import RecordedPrograms
-from labeltrace.runtime.run_reasons import Reason, reason_of_run
+from labeltrace.runtime.run_reasons import Reason, has_fast_path, reason_of_run
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.trace import Trace
 
@@ -50,11 +52,13 @@ class _Form:
         looks: calls in a row that found the model in a state that was new.
         changes: calls that changed the state of the model.
         settled: the reason why such calls are recorded, whatever the state.
+        has_fast_path: whether the model takes torch's fused paths, which no rule can follow.
     """
 
     looks: int = 0
     changes: int = 0
     settled: Reason | None = None
+    has_fast_path: bool = False
 
 
 @dataclass(slots=True)
@@ -191,10 +195,71 @@ class Engines:
         labels: Tensor,
         form: Hashable,
     ) -> Any:
-        if self.engine == "recorded":
-            self._choose(form, Reason("engine='recorded' was asked for"))
+        known = self._verdicts.forms.get(form)
+        if known is None:
+            return self._first_recorded(args, kwargs, labels, form)
+        if not known.has_fast_path:
+            run = self.programs.run(args, kwargs)
+            return run.outputs, self._labels_of(run, args, kwargs, labels)
+        before = take_snapshot(self.model)
+        found = self._labels_without_fast_paths(before, args, kwargs, labels)
+        return self.model(*args, **kwargs), found
+
+    def _first_recorded(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+        form: Hashable,
+    ) -> Any:
+        """The first call of a form where the recorded engine was asked for."""
+        known = _Form()
+        before = take_snapshot(self.model)
         run = self.programs.run(args, kwargs)
-        return run.outputs, self._labels_of(run, args, kwargs, labels)
+        try:
+            found = self._labels_of_first(run, before, known, args, kwargs, labels)
+        except LabelTraceError:
+            before.restore()  # the call gives nothing, so it leaves nothing behind
+            raise
+        self._verdicts.forms[form] = known
+        self._choose(form, Reason("engine='recorded' was asked for"))
+        return run.outputs, found
+
+    def _labels_of_first(
+        self,
+        run: Run,
+        before: Snapshot,
+        known: _Form,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+    ) -> Any:
+        known.has_fast_path = has_fast_path(run)
+        if not known.has_fast_path:
+            return self._labels_of(run, args, kwargs, labels)
+        after = take_snapshot(self.model)
+        before.restore()
+        try:
+            return self._labels_without_fast_paths(before, args, kwargs, labels)
+        finally:
+            after.restore()
+
+    def _labels_without_fast_paths(
+        self,
+        before: Snapshot,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+    ) -> Any:
+        """Labels by a run of the model on the written-out paths; its state is put back then."""
+        enabled = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            run = self.programs.run(args, kwargs)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(enabled)
+            before.restore()
+        return self._labels_of(run, args, kwargs, labels)
 
     def _labels_of(
         self, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
@@ -230,7 +295,7 @@ class Engines:
         form: Hashable = key[0]  # type: ignore[index]
         after = take_snapshot(self.model)
         changes = differences(before, after)
-        reason = reason_of_run(run, self.model) or _reason_of_changes(changes)
+        reason = reason_of_run(run, self.model) or _reason_of_changes(self.model, changes)
         proof: _Proof | None = None
         if reason is None:
             proof = self._prove(run, before, after, args, kwargs, labels)
@@ -248,7 +313,8 @@ class Engines:
                 f"a graph would not be true to {type(self.model).__name__}: {reason.text}"
                 f"{_at(reason.line)}; use engine='auto' or engine='recorded'"
             )
-        return run.outputs, self._labels_of(run, args, kwargs, labels)
+        known = self._verdicts.forms[form]
+        return run.outputs, self._labels_of_first(run, before, known, args, kwargs, labels)
 
     def _prove(
         self,
@@ -268,7 +334,10 @@ class Engines:
                 return _Proof(_capture_reason(error))
             before.restore()
             graph = self.graphs.graphs[number]
-            outputs, found = graph.run(self.model, args, kwargs, labels)
+            try:
+                outputs, found = graph.run(self.model, args, kwargs, labels)
+            except Exception as error:  # whatever the graph raises, the model did not
+                return _Proof(Reason(f"its graph fails: {first_lines(error)}"))
             reason = self._compare(run, after, outputs, found, args, kwargs, labels)
             return _Proof(reason, number, found)
         finally:
@@ -380,9 +449,12 @@ def _is_in_graph(change: Difference) -> bool:
     return change.kind in (DifferenceKind.BUFFER, DifferenceKind.PARAMETER)
 
 
-def _reason_of_changes(changes: tuple[Difference, ...]) -> Reason | None:
+def _reason_of_changes(model: nn.Module, changes: tuple[Difference, ...]) -> Reason | None:
     found = _of_python(changes)
-    return Reason(f"its forward changes state beside the graph: {found[0].text}") if found else None
+    if not found:
+        return None
+    text = f"its forward changes state beside the graph: {found[0].text}"
+    return Reason(text, changing_line(model, found[0].path))
 
 
 def _capture_reason(error: CaptureError) -> Reason:

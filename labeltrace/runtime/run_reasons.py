@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Iterable
+from types import CodeType
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import nn
 
 from labeltrace.capture.node_info import signature
+from labeltrace.model_state.unwatched import unwatched
 from labeltrace.recording.record import Run
 from labeltrace.recording.recorded_calls import OriginKind, RecordedCall, refs_in
 
@@ -27,9 +29,14 @@ READS_VALUES: Final = frozenset(
         "aten._unique2",
         "aten.unique_dim",
         "aten.unique_consecutive",
+        "aten.resolve_neg",
+        "aten.resolve_conj",
     }
 )
-"""Operators whose result, or its size, is a number that depends on values."""
+"""Operators whose result, or its size, is a number that depends on values.
+
+The last two show that values leave torch: `x.tolist()` and `x.numpy()` call them.
+"""
 
 FAST_PATHS: Final = frozenset(
     {
@@ -41,6 +48,19 @@ FAST_PATHS: Final = frozenset(
 """Fused operators of torch's transformer layers, in eval mode without gradients."""
 
 
+HOOKING_NAMES: Final = frozenset(
+    {
+        "register_hook",
+        "register_prehook",
+        "register_multi_grad_hook",
+        "register_post_accumulate_grad_hook",
+        "save_on_cpu",
+        "saved_tensors_hooks",
+    }
+)
+"""What code that changes the backward pass calls; no autograd graph shows that it was called."""
+
+
 class Reason(NamedTuple):
     """Why a model is recorded, and the model's line that is the reason, empty if unknown."""
 
@@ -50,7 +70,7 @@ class Reason(NamedTuple):
 
 def reason_of_run(run: Run, model: nn.Module) -> Reason | None:
     """The first thing in a run that a graph of it would lose."""
-    return _hooks(model) or _calls(run) or _tensors(run)
+    return _hooks(model) or _unseen(model) or _calls(run) or _tensors(run) or _code(run)
 
 
 def has_fast_path(run: Run) -> bool:
@@ -74,6 +94,31 @@ def _hooks(model: nn.Module) -> Reason | None:
     if registered._global_backward_hooks or registered._global_backward_pre_hooks:
         return Reason("a backward hook is registered for all modules")
     return None
+
+
+def _unseen(model: nn.Module) -> Reason | None:
+    found = unwatched(model)
+    return Reason(f"its state cannot be watched: {found[0]}") if found else None
+
+
+def _code(run: Run) -> Reason | None:
+    """Whether the code around a call registers hooks of autograd."""
+    lines = dict.fromkeys(call.line for call in run.recording.calls if call.line is not None)
+    seen: set[CodeType] = set()
+    for code, number in lines:
+        if code not in seen:
+            seen.add(code)
+            names = HOOKING_NAMES.intersection(_names_in(code))
+            if names:
+                text = f"its code calls {min(names)}, which changes the backward pass"
+                return Reason(text, line_text((code, number)))
+    return None
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The attributes and globals that a function names, inner functions included."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(_names_in, inner))
 
 
 def _calls(run: Run) -> Reason | None:

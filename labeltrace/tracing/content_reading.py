@@ -125,6 +125,9 @@ class ContentReading:
         rule = self._registry.find(record.operator_names)
         if rule is None:
             raise LayoutError(f"{record.operator} has no rule")
+        for name in record.inputs:
+            if self._first.has_other_label_after(name, record):
+                raise LayoutError(f"{name} is written over after {record.name} has read its values")
         call = operator_call(record, self._second)
         applied = apply_rule(record, rule, call, self._second)
         shapes = output_shapes(record, self._first.calls)

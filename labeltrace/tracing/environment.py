@@ -35,6 +35,7 @@ class Environment:
         self._states: MutableMapping[str, ValueState] = {}
         self._fields: dict[tuple[object, ...], LabelField] = {}
         self._last_writes: dict[int, int] = {}  # by memory: the index of the call
+        self._new_labels: dict[str, int] = {}  # by name: the index of the call
         self._by_memory: dict[int, list[CallRecord]] = {}
         for call in calls:
             if call.tensor is not None:
@@ -88,6 +89,10 @@ class Environment:
             self._last_writes.get(call.tensor.storage, -1) > call.index
         )
 
+    def has_other_label_after(self, name: str, call: CallRecord) -> bool:
+        """Whether a value has another label now than it had when a call read it."""
+        return self._new_labels.get(name, -1) > call.index
+
     def states(self, names: Iterable[str], kind: type[AnyState]) -> dict[str, AnyState]:
         """The states of one kind among those of some calls."""
         states = ((name, self.state(name)) for name in names)
@@ -98,6 +103,11 @@ class Environment:
     def assign(self, name: str, state: ValueState) -> None:
         """Set the state of a call's results."""
         self._states[name] = state
+
+    def overwrite(self, name: str, state: ValueState, call: CallRecord) -> None:
+        """Set the state of an earlier call's results, to which a call has written."""
+        self._states[name] = state
+        self._new_labels[name] = call.index
 
     def fail(self, call: CallRecord) -> None:
         """Nothing is known of what a call computes or writes, nor of what reads that later."""
@@ -112,11 +122,20 @@ class Environment:
             self._last_writes[written.storage] = call.index
 
     def field_of(self, step: LabelStep, target: LabelField) -> LabelField:
-        """The field of a step: that of an equal earlier step, else `target`, which is then added.
+        """The field of a step: that of an equal step of an earlier call, else `target`, then added.
 
         Rules rely on it: operands with the same field and layout have the same labels.
         """
-        field = self._fields.setdefault(step.identity(), target)
-        if field is target:
+        identity = step.identity()
+        field = self._fields.get(identity)
+        if field is None or self._index(field) > self._index(target):  # a second reading comes late
+            field = self._fields[identity] = target
             self.steps[target] = step
         return field
+
+    def steps_in_order(self) -> dict[LabelField, LabelStep]:
+        """The steps in the order of their calls."""
+        return dict(sorted(self.steps.items(), key=lambda item: self._index(item[0])))
+
+    def _index(self, field: LabelField) -> int:
+        return self.calls[field.node].index

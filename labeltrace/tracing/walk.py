@@ -58,7 +58,7 @@ def trace_calls(calls: ModelCalls, registry: Registry, capture: Capture) -> Trac
         nodes=mark_partial_sums(walk.nodes, walk.partial_sums),
         capture=capture,
         calls=calls,
-        steps=walk.environment.steps,
+        steps=walk.environment.steps_in_order(),
         outputs=walk.outputs,
         labeled=dict(_labeled(calls, walk.environment)),
         input_field=LabelField(calls.traced_input),
@@ -189,9 +189,9 @@ class _Walk:
         applied = apply_rule(record, rule, call, self.environment)
         values = operator_values(applied.flows, record, self.environment)
         changed = values_changed(record, values[0], self.environment, self.written_views)
-        for name, value in changed.items():
-            self.environment.assign(name, Traced((value,)))
         self.environment.assign(record.name, Traced(values))
+        for name, value in changed.items():
+            self.environment.overwrite(name, Traced((value,)), record)
         self.partial_sums |= applied.partial_sums
         self._add_node(record, applied.flows[0], read, values)
 

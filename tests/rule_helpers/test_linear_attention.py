@@ -152,11 +152,28 @@ def test_cross_covariance_attention_mixes_channels() -> None:
     assert "spatial mixing" not in aligned.trace(image).counts()
 
 
-def test_keys_times_values_that_meet_no_queries_are_refused() -> None:
-    class Lost(LinearAttention):
-        def forward(self, x: Tensor) -> Tensor:
-            q, k, v = self.projected(x)
-            return k.mT @ v + q.mean(2, keepdim=True)
+class Shifted(LinearAttention):
+    """Keys times values, to which a stream is added."""
+
+    queried = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.projected(x)
+        shifted = k.mT @ v + q.mean(2, keepdim=True)
+        return q @ shifted if self.queried else shifted
+
+
+def test_keys_times_values_that_meet_no_queries_are_content() -> None:
+    image, labels = torch.randn(2, 3, 5, 7), label_image(2)
+    result = labeltrace.align(Shifted("", "relu"))(image, labels)[1]
+    assert result.shape[0] == 2
+    sources = result.movedim(-1, 1).flatten(2)
+    torch.testing.assert_close(sources, labels.flatten(2).mean(2, keepdim=True).expand_as(sources))
+
+
+def test_keys_times_values_that_are_shifted_before_queries_are_refused() -> None:
+    class Lost(Shifted):
+        queried = True
 
     with pytest.raises(labeltrace.LayoutError, match="keys times values"):
         labeltrace.align(Lost("", "relu"), torch.randn(2, 3, 5, 7))

@@ -168,6 +168,23 @@ def test_features_that_queries_choose_from_are_no_content() -> None:
         labels_of(attend)
 
 
+@pytest.mark.parametrize("relabeled", [False, True])
+def test_a_stream_that_is_written_to_later(relabeled: bool) -> None:
+    """Its label is that which it had when the product read it, or there is an error."""
+
+    def pool(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = flat(x) + 0
+        pooled = (features @ features.mT).flatten(1)
+        features = features.copy_(flat(x).flip(2)) if relabeled else features.relu_()
+        return pooled, features
+
+    if relabeled:
+        with pytest.raises(labeltrace.LayoutError, match="is written over after matmul has read"):
+            labels_of(pool)
+    else:
+        torch.testing.assert_close(labels_of(pool)[0], label_image().mean((2, 3)))
+
+
 def test_values_that_similarities_weigh_are_no_content() -> None:
     """With a step between the product and the sum nobody knows which positions are mixed."""
 

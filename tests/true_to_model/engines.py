@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from labeltrace.runtime.engine_choice import EngineName
 
-ENGINES: tuple[EngineName, ...] = ("recorded",)
+ENGINES: tuple[EngineName, ...] = ("recorded", "auto")

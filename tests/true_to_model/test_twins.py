@@ -24,19 +24,11 @@ NEEDS_RULES = (
 )
 """Their operators have no rule yet, or one that cannot follow them."""
 
-FAST_PATHS = (
-    "encoder_in_eval_mode_without_gradients",
-    "encoder_without_nested_tensors",
-    "attention_in_eval_mode_without_gradients",
-    "attention_with_weights_in_eval_mode_without_gradients",
-)
-"""Operators of torch that do a whole layer at once, which have no rule: a clear error."""
-
 _REFUSED = (UnknownOperatorError, LayoutError, AssertionError)
 
 
 def _marked(name: str) -> object:
-    if name in NEEDS_RULES + FAST_PATHS:
+    if name in NEEDS_RULES:
         refused = pytest.mark.xfail(raises=_REFUSED, strict=True)
         return pytest.param(name, marks=refused)
     return name
