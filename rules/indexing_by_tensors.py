@@ -10,7 +10,7 @@ from math import prod
 
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Constant, Flow, Operand
-from labeltrace.layout import Axis, Factor, Kind, has_channels, has_positions, pure_positions
+from labeltrace.layout import Axis, Factor, Kind, Size, has_channels, has_positions, pure_positions
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import carry
@@ -222,8 +222,8 @@ def _along_axes(
     source: Operand,
     dims: Sequence[int],
     index: Operand,
-    sizes: Sequence[int],
-    output: Sequence[int],
+    sizes: Sequence[Size],
+    output: Sequence[Size],
 ) -> Flow:
     """Indices of one axis, or a mask over neighboring axes, in an axis of its own."""
     (dim,) = dims

@@ -113,7 +113,7 @@ def view(layout: Layout, shape: Sequence[Size]) -> Layout:
     return simplify(number_field_dims(axes))
 
 
-def _view_of_nothing(layout: Layout, shape: Sequence[int]) -> Layout:
+def _view_of_nothing(layout: Layout, shape: Sequence[Size]) -> Layout:
     """The view of a tensor without positions, all of whose axes but those at both ends are new.
 
     >>> from labeltrace.layout.layout import input_layout

@@ -49,7 +49,7 @@ class Call:
     outputs: tuple[Shape, ...]
     inner: Mapping[str, Operand] = field(default_factory=dict)
     parameters: Mapping[str, Operand] = field(default_factory=dict)
-    batch: int = 0
+    batch: Size = 0
 
     def __post_init__(self) -> None:
         kinds = {"arguments": "argument", "inner": "inner value", "parameters": "parameter"}

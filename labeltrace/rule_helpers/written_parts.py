@@ -162,7 +162,7 @@ def _flow(part: Part, call: Call, *, adds: bool, keeps_base: bool) -> Flow:
     )
 
 
-def joined_elements(pieces: Sequence[Operand], dim: int, output: Sequence[int]) -> Flow:
+def joined_elements(pieces: Sequence[Operand], dim: int, output: Sequence[Size]) -> Flow:
     """The flow of pieces along an axis in which some have both positions and others.
 
     Each element of the axis becomes a position. (4 position * 3 channel) and (5 position * 3
@@ -240,7 +240,7 @@ def _written_across(part: Part, axes: Sequence[Axis]) -> set[int]:
     return found
 
 
-def _positions_of(axis: Axis) -> list[tuple[int, bool]]:
+def _positions_of(axis: Axis) -> list[tuple[Size, bool]]:
     return [(factor.size, factor.is_position) for factor in axis if factor.size != 1]
 
 
@@ -258,7 +258,7 @@ def _whole_axes(
     return [dim for dim in range(len(source.shape)) if dim not in equal]
 
 
-def _axes_from_source(part: Part, source: Operand, batch: int) -> list[Axis]:
+def _axes_from_source(part: Part, source: Operand, batch: Size) -> list[Axis]:
     """The axes of a constant after a part of it was written over.
 
     An axis along which the source lies is of its kind. Any other one has positions, if the source

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from labeltrace.capture.call_records import CallRecord, ModelCalls
 from labeltrace.flow import LabelField, LabelStep, ValueRef
+from labeltrace.layout import Size
 from labeltrace.tracing.values import (
     CONSTANT,
     Failed,
@@ -49,7 +50,7 @@ class Environment:
     # Lookup.
 
     @property
-    def batch(self) -> int:
+    def batch(self) -> Size:
         """The number of images: the size of axis 0 of the input."""
         tensor = self.calls[self.calls.traced_input].tensor
         return tensor.shape[0] if tensor is not None else 0

@@ -279,7 +279,7 @@ def _axis_of(view: _Example, stride: int) -> int | None:
     return max(found)[1] if found else None
 
 
-def _axes_of_constant(view: TensorRecord, writes: Sequence[PartWrite], batch: int) -> list[Axis]:
+def _axes_of_constant(view: TensorRecord, writes: Sequence[PartWrite], batch: Size) -> list[Axis]:
     """The axes of a constant after parts of it were written over.
 
     An axis along which some part has channels has channels. So has an axis of which each part is
