@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from labeltrace.flow.flow import OneSourceStep
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
-from labeltrace.layout import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +28,7 @@ class SampleBoxes(OneSourceStep):
 
     boxes: Operand
     operator: str
-    size: tuple[Size, Size]
+    size: tuple[int, int]
     scale: float
     sampling_ratio: int = 0
     aligned: bool = False

@@ -168,7 +168,7 @@ def _strides_of_dims(layout: Layout, origin: Origin) -> list[Strides] | None:
 def _take_inner(runs: list[tuple[Size, Size]], size: Size) -> Strides | None:
     """Take runs of product `size` off the end of a list; the outermost one is cut if need be."""
     taken: list[tuple[Size, Size]] = []
-    while size > 1:
+    while size not in (0, 1):
         if not runs:
             return None
         count, stride = runs.pop()

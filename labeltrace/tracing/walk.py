@@ -189,9 +189,9 @@ class _Walk:
         applied = apply_rule(record, rule, call, self.environment)
         values = operator_values(applied.flows, record, self.environment)
         changed = values_changed(record, values[0], self.environment, self.written_views)
+        self.environment.assign(record.name, Traced(values))
         for name, value in changed.items():
             self.environment.overwrite(name, Traced((value,)), record)
-        self.environment.assign(record.name, Traced(values))
         self.partial_sums |= applied.partial_sums
         self._add_node(record, applied.flows[0], read, values)
 

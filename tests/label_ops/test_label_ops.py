@@ -1077,29 +1077,13 @@ def test_write_output(dim: int, repeated: tuple[bool, ...]) -> None:
 
 
 def test_positions_without_a_write_need_to_know_their_image() -> None:
-    labels, prior = torch.eye(2).expand(3, 2, 2), torch.full((3, 2), 0.5)
-    settings = {
-        "kept": [0],
-        "sizes": [[5], [3, 2]],
-        "shapes": [[5], [6]],
-        "result": [5],
-    }
-    place = ["slice", [0, 1, 5]]
-    with pytest.raises(LabelError, match="nothing was written to carry the prior"):
-        label_ops.overwrite(
-            [None, labels[:2]],
-            prior,
-            [place],
-            **{**settings, "sizes": [[5], [2, 2]], "shapes": [[5], [4]]},
-        )
-    whole = [["slice", [0, 0, 5]]]
-    found = label_ops.overwrite(
-        [None, labels.flatten(0, 1)[:5]],
-        prior,
-        whole,
-        **{**settings, "sizes": [[5], [5]], "shapes": [[5], [5]]},
-    )
-    assert torch.equal(found, labels.flatten(0, 1)[:5])
+    labels, prior = torch.eye(4), torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+    settings = {"kept": [0], "sizes": [[5], [4]], "shapes": [[5], [4]], "result": [5]}
+    place = [["slice", [0, 1, 5]]]
+    with pytest.raises(LabelError, match="positions that nothing was written to carry the prior"):
+        label_ops.overwrite([None, labels], None, place, **settings)
+    found = label_ops.overwrite([None, labels], prior, place, **settings)
+    assert torch.equal(found, torch.cat([prior, labels]))
 
 
 @pytest.mark.parametrize("operator", ["roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"])

@@ -46,14 +46,6 @@ def bright_tokens(self: Any, x: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     "tokens kept by a mask": (kept_tokens, "aten.view"),
     "bright tokens": (bright_tokens, "aten.index"),
-    "masked_select": (lambda self, x: x.masked_select(x > 0.5), "aten.masked_select"),
-    "masked_select by a constant": (
-        lambda self, x: x.flatten(2).masked_select(self.mask),
-        "aten.masked_select",
-    ),
-    "nonzero": (lambda self, x: (x > 0.5).nonzero(), "aten.nonzero"),
-    "unique": (lambda self, x: x.round().unique(), "aten._unique2"),
-    "item": (lambda self, x: x * x.mean().item(), "aten.item"),
     "flattened": (lambda self, x: x.flatten(2)[:, :, self.mask].flatten(1), "aten.flatten"),
 }
 
@@ -70,6 +62,24 @@ def test_a_size_that_cannot_be_followed(name: str) -> None:
     assert message.count("depends on the values") == 1  # what follows from it is not named again
     assert 'align(model, engine="recorded")' in message
     assert re.search(rf"\(Masked\), {re.escape(__file__)}:\d+: ", message)
+
+
+@pytest.mark.parametrize("of_image", [True, False])
+def test_values_that_are_selected_keep_the_labels_of_their_places(of_image: bool) -> None:
+    model = Masked(
+        lambda self, x: x.flatten(2).masked_select(x.flatten(2) > 0.5 if of_image else self.mask)
+    )
+    outputs, labels = labeltrace.align(model)(IMAGES, LABELS)
+    chosen = IMAGES.flatten(2) > 0.5 if of_image else model.mask.expand(IMAGES.flatten(2).shape)
+    rows = LABELS.flatten(2).mT[:, None].expand(-1, IMAGES.shape[1], -1, -1)
+    assert torch.equal(outputs, model(IMAGES))
+    torch.testing.assert_close(labels, rows[chosen])
+
+
+def test_indices_carry_no_label() -> None:
+    outputs, labels = labeltrace.align(Masked(lambda self, x: (x > 0.5).nonzero()))(IMAGES, LABELS)
+    assert outputs.shape[1] == 4
+    assert labels is None
 
 
 FOLLOWED: dict[str, tuple[Callable[[Any, Tensor], Any], Callable[[Tensor, Tensor], Tensor]]] = {

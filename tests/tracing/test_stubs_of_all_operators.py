@@ -145,17 +145,17 @@ def test_an_operator_without_a_tensor_gets_words() -> None:
 
 
 @pytest.mark.parametrize("place", ["index", "constant index"])
-def test_a_gather_follows_its_source(place: str) -> None:
-    class Gather(nn.Module):
+def test_a_choice_follows_its_source(place: str) -> None:
+    class Take(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             flat = images.flatten(2)
             order = torch.arange(35).flip(0).expand(flat.shape)
             order = flat.argmax(2, keepdim=True).expand(flat.shape) if place == "index" else order
-            return flat.gather(2, order)
+            return flat.take(order)
 
     images = torch.rand(2, 3, 5, 7)
     with pytest.raises(UnknownOperatorError, match=r'call\["self"\]'):
-        labeltrace.trace(Gather(), images)
+        labeltrace.trace(Take(), images)
 
 
 def test_an_index_into_a_constant_gets_words() -> None:

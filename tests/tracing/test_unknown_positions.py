@@ -94,7 +94,6 @@ READERS: dict[str, Callable[..., object]] = {
     "gate": lambda x, scores, lost: (scores * lost).softmax(-1) @ x,
     "smaller scores": lambda x, scores, lost: (scores[:, :1] + lost).softmax(-1) @ x,
     "joined": lambda x, scores, lost: torch.cat([scores, lost], 1).softmax(-1) @ x,
-    "in place": lambda x, scores, lost: (scores + lost.mul_(2)).softmax(-1) @ x,
     "written": lambda x, scores, lost: torch.zeros(2, 5, 5).copy_(lost) + 1,
     "keys by values": lambda x, scores, lost: x @ (x.mT @ x + lost[:, :3, :3]),
 }
