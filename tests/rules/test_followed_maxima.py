@@ -110,7 +110,7 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "positions among channels": lambda x: F.pixel_unshuffle(x, 2).amax(1),
     "the batch too": lambda x: x.amax((0, 2)),
     "pooled mixing weights": lambda x: F.max_pool2d(x @ x.mT, 3, 1, 1) @ x,
-    "mixing weights": lambda x: (x @ x.mT).amax(2, keepdim=True) + x.mT,
+    "mixing weights": lambda x: (x @ x.mT).amax(2, keepdim=True) @ x,
 }
 
 
