@@ -68,7 +68,7 @@ class _Generator:
         self.forward = ForwardTensors(trace.capture.graph, self.graph, self.calls)
         self.fields = LabelFields(self.calls)
         self.joint_calls: set[Node] = set()  # label nodes that compute a model's output as well
-        self.priors = PriorFields(self.calls, self._run, trace.steps)
+        self.priors = PriorFields(self._run, trace.steps)
         outputs = frozenset(value.field for value in trace.outputs if value and value.field)
         self.needed = needed_fields(trace.steps, outputs)
 
