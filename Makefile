@@ -38,9 +38,10 @@ zoo: $(VENV)/.installed ## trace the smallest model of each family, check the nu
 
 EXAMPLES ?= 10000
 
-fuzz: $(VENV)/.installed ## align EXAMPLES random architectures against the contract and autograd
+fuzz: $(VENV)/.installed ## align EXAMPLES random architectures against contract, autograd and plain twins
 	OMP_NUM_THREADS=1 LABELTRACE_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest \
-	    -n $(WORKERS) -vv tests/random_architectures/test_contract.py $(ARGS)
+	    -n $(WORKERS) -vv tests/random_architectures/test_contract.py \
+	    tests/true_to_model/test_random_twins.py $(ARGS)
 
 validate: $(VENV)/.installed ## check every rule against brute force, over argument variations
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.rules.validate

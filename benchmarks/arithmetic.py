@@ -105,7 +105,7 @@ def count_operations(case: Case, methods: Sequence[str]) -> dict[str, Arithmetic
     for method in methods:
         model = build(case, "meta").train()
         if method == "aligned":
-            graphs = labeltrace.align(model)._graphs
+            graphs = labeltrace.align(model)._engines.graphs
             graph = graphs.graph((images,), {})
             state = [_state_tensor(model, entry.name) for entry in graph.capture.state]
             given = (*state, *graph.capture.constants, images, labels)

@@ -34,7 +34,7 @@ class DenseLabels(nn.Module):
         super().__init__()
         disable_fused_attention(model)
         self.model = model
-        graphs = labeltrace.align(model, example)._graphs
+        graphs = labeltrace.align(model, example)._engines.graphs
         graph = graphs.graph((example,), {})
         self.state = tuple(entry.name.split(".") for entry in graph.capture.state)
         self.constants = graph.capture.constants

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from labeltrace.capture.capture import capture_model
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
+from labeltrace.capture.model_kinds import check_model
 from labeltrace.rule_api.call import Rule
 from labeltrace.rule_api.registry import Registry, current
-from labeltrace.runtime.graph_cache import GraphCache
+from labeltrace.runtime.engine_choice import EngineChoice, EngineName
+from labeltrace.runtime.engines import Engines
 from labeltrace.runtime.label_checks import check_label_image
 from labeltrace.tracing.ablation import Ablation
 from labeltrace.tracing.trace import Trace
@@ -58,6 +60,7 @@ class AlignedModule(nn.Module):
         registry: Registry,
         channel_dim: int = 1,
         ablation: Ablation | None = None,
+        engine: EngineName = "auto",
     ) -> None:
         super().__init__()
         # The same dictionaries, not copies: whatever is registered in one is registered in both.
@@ -65,7 +68,9 @@ class AlignedModule(nn.Module):
         self._buffers = model._buffers
         self._modules = model._modules
         self.__dict__["module"] = model
-        self.__dict__["_graphs"] = GraphCache(model, registry, channel_dim, ablation or Ablation())
+        self.__dict__["_engines"] = Engines(
+            model, registry, channel_dim, ablation or Ablation(), engine
+        )
         del self.__dict__["training"]  # the model's, whichever of the two it is set on
 
     # Calls.
@@ -93,19 +98,18 @@ class AlignedModule(nn.Module):
             return self.module(x, *args, **kwargs)
         args = (x, *args)
         _, image = first_tensor(args, kwargs)
-        check_label_image(labels, image, checked_channel_dim(image, self._graphs.channel_dim))
+        check_label_image(labels, image, checked_channel_dim(image, self._engines.channel_dim))
         if torch.compiler.is_compiling():
             # It needs torch._dynamo, which would more than double the time to import labeltrace.
             from labeltrace.runtime.torch_compile import traced_graph
 
-            graph = traced_graph(self._graphs, args, kwargs)
-        else:
-            graph = self._graphs.graph(args, kwargs)
-        return graph.run(self.module, args, kwargs, labels)
+            graph = traced_graph(self._engines.graphs, args, kwargs)
+            return graph.run(self.module, args, kwargs, labels)
+        return self._engines.run(args, kwargs, labels)
 
     def trace(self, x: Any, *args: Any, **kwargs: Any) -> Trace:
         """The trace for this call, in the model's present mode."""
-        return self._graphs.graph((x, *args), kwargs).trace
+        return self._engines.trace((x, *args), kwargs)
 
     def label_code(self) -> str:
         """The label half of the last generated module as a readable program.
@@ -113,7 +117,20 @@ class AlignedModule(nn.Module):
         Raises:
             LabelError: nothing has been captured yet.
         """
-        return self._graphs.label_code()
+        return self._engines.label_code()
+
+    def engine_report(self) -> tuple[EngineChoice, ...]:
+        """The engine of each form of call so far, with the reason where the model is recorded.
+
+        Examples:
+            >>> import torch
+            >>> from labeltrace import align
+            >>> aligned = align(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4)))
+            >>> found = aligned(torch.rand(2, 3, 8, 8), torch.full((2, 5, 8, 8), 1 / 5))
+            >>> [str(choice.engine) for choice in aligned.engine_report()]
+            ['captured']
+        """
+        return self._engines.report()
 
     # What is the model's own.
 
@@ -132,7 +149,7 @@ class AlignedModule(nn.Module):
 
     def extra_repr(self) -> str:
         """The model's class and the number of captures."""
-        return f"{type(self.module).__name__}, {len(self._graphs.graphs)} label graphs"
+        return f"{type(self.module).__name__}, {len(self._engines)} label graphs"
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -155,6 +172,7 @@ def align(
     rules: Mapping[Any, Rule] | None = None,
     channel_dim: int = 1,
     ablation: Ablation | None = None,
+    engine: EngineName = "auto",
 ) -> AlignedModule:
     """Follow labels through a model during its forward pass (TL-Align, sections 3.3 and D).
 
@@ -168,6 +186,9 @@ def align(
             batch are positions.
         ablation: which parts of the alignment to leave out, for studies such as the paper's
             Table 8; nothing by default.
+        engine: "captured", a graph of the model runs in its place; "recorded", the model runs as
+            it is and labels follow the record of its calls; "auto", captured where that is known
+            to be true to the model, recorded otherwise.
 
     Returns:
         A module over the same parameters; the model itself stays as it is.
@@ -177,7 +198,8 @@ def align(
         UnknownOperatorError: the model has operators without a rule.
         LayoutError: the model's positions cannot be followed.
         LabelError: the ablation names layers that the model does not have.
-        TypeError: the model is no module, or the rules are not by operator.
+        TypeError: the model is no module, wraps one (`DistributedDataParallel`, `torch.compile`) or
+            is TorchScript, or the rules are not by operator.
 
     Examples:
         >>> import torch
@@ -190,11 +212,10 @@ def align(
         >>> token_labels[0, 0]  # the share of image 0 in each of the four tokens
         tensor([1.0000, 0.5000, 1.0000, 0.5000])
     """
-    _check_module(model)
-    aligned = AlignedModule(model, current().with_overrides(rules), channel_dim, ablation)
+    check_model(model)
+    aligned = AlignedModule(model, current().with_overrides(rules), channel_dim, ablation, engine)
     if example is not None:
-        args = example if isinstance(example, tuple) else (example,)
-        aligned._graphs.graph(args, {})
+        aligned._engines.trace(example if isinstance(example, tuple) else (example,), {})
     return aligned
 
 
@@ -218,13 +239,8 @@ def trace(
         conv2d spatial aggregation True
         relu pointwise True
     """
-    _check_module(model)
+    check_model(model)
     args = example if isinstance(example, tuple) else (example,)
     registry = current().with_overrides(rules)
     found = capture_model(model, args, channel_dim=channel_dim, whole=registry.functions)
     return trace_graph(found, registry)
-
-
-def _check_module(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"labeltrace takes a torch.nn.Module, not {type(model).__name__}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Iterable
 
 import torch
 
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
+_OWN_FOLDER = os.path.dirname(__file__) + os.sep
 _PYTHON_FOLDER = os.path.dirname(os.__file__) + os.sep
 
 
@@ -90,6 +92,18 @@ def model_line(error: BaseException, skip: str) -> str:
         if not (_is_library(frame.filename) or frame.filename.startswith(skip)):
             return f"{frame.filename}:{frame.lineno}: {frame.line}"
     return ""
+
+
+def callers_level() -> int:
+    """The `stacklevel` of a warning that names the line outside labeltrace and torch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _is_own(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _is_own(file: str) -> bool:
+    return file.startswith((_OWN_FOLDER, _TORCH_FOLDER))
 
 
 def _is_library(file: str) -> bool:

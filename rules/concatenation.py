@@ -30,6 +30,7 @@ from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import combine, relayout, with_layout
 from labeltrace.rule_helpers.moved_positions import is_mixed
 from labeltrace.rule_helpers.output_facts import with_lower_bound
+from labeltrace.rule_helpers.written_parts import joined_elements
 
 
 @register_rule("aten.cat", "aten.concat", "aten.concatenate")
@@ -66,6 +67,8 @@ def _join(pieces: list[Operand], dim: int, output: Shape) -> Flow:
         axis = (replace(kind_along(traced, dim), size=output[dim]),)
         return Weights(layout=renumbered(replace_axis(layout, dim, axis).axes))
     axes = [piece.traced_layout.axes[dim] for piece in traced]
+    if any(map(is_mixed, axes)) or (any(map(has_channels, axes)) and any(map(has_positions, axes))):
+        return joined_elements(pieces, dim, output)
     if any(has_channels(axis) for axis in axes):
         return _join_channels(traced, axes, dim, output)
     kind = kind_along(traced, dim, output[dim])
@@ -105,9 +108,6 @@ def _join_channels(traced: list[Operand], axes: list[Axis], dim: int, output: Sh
 
     The axes 3 channel and 5 channel give an axis of 8 channel and the shares 3 : 5.
     """
-    for axis in axes:
-        if has_positions(axis):
-            raise LayoutError(f"positions are joined to channels along an axis: {axis_text(axis)}")
     channels = channel(output[dim])
     flow = combine(
         [with_layout(piece, replace_axis(piece.traced_layout, dim, channels)) for piece in traced],
@@ -126,13 +126,9 @@ def join_positions(pieces: list[Operand], dim: int, output: Shape) -> Flow:
     (B, 7 position, 8 channel); the first of these positions carries the prior.
 
     Raises:
-        LayoutError: an axis has positions and others, or constants are joined to samples.
+        LayoutError: constants are joined to samples.
     """
     traced = [piece for piece in pieces if piece.traced]
-    for piece in traced:
-        axis = piece.traced_layout.axes[dim]
-        if is_mixed(axis):
-            raise LayoutError(f"an axis whose positions are partly repeated: {axis_text(axis)}")
     alignment = align_axes([piece.traced_layout for piece in traced], output, concatenated=dim)
     views = iter(
         LabelView(piece, alignment.arrangement(index)) for index, piece in enumerate(traced)

@@ -1,4 +1,4 @@
-"""Indexing: slices, splits, single indices, constant indices; and axes rolled or reversed.
+"""Indexing: slices, splits, single indices; and axes rolled or reversed.
 
 Positions are selected or reordered and nothing is mixed.
 """
@@ -34,17 +34,17 @@ from labeltrace.layout import (
     renumbered,
     replace_axis,
     size_text,
-    view,
 )
 from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import register_rule
-from labeltrace.rule_helpers.elementwise import relayout, with_layout
+from labeltrace.rule_helpers.elementwise import relayout
 from labeltrace.rule_helpers.moved_positions import (
     is_mixed,
     moved_labels,
     position_axis,
     resized_positions,
 )
+from labeltrace.rule_helpers.picked_elements import index_tensor
 
 
 @register_rule("aten.slice", "aten.narrow")
@@ -124,35 +124,6 @@ def flip(call: Call) -> Flow:
     )
 
 
-@register_rule("aten.index_select")
-def index_select(call: Call) -> Flow:
-    """Indices of one axis, chosen by a constant."""
-    source: Operand = call["self"]
-    dim = call["dim"] % len(source.shape)
-    return _taken(source, dim, call["index"], (call.output[dim],))
-
-
-@register_rule("aten.index")
-def index(call: Call) -> Flow:
-    """`activation[:, index]` with one constant index, or a mask over neighboring axes."""
-    source: Operand = call["self"]
-    indices = call["indices"]
-    chosen = [dim for dim, index in enumerate(indices) if index is not None]
-    if not source.traced or len(chosen) != 1 or indices[chosen[0]].traced:
-        raise LayoutError(
-            "indexing can be followed with one constant index of the activation: "
-            f"{source.layout} with {len(chosen)} indices"
-        )
-    dim = chosen[0]
-    chosen_by: Operand = indices[dim]
-    added = len(call.output) - len(source.shape) + 1
-    if added != len(chosen_by.shape) and len(chosen_by.shape) > 1:  # a mask over several axes
-        merged = (prod(chosen_by.shape), *source.shape[dim + len(chosen_by.shape) :])
-        source = with_layout(source, view(source.traced_layout, (*source.shape[:dim], *merged)))
-        added = 1
-    return _taken(source, dim, chosen_by, call.output[dim : dim + added])
-
-
 def narrowed(source: Operand, dim: int, start: Size, size: Size, step: int = 1) -> Flow:
     """`size` indices of axis `dim`: `start`, `start + step` and so on.
 
@@ -224,19 +195,15 @@ def _selected(source: Operand, dim: int, index: Size) -> Flow:
     )
 
 
-def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
-    """The indices of axis `dim` that a constant holds, as axes of `sizes`."""
+def taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> Flow:
+    """The indices of axis `dim` that a tensor holds, as axes of `sizes`."""
     layout = source.traced_layout
     axis = layout.axes[dim]
     before, after = layout.axes[:dim], layout.axes[dim + 1 :]
-    if index.traced:
-        raise LayoutError("an index computed from the image selects positions")
     if not has_positions(axis):
         resized: list[Axis] = [(_resized(layout, dim, size),) for size in sizes]
         kept = Layout((*before, *resized, *after))
         return relayout(source, kept, operation=Operation.RELAYOUT)
-    if is_mixed(axis):
-        raise LayoutError(f"an index selects from positions and channels: {axis_text(axis)}")
     result = renumbered((*before, *(position_axis(size, axis) for size in sizes), *after))
     if source.is_weights:
         return Weights(layout=result)
@@ -246,7 +213,7 @@ def _taken(source: Operand, dim: int, index: Operand, sizes: Sequence[Size]) -> 
         field_shape=resized_positions(layout, {dim: prod(sizes)}).field_sizes,
         source=moved.view,
         dim=moved.dims[dim],
-        index=index,
+        index=index_tensor(index),
     )
 
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from string import ascii_lowercase
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Flow, Operand, Operation
+from labeltrace.flow import Flow, Operand, Operation, ValueFacts
 from labeltrace.index_notation.contraction_equation import ContractionEquation
 from labeltrace.index_notation.parsing import Names
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.contraction import contract
 
-ONE = Operand((), ())
+ONE = Operand((), (), facts=ValueFacts(is_uniform=True))
 """The other operand of an einsum of one operand."""
 
 

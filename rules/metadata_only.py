@@ -1,6 +1,7 @@
-"""Operators that read only the shape, type or device of their operand.
+"""Operators that read only the shape, type or device of their operand, or give a Python number.
 
-Their result does not come from the image, whatever tensor they are given.
+Their result does not come from the image, whatever tensor they are given. A number that a model
+reads off a tensor chooses what it does next.
 """
 
 from labeltrace.flow import Constant, Flow
@@ -28,4 +29,10 @@ from labeltrace.rule_api.registry import register_rule
 )
 def from_metadata(call: Call) -> Flow | tuple[Flow, ...]:
     """A new tensor, a size, or nothing."""
+    return Constant()
+
+
+@register_rule("aten.item", "aten.is_nonzero", "aten._local_scalar_dense")
+def number(call: Call) -> Flow | tuple[Flow, ...]:
+    """A tensor's only value as a number of Python's."""
     return Constant()

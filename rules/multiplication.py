@@ -3,6 +3,7 @@
 A factor that is a gate is ignored; streams of equal rank are averaged (contract, point 8).
 """
 
+from dataclasses import replace
 from math import inf
 
 from labeltrace.flow import Flow, Operand, Operation, ProductOperands
@@ -24,7 +25,7 @@ def mul(call: Call) -> Flow:
     if len(traced) == 2:
         flow = product(traced[0], traced[1], call.output, operation=Operation.POINTWISE)
     else:
-        flow = carry(traced[0], call.output, lower_bound=_scaled(call))
+        flow = carry(_with_sign(traced[0], call), call.output, lower_bound=_scaled(call))
     known = traced[0].product if _is_scaling(call) else _factors(call)
     return with_product(flow, known) if known else flow
 
@@ -42,6 +43,13 @@ def _is_scaling(call: Call) -> bool:
     known = call.operator in ("aten.mul", "aten.div", "aten.true_divide")
     number = isinstance(call["other"], (int, float))
     return known and number and call.get("rounding_mode") is None
+
+
+def _with_sign(source: Operand, call: Call) -> Operand:
+    """The operand, negated where it is multiplied or divided by a negative number."""
+    number = next((call[x] for x in ("self", "other") if not isinstance(call[x], Operand)), 1)
+    negative = isinstance(number, (int, float)) and number < 0
+    return replace(source, facts=source.facts.negated()) if negative else source
 
 
 def _scaled(call: Call) -> float:

@@ -6,9 +6,19 @@ Batch and group normalization count as point-wise too (contract, point 5).
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
+from string import ascii_lowercase
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Average, Constant, Flow, Operand, Operation, Weights
+from labeltrace.flow import (
+    Average,
+    Constant,
+    ContractedStreams,
+    Flow,
+    NamedOperand,
+    Operand,
+    Operation,
+    Weights,
+)
 from labeltrace.layout import has_positions
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.rule_api.registry import register_rule
@@ -26,6 +36,8 @@ LINEAR = (
     "aten.lift_fresh_copy",
     "aten.neg",
     "aten.positive",
+    "aten.resolve_conj",
+    "aten.resolve_neg",
     "aten.to",
     "aten.type_as",
     "aten._to_copy",
@@ -58,6 +70,15 @@ GATES = (
     "aten.le",
     "aten.eq",
     "aten.ne",
+    "aten.__and__",
+    "aten.__or__",
+    "aten.__xor__",
+    "aten.bitwise_and",
+    "aten.bitwise_or",
+    "aten.bitwise_xor",
+    "aten.logical_and",
+    "aten.logical_or",
+    "aten.logical_xor",
 )
 """Operators after which a stream is a gate in products (contract, point 8)."""
 
@@ -138,6 +159,7 @@ def copy_of_first(call: Call) -> Flow:
     facts = source.facts.with_lower_bound(-inf if changed else source.lower_bound)
     if call.operator in SHIFTED:
         facts = facts.with_product(None) if source.is_weights else source.facts.after_linear()
+    facts = facts.negated() if call.operator == "aten.neg" else facts
     return replace(carry(source, call.output), facts=facts)
 
 
@@ -193,7 +215,7 @@ def unbounded_activation(call: Call) -> Flow:
 @register_rule(*NORMALIZATION)
 def normalization(call: Call) -> Flow:
     """A normalization layer; scale, shift and statistics are constants."""
-    return carry(_only(call), call.output)
+    return carry(_normalized(call), call.output)
 
 
 @register_rule("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
@@ -204,7 +226,10 @@ def softmax(call: Call) -> Flow:
     lower_bound = -inf if "log" in call.operator else 0.0
     if source.labeled and has_positions(axis):
         facts = source.facts.after_nonlinear(is_gate=False, lower_bound=lower_bound)
-        return Weights(layout=source.traced_layout, facts=facts)
+        letters = tuple(ascii_lowercase[: len(source.shape)])
+        axes = dict(zip(letters, source.traced_layout.axes, strict=True))
+        own = ContractedStreams((NamedOperand(source, letters, axes),), letters)
+        return Weights(layout=source.traced_layout, facts=facts, contracted=own)
     return carry(source, call.output, is_gate=True, lower_bound=lower_bound)
 
 
@@ -232,7 +257,14 @@ def dropout(call: Call) -> Flow:
 
 
 @register_rule(
-    "aten.where", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.masked_fill"
+    "aten.where",
+    "aten.maximum",
+    "aten.minimum",
+    "aten.max.other",
+    "aten.min.other",
+    "aten.fmax",
+    "aten.fmin",
+    "aten.masked_fill",
 )
 def where(call: Call) -> Flow:
     """One of two values at each index: point-wise, unless both come from the image."""
@@ -264,14 +296,22 @@ def _nonlinear(call: Call, *, is_gate: bool, lower_bound: float | None = None) -
     return combine(traced, call.output, operation=Operation.POINTWISE, is_gate=is_gate)
 
 
-def _only(call: Call) -> Operand:
-    """The one operand that comes from the image.
+def _normalized(call: Call) -> Operand:
+    """The operand that is normalized; statistics that the model computed of it may be others.
 
     Raises:
         LayoutError: there are several, for example a scale that is computed from the image.
     """
-    traced = call.traced
-    if len(traced) > 1:
-        names = ", ".join(operand.name for operand in traced)
+    source, *others = call.traced
+    if any(not _is_statistic_of_channels(operand, source) for operand in others):
+        names = ", ".join(operand.name for operand in call.traced)
         raise LayoutError(f"{call.operator} takes several tensors from the image: {names}")
-    return traced[0]
+    return source
+
+
+def _is_statistic_of_channels(operand: Operand, source: Operand) -> bool:
+    """Whether an operand is a mean or spread of the source, a number for each of its channels."""
+    if operand.name not in ("running_mean", "running_var") or operand.traced_layout.field_sizes:
+        return False
+    tensors = {origin.tensor for origin in source.origins if not origin.is_statistic}
+    return any(origin.is_statistic and origin.tensor in tensors for origin in operand.origins)

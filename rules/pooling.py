@@ -8,6 +8,8 @@ from labeltrace.flow import AdaptivePool, Flow, Operand, Pool, Weights
 from labeltrace.layout import renumbered
 from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
+from labeltrace.rule_helpers.output_facts import with_origins
+from labeltrace.rule_helpers.own_statistics import reduced_origins
 from labeltrace.rule_helpers.spatial import (
     space_count,
     spatial_field,
@@ -78,7 +80,7 @@ def _pool(call: Call, approximation: str) -> Flow:
         return without_positions(source, count, call.output)
     if source.is_weights:
         return Weights(layout=renumbered(field.axes), approximation=approximation)
-    return Pool(
+    step = Pool(
         layout=renumbered(field.axes),
         field_shape=field.result,
         source=field.labels,
@@ -86,6 +88,11 @@ def _pool(call: Call, approximation: str) -> Flow:
         ceil_mode=call.get("ceil_mode", False),
         approximation=approximation,
     )
+    whole = all(
+        window.kernel == size and not any(window.padding) and window.dilation == 1
+        for window, size in zip(step.windows, source.shape[-count:], strict=True)
+    )
+    return _with_statistics(step, source, count) if whole else step
 
 
 def _adaptive_pool(call: Call, approximation: str) -> Flow:
@@ -96,10 +103,18 @@ def _adaptive_pool(call: Call, approximation: str) -> Flow:
         return without_positions(source, count, call.output)
     if source.is_weights:
         return Weights(layout=renumbered(field.axes), approximation=approximation)
-    return AdaptivePool(
+    step = AdaptivePool(
         layout=renumbered(field.axes),
         field_shape=field.result,
         source=field.labels,
         output_size=tuple(call.output[-count:]),
         approximation=approximation,
     )
+    whole = all(size == 1 for size in step.output_size)
+    return _with_statistics(step, source, count) if whole else step
+
+
+def _with_statistics(flow: Flow, source: Operand, count: int) -> Flow:
+    """The flow of a pooling whose only window is all of space: a statistic of the operand."""
+    kept = source.traced_layout.axes[:-count]
+    return with_origins(flow, reduced_origins(source, kept))

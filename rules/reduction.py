@@ -20,7 +20,8 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.aggregation import aggregation
 from labeltrace.rule_helpers.elementwise import relayout
-from labeltrace.rule_helpers.output_facts import after_nonlinear
+from labeltrace.rule_helpers.output_facts import after_nonlinear, with_origins
+from labeltrace.rule_helpers.own_statistics import reduced_origins, statistics_of_channels
 from labeltrace.rule_helpers.weighted_sum import is_score, reason_mean_is_wrong, weighted_sum
 from labeltrace.rules.pooling import with_index
 
@@ -53,6 +54,12 @@ def mean(call: Call) -> Flow:
 def moment(call: Call) -> Flow:
     """A spread or product over axes, in which every value counts equally."""
     return _reduce(call, "", is_gate=False)
+
+
+@register_rule("aten.var_mean", "aten.std_mean")
+def moments(call: Call) -> tuple[Flow, ...]:
+    """A spread and the mean over axes."""
+    return _reduce(call, "", is_gate=False), _reduce(call, "")
 
 
 @register_rule("aten.linalg_vector_norm", "aten.norm", "aten.linalg_norm")
@@ -106,10 +113,12 @@ def _reduce(call: Call, approximation: str, is_gate: bool | None = None) -> Flow
         return Weights(layout=renumbered(axes))
     if not any(has_positions(axis) for axis in reduced):
         kept = Layout(tuple(axes))
-        return relayout(source, kept, operation=Operation.CHANNEL_MIXING, is_gate=is_gate)
+        mixed = relayout(source, kept, operation=Operation.CHANNEL_MIXING, is_gate=is_gate)
+        return with_origins(mixed, statistics_of_channels(source))
     flow = aggregation(source, renumbered(axes), axes, reduced)
     flow = replace(flow, approximation=approximation)
-    return flow if is_gate is None else after_nonlinear(flow, is_gate=is_gate)
+    flow = flow if is_gate is None else after_nonlinear(flow, is_gate=is_gate)
+    return with_origins(flow, reduced_origins(source, axes))
 
 
 def _reduced_to_one(axis: Axis) -> Axis:

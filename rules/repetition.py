@@ -23,6 +23,8 @@ from labeltrace.rule_api.call import Call
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
 from labeltrace.rule_helpers.moved_positions import moved_labels, resized_positions
+from labeltrace.rule_helpers.output_facts import with_origins
+from labeltrace.rule_helpers.own_statistics import statistics_only
 
 
 @register_rule("aten.repeat", "aten.tile")
@@ -66,7 +68,7 @@ def copied(source: Operand, counts: Sequence[Size], *, interleave: bool) -> Flow
             axes[dim] = (*axes[dim], *copies) if interleave else (*copies, *axes[dim])
     layout = Layout(tuple(axes))
     if not sizes:
-        return relayout(source, layout, operation=Operation.RELAYOUT)
+        return repeated(source, layout)
     result = resized_positions(layout, sizes)
     if source.is_weights:
         return Weights(layout=result)
@@ -77,6 +79,14 @@ def copied(source: Operand, counts: Sequence[Size], *, interleave: bool) -> Flow
         counts=moved.by_dimension({dim: counts[dim] for dim in sizes}, 1),
         interleave=interleave,
     )
+
+
+def repeated(source: Operand, layout: Layout) -> Flow:
+    """Values that are repeated along axes without positions of their own."""
+    flow = relayout(source, layout, operation=Operation.RELAYOUT)
+    if not source.labeled or flow.output_facts.origins:
+        return flow
+    return with_origins(flow, statistics_only(source.origins))
 
 
 def _copies(axis: Axis, count: Size) -> Axis:

@@ -20,7 +20,7 @@ from labeltrace.layout import (
 from labeltrace.rule_api.call import Call, listed
 from labeltrace.rule_api.registry import register_rule
 from labeltrace.rule_helpers.elementwise import relayout, with_layout
-from labeltrace.rules.repetition import copied
+from labeltrace.rules.repetition import copied, repeated
 
 
 @register_rule(
@@ -117,7 +117,16 @@ def expand_axes(call: Call) -> Flow:
     source: Operand = call["self"]
     if not source.traced:  # expand_as reads only the shape of the other operand
         return Constant()
-    return _relayout(source, expand(source.traced_layout, call.output))
+    return repeated(source, expand(source.traced_layout, call.output))
+
+
+@register_rule("aten.broadcast_tensors")
+def broadcast_tensors(call: Call) -> tuple[Flow, ...]:
+    """Several tensors, each repeated along its axes of size one."""
+    return tuple(
+        _relayout(one, expand(one.traced_layout, shape)) if one.traced else Constant()
+        for one, shape in zip(call["tensors"], call.outputs, strict=True)
+    )
 
 
 @register_rule("aten.pixel_unshuffle")

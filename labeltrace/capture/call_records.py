@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
+
 from labeltrace.layout import Size
 
 Shape = tuple[Size, ...]
@@ -54,13 +56,18 @@ class FunctionCall:
 class TensorRecord:
     """The geometry of one tensor; its values are not recorded.
 
-    `storage` identifies its memory: views of one another have the same.
+    `storage` identifies its memory: views of one another have the same. `is_floating` says whether
+    its values can carry content; integers and booleans are indices and masks as a rule.
+    `size_is_known` says that no size depends on the values of tensors; a recorded run has none.
     """
 
     shape: Shape
     strides: Shape
     offset: Size
     storage: int
+    is_floating: bool = True
+    dtype: torch.dtype | None = None
+    size_is_known: bool = True
 
     def is_same_view(self, other: TensorRecord) -> bool:
         """Whether two views of one memory have the same elements at the same indices."""
@@ -102,6 +109,7 @@ class CallRecord:
         modules: the calls of modules that it is made in, the outermost first.
         function: the call of a function with a rule that it is made in.
         checkpoint: the tag of the call of `torch.utils.checkpoint` that it is made in.
+        sized_by_values: whether a size that it returns, or a number, depends on tensors' values.
     """
 
     name: str
@@ -118,6 +126,7 @@ class CallRecord:
     modules: tuple[ModuleCall, ...] = ()
     function: FunctionCall | None = None
     checkpoint: str | None = None
+    sized_by_values: bool = False
 
     @property
     def operator(self) -> str:

@@ -27,6 +27,7 @@ from labeltrace.capture.batch import (
     recorded_calls,
     same_graph,
 )
+from labeltrace.capture.capture_lock import capturing
 from labeltrace.capture.captured import CallTags, Capture
 from labeltrace.capture.checkpoint_tags import tag_checkpoint_calls
 from labeltrace.capture.export import export_dynamic, export_fixed
@@ -34,6 +35,7 @@ from labeltrace.capture.export_errors import first_lines
 from labeltrace.capture.function_tags import Function, tag_function_calls
 from labeltrace.capture.inputs import checked_channel_dim, first_tensor
 from labeltrace.capture.isolation import restore_side_effects, suppress_rnn_warnings
+from labeltrace.capture.model_kinds import check_parameters
 from labeltrace.capture.read_program import read_program
 from labeltrace.errors import CaptureError
 
@@ -67,8 +69,9 @@ def capture_model(
     _check_not_exporting(model)
     kwargs = dict(kwargs or {})
     leaf, image = first_tensor(args, kwargs)
+    check_parameters(model, image)
     channel_dim = checked_channel_dim(image, channel_dim)
-    with _recording(model, whole) as tags:
+    with capturing(), _recording(model, whole) as tags:
         program, batch = _export(model, args, kwargs, image.shape[0])
     return read_program(program, model, leaf, channel_dim, batch, tags)
 
@@ -100,7 +103,7 @@ def extend_to_single_sample(
     _check_not_exporting(model)
     kwargs = dict(kwargs or {})
     leaf, _ = first_tensor(args, kwargs)
-    with _recording(model, whole) as tags:
+    with capturing(), _recording(model, whole) as tags:
         program = export_fixed(model, args, kwargs)
     if same_graph(recorded_calls(program), dynamic.calls):
         return replace(dynamic, batch=dynamic.batch.from_one())

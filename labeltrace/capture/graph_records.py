@@ -34,6 +34,7 @@ from labeltrace.capture.node_info import (
     written_arguments,
 )
 from labeltrace.capture.symbolic_sizes import size_of
+from labeltrace.capture.value_sizes import depends_on_values
 from labeltrace.flow import ValueRef
 from labeltrace.layout import Size
 
@@ -86,6 +87,7 @@ class _GraphReader:
             modules=modules,
             function=self._function_call(node),
             checkpoint=checkpoint_tag(node),
+            sized_by_values=depends_on_values(node.meta.get("val")),
         )
 
     # Tensors.
@@ -101,6 +103,9 @@ class _GraphReader:
             strides=self._sizes_of(tensor.stride()),
             offset=self._size(tensor.storage_offset()),
             storage=storage_id(tensor),
+            is_floating=tensor.is_floating_point() or tensor.is_complex(),
+            dtype=tensor.dtype,
+            size_is_known=not depends_on_values(tensor),
         )
 
     def _sizes_of(self, sizes: Iterable[Any]) -> Shape:

@@ -12,13 +12,17 @@ from labeltrace.tracing.values import Recomputed
 
 
 class ForwardTensors:
-    """The captured graph's nodes in the generated graph."""
+    """The captured graph's nodes in the generated graph.
 
-    def __init__(self, captured: Graph, graph: Graph, calls: LabelCalls) -> None:
+    Attributes:
+        calls: the label calls of the generated graph.
+    """
+
+    def __init__(self, captured: Graph, calls: LabelCalls) -> None:
+        self.calls = calls
         self._originals = {node.name: node for node in captured.nodes}
         self._copies: dict[str, Node] = {}  # by the names of the captured graph's nodes
-        self._graph = graph
-        self._calls = calls
+        self._graph = calls.graph
         self._recomputed: dict[Recomputed, Node] = {}
 
     def copy(self, node: Node) -> None:
@@ -41,7 +45,7 @@ class ForwardTensors:
                 computed a second time because the model's own went through dropout.
         """
         if isinstance(source, ValueRef):
-            return self._copies[source.name]
+            return self.copy_of(self._originals[source.name])
         if isinstance(source, Rows):
             return self._rows(source)
         assert isinstance(source, Recomputed)
@@ -53,7 +57,7 @@ class ForwardTensors:
         cut = rows.cut
         step = {} if cut.step == 1 else {"step": cut.step}
         bounds = (self.read(rows.tensor), cut.dim, cut.start, cut.stop)
-        return self._calls.call(label_ops.cut, bounds, step, name="rows")
+        return self.calls.call(label_ops.cut, bounds, step, name="rows")
 
     def _recompute(self, source: Recomputed) -> Node:
         inputs = {name: self.read(other) for name, other in source.substitutes.items()}

@@ -9,6 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from labeltrace import label_ops
+from labeltrace.errors import LayoutError
 from labeltrace.flow import (
     AdaptivePool,
     Aggregate,
@@ -29,15 +30,18 @@ from labeltrace.flow import (
     Pool,
     Rearrange,
     Recur,
+    Reindex,
     Repeat,
     Resample,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
     Unfold,
+    Write,
 )
-from labeltrace.layout import SlidingWindow
+from labeltrace.layout import BATCH, SlidingWindow, infer_dynamic, is_dynamic
 
 
 class Prior:
@@ -139,6 +143,17 @@ def instruction(flow: LabelStep) -> Instruction | LabelView:
             return _recur(flow, label_ops.recur)
         case FinalStates():
             return _recur(flow, label_ops.final_states)
+        case Reindex():
+            return _reindex(flow)
+        case Write():
+            return _write(flow)
+        case SampleBoxes():
+            prior = PRIOR if flow.has_prior else None
+            return Instruction(
+                label_ops.sample_boxes,
+                (flow.source, prior, flow.boxes, flow.operator, list(flow.size), flow.scale),
+                _non_default(sampling_ratio=flow.sampling_ratio, aligned=flow.aligned),
+            )
         case Custom():
             function = label_ops.checked_user_function(flow.function, len(flow.field_sizes))
             return Instruction(function, (flow.source, *flow.tensors))
@@ -158,6 +173,10 @@ def reads_prior(flow: LabelStep) -> bool:
     """Whether a step adds positions that have the prior as their label."""
     if isinstance(flow, Join):
         return None in flow.pieces
+    if isinstance(flow, SampleBoxes):
+        return flow.has_prior
+    if isinstance(flow, Write):
+        return True  # it says how large the batch is
     if isinstance(flow, Unfold):
         return any(window.is_padded for window in flow.windows)
     return isinstance(flow, Pad) and flow.mode == "prior"
@@ -245,6 +264,73 @@ def _unfold(flow: Unfold) -> Instruction:
 def _recur(flow: Recur | FinalStates, function: Callable[..., Tensor]) -> Instruction:
     settings = _non_default(bidirectional=flow.bidirectional, feature_dims=flow.feature_dims)
     return Instruction(function, (flow.source, flow.dim, flow.layers), settings)
+
+
+def _reindex(flow: Reindex) -> Instruction:
+    field = flow.source.arrangement.shape
+    sizes, shape = flow.elements.sizes, flow.elements.shape
+    settings: dict[str, Any] = {}
+    if sizes != field:
+        settings["sizes"] = [-1 if a == b else b for a, b in zip(field, sizes, strict=True)]
+    if shape != sizes:
+        settings["shape"] = infer_dynamic(shape)
+    arguments = (flow.operator, _lists(flow.arguments))
+    if flow.ordered is not None:
+        dim, keepdim = flow.order_axis
+        if not keepdim:
+            settings["keepdim"] = False
+        return Instruction(
+            label_ops.reindex_by_order,
+            (flow.source, flow.ordered, *arguments, dim, list(flow.kept)),
+            settings,
+        )
+    if len(flow.result) != flow.rank:
+        settings["result"] = infer_dynamic(flow.result)
+    return Instruction(label_ops.reindex, (flow.source, *arguments, list(flow.kept)), settings)
+
+
+def _write(flow: Write) -> Instruction:
+    settings: dict[str, Any] = {
+        "kept": list(flow.kept),
+        "sizes": [_of_batch(one.sizes) for one in flow.elements],
+        "shapes": [_of_batch(one.shape) for one in flow.elements],
+        "result": _of_batch(flow.result),
+        "batch": flow.batch,
+    }
+    places = [
+        [
+            operator,
+            [_geometry(one) for one in arguments] if operator == "view" else _lists(arguments),
+        ]
+        for operator, arguments in flow.places
+    ]
+    if not any(flow.adds):
+        return Instruction(label_ops.overwrite, (list(flow.pieces), PRIOR, places), settings)
+    settings["adds"] = list(flow.adds)
+    settings["keeps"] = list(flow.keeps)
+    return Instruction(label_ops.add_at, (list(flow.pieces), PRIOR, places), settings)
+
+
+def _geometry(sizes: int | tuple[int, ...]) -> int | list[int]:
+    return sizes if isinstance(sizes, int) else _of_batch(sizes)
+
+
+def _of_batch(sizes: Sequence[int]) -> list[int]:
+    """Sizes in which n times the dynamic batch is -n.
+
+    Raises:
+        LayoutError: a size is a part of the batch.
+    """
+    if any(is_dynamic(size) and size % BATCH for size in sizes):
+        raise LayoutError(
+            "indices write to a fraction of the samples, which is no multiple of the batch; use "
+            'align(model, engine="recorded")'
+        )
+    return [-(size // BATCH) if is_dynamic(size) else size for size in sizes]
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _non_default(**settings: Any) -> dict[str, Any]:

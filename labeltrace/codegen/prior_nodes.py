@@ -26,9 +26,13 @@ class PriorNodes:
         """The priors with the dimensions that an arrangement gives their field."""
         cut = cut_parts(priors.parts, arrangement.sizes)
         if cut is None:  # a dimension is cut where images and copies do not end
-            priors = self.expanded(priors, range(len(priors.dims)))
+            priors = self.expanded(priors, range(len(priors.dims)), always=0 in arrangement.sizes)
             cut = cut_parts(priors.parts, arrangement.sizes)
-            assert cut is not None
+        if cut is None:
+            assert 0 in arrangement.sizes  # a view of nothing may have other axes altogether
+            node = self._relayout(priors.node, split=arrangement.sizes)
+            priors = RowPriors(node, tuple((Part(size, True),) for size in arrangement.sizes))
+            cut = list(priors.dims)
         node = self._split(priors, [part for dim in cut for part in dim])
         dims = tuple(
             tuple(part for index in group for part in cut[index]) for group in arrangement.groups

@@ -4,7 +4,10 @@ A rule looks at one call and returns one `Flow` for each of its outputs.
 """
 
 from labeltrace.flow.averaging_steps import AdaptivePool, Aggregate, Average, Fold, Pool
+from labeltrace.flow.box_steps import SampleBoxes
+from labeltrace.flow.contracted_streams import ContractedStreams
 from labeltrace.flow.flow import Carry, Constant, Flow, LabelStep, LabelView, OneSourceStep, Weights
+from labeltrace.flow.index_steps import Elements, Indexing, Reindex, Write
 from labeltrace.flow.key_value_product import AxisRun, KeyValueProduct
 from labeltrace.flow.label_field import LabelField
 from labeltrace.flow.mixing_steps import (
@@ -33,6 +36,7 @@ from labeltrace.flow.moving_steps import (
 from labeltrace.flow.named_operand import NamedOperand
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
+from labeltrace.flow.origin import Origin, Strides
 from labeltrace.flow.product_operands import ProductOperands
 from labeltrace.flow.tensor_source import ComputedTensor, TensorSource, ValueRef
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
@@ -47,13 +51,16 @@ __all__ = [
     "Carry",
     "ComputedTensor",
     "Constant",
+    "ContractedStreams",
     "Convolve",
     "ConvolveTransposed",
     "Custom",
+    "Elements",
     "FinalStates",
     "Flip",
     "Flow",
     "Fold",
+    "Indexing",
     "Join",
     "KeyValueProduct",
     "LabelField",
@@ -65,20 +72,25 @@ __all__ = [
     "OneSourceStep",
     "Operand",
     "Operation",
+    "Origin",
     "Pad",
     "Pool",
     "ProductOperands",
     "Rearrange",
     "Recur",
+    "Reindex",
     "Repeat",
     "Resample",
     "Roll",
+    "SampleBoxes",
     "Select",
     "Slice",
+    "Strides",
     "Take",
     "TensorSource",
     "Unfold",
     "ValueFacts",
     "ValueRef",
     "Weights",
+    "Write",
 ]

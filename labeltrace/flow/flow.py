@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from math import prod
 from types import MappingProxyType
 from typing import Final
 
+from labeltrace.flow.contracted_streams import ContractedStreams
 from labeltrace.flow.label_field import LabelField
 from labeltrace.flow.operand import Operand
 from labeltrace.flow.operation import Operation
@@ -75,7 +77,8 @@ class Flow:
         only_moves = self.operation is Operation.RELAYOUT
         match self:
             case Carry(source=source):
-                return source.facts.moved() if only_moves else source.facts.after_linear()
+                facts = source.facts.moved() if only_moves else source.facts.after_linear()
+                return facts if self._keeps_origins else facts.with_origins(())
             case LabelStep():
                 read = [labels.operand.facts for labels in self.labels]
                 return ValueFacts.joined(read) if only_moves else ValueFacts.mixed(read)
@@ -100,12 +103,14 @@ class Weights(Flow):
     """The output is mixing weights: it has positions and no label.
 
     `before_dropout` names the operand whose values labels are to use instead of the output's: the
-    probabilities before dropout.
+    probabilities before dropout. `contracted` has the streams that they were computed from, where
+    these are the operands of this very call.
     """
 
     layout: Layout
     operation: Operation = Operation.WEIGHTS
     before_dropout: Operand | None = None
+    contracted: ContractedStreams | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +124,13 @@ class Carry(Flow):
     layout: Layout
     source: Operand
     is_linear: bool = True
+
+    @property
+    def _keeps_origins(self) -> bool:
+        """Whether the output is a point-wise function of the operand, or all its values moved."""
+        if self.operation is Operation.RELAYOUT:
+            return prod(self.layout.shape) == prod(self.source.shape)
+        return self.operation is Operation.POINTWISE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from labeltrace.flow.label_field import LabelField
+from labeltrace.flow.origin import Origin
 from labeltrace.flow.tensor_source import TensorSource
 from labeltrace.flow.value_facts import NOTHING_KNOWN, ValueFacts
 from labeltrace.layout import Layout, Size
@@ -27,6 +30,10 @@ class Operand:
             operand without a field is mixing weights.
         tensor: where the label graph reads its values; rules do not look inside.
         facts: what is known of its values.
+        values: where its own values are read: `tensor` may be weights as they were before dropout.
+        strides: its strides, empty where they are not known.
+        dtype: its type, None where it is not known.
+        size_is_known: whether none of its sizes depends on the values of tensors.
     """
 
     path: tuple[str | int, ...]
@@ -35,6 +42,10 @@ class Operand:
     field: LabelField | None = None
     tensor: TensorSource | None = None
     facts: ValueFacts = NOTHING_KNOWN
+    values: TensorSource | None = None
+    strides: tuple[int, ...] = ()
+    dtype: torch.dtype | None = None
+    size_is_known: bool = True
 
     @property
     def traced(self) -> bool:
@@ -77,6 +88,11 @@ class Operand:
     def product(self) -> ProductOperands | None:
         """The operands of the product that it is, if it is one."""
         return self.facts.product
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The tensors of which it is a point-wise function or a statistic."""
+        return self.facts.origins
 
     @property
     def traced_layout(self) -> Layout:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from labeltrace.flow.origin import Origin
+
 if TYPE_CHECKING:  # both hold operands, and operands hold facts
     from labeltrace.flow.key_value_product import KeyValueProduct
     from labeltrace.flow.product_operands import ProductOperands
@@ -29,6 +31,9 @@ class ValueFacts:
             what they were made of. See `labeltrace.rule_helpers.linear_attention`.
         product: for a product of two tensors: its operands. See
             `labeltrace.rule_helpers.weighted_sum`.
+        origins: the tensors of which it is a point-wise function or a statistic. See
+            `labeltrace.rule_helpers.own_statistics`.
+        is_uniform: whether it is a constant with one value at all indices.
     """
 
     is_gate: bool = False
@@ -36,6 +41,8 @@ class ValueFacts:
     holds_key_features: bool = False
     key_value_product: KeyValueProduct | None = None
     product: ProductOperands | None = None
+    origins: tuple[Origin, ...] = ()
+    is_uniform: bool = False
 
     # Steps on one tensor.
 
@@ -49,7 +56,13 @@ class ValueFacts:
 
     def after_nonlinear(self, *, is_gate: bool, lower_bound: float = -inf) -> ValueFacts:
         """After a non-linear function: what it says of its values, and nothing from before."""
-        return ValueFacts(is_gate=is_gate, lower_bound=lower_bound)
+        origins = tuple(replace(origin, negative=False) for origin in self.origins)
+        return ValueFacts(is_gate=is_gate, lower_bound=lower_bound, origins=origins)
+
+    def negated(self) -> ValueFacts:
+        """After a change of sign, of which the bound is not told here."""
+        origins = (replace(origin, negative=not origin.negative) for origin in self.origins)
+        return self.with_origins(origins)
 
     # Steps on several tensors, or on several positions of one.
 
@@ -91,6 +104,10 @@ class ValueFacts:
     def with_product(self, product: ProductOperands | None) -> ValueFacts:
         """The same facts of values that are this product."""
         return replace(self, product=product)
+
+    def with_origins(self, origins: Iterable[Origin]) -> ValueFacts:
+        """The same facts of values with these origins."""
+        return replace(self, origins=tuple(origins))
 
 
 NOTHING_KNOWN: Final = ValueFacts()

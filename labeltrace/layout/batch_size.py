@@ -88,6 +88,12 @@ class BatchSize:
     def __rmod__(self, other: int) -> Size:
         return other - other // self * self
 
+    def __divmod__(self, other: Size) -> tuple[Size, Size]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: int) -> tuple[Size, Size]:
+        return other // self, other % self
+
     # Comparison.
 
     def __lt__(self, other: Size) -> bool:

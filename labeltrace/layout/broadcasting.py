@@ -135,7 +135,7 @@ def align_axes(
     padded = [((),) * (len(shape) - len(layout.axes)) + layout.axes for layout in layouts]
     sizes_by_axis: list[tuple[Size, ...]] = []
     for dim, size in enumerate(shape):
-        if dim == concatenated:
+        if dim == concatenated or size == 0:  # nothing is compared
             sizes_by_axis.append((size,))
             continue
         axes = [axes[dim] if axis_size(axes[dim]) == size else None for axes in padded]

@@ -20,7 +20,7 @@ from labeltrace.layout.factors import (
     has_positions,
 )
 from labeltrace.layout.formatting import size_text
-from labeltrace.layout.layout import Layout
+from labeltrace.layout.layout import Layout, renumbered
 from labeltrace.layout.splitting import SplitFactor, merge_neighbors, number_field_dims, take
 
 
@@ -99,6 +99,16 @@ def view(layout: Layout, shape: Sequence[Size]) -> Layout:
     ...
     labeltrace.errors.LayoutError: a view of ... as (2, 3, 8, 3) cuts through a factor: ...
     """
+    try:
+        return _view_of_factors(layout, shape)
+    except LayoutError:
+        if 0 in layout.field_sizes:
+            return _view_of_nothing(layout, shape)
+        raise
+
+
+def _view_of_factors(layout: Layout, shape: Sequence[Size]) -> Layout:
+    """The view, whose axes are made of the layout's factors or of parts of them."""
     queue = merge_neighbors(factor for axis in layout.axes for factor in axis)
     queue.reverse()  # the next factor is the last one
     axes: list[tuple[SplitFactor, ...]] = []
@@ -109,6 +119,22 @@ def view(layout: Layout, shape: Sequence[Size]) -> Layout:
     if left and axes:
         axes[-1] = axes[-1] + tuple(reversed(left))
     return simplify(number_field_dims(axes))
+
+
+def _view_of_nothing(layout: Layout, shape: Sequence[Size]) -> Layout:
+    """The view of a tensor without positions, all of whose axes but those at both ends are new.
+
+    It is needed where the new axes are not made of the old ones' factors.
+
+    >>> from labeltrace.layout.layout import input_layout
+    >>> print(view(input_layout((2, 0, 4), channel_dim=2), (2, 0, 3, 4)))
+    (2 batch, 0 position, 3 position, 4 channel)
+    """
+    axes: list[Axis] = [(Factor(size, Kind.POSITION),) if size != 1 else () for size in shape]
+    for end in (0, -1):
+        if axes and layout.axes and shape[end] == axis_size(layout.axes[end]):
+            axes[end] = layout.axes[end]
+    return renumbered(axes)
 
 
 def _trailing_ones(

@@ -59,7 +59,7 @@ def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = F
     if targets.shape != images.shape[:1]:
         raise LabelError(
             f"{mixer}: targets must be (B,) = ({images.shape[0]},), one class index an image, got "
-            f"{tuple(targets.shape)}; turn one-hot targets into indices with targets.argmax(1)."
+            f"{tuple(targets.shape)}; {_advice(targets)}."
         )
     if targets.dtype == torch.bool or targets.is_floating_point() or targets.is_complex():
         raise LabelError(
@@ -78,3 +78,15 @@ def check_batch(mixer: str, images: Tensor, targets: Tensor, *, blends: bool = F
             f"{mixer}: target {row} is {targets[row].item()}, but class indices start at 0; "
             f"remove images without a class before mixing."
         )
+
+
+def _advice(targets: Tensor) -> str:
+    """What to do about targets of another shape: indices, if each row has one class."""
+    if targets.dim() != 2 or targets.shape[1] == 1:
+        return "pass one integer for each image"
+    if bool(((targets != 0).sum(1) == 1).all()):
+        return "turn one-hot targets into indices with targets.argmax(1)"
+    return (
+        "images of several classes, or of shares of them, have no index: pass torch.arange(B) as "
+        "targets; the classes of the mixed batch are then rows of your own targets"
+    )

@@ -24,13 +24,16 @@ from labeltrace.flow import (
     Pool,
     Rearrange,
     Recur,
+    Reindex,
     Repeat,
     Resample,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
     Unfold,
+    Write,
 )
 from labeltrace.layout import Size, SlidingWindow
 
@@ -108,7 +111,17 @@ def describe_step(step: LabelStep) -> str:
         case Select():
             return f"Only token {step.index} is kept."
         case Take():
-            return "Tokens are chosen by a fixed index."
+            return "Tokens are chosen by an index."
+        case Reindex(ordered=None):
+            return "Tokens are chosen by an index that is computed in each pass."
+        case Reindex():
+            return "Tokens are chosen by the order of their values."
+        case Write(adds=adds) if any(adds):
+            return "Tokens are added to others, at places that are known in each pass."
+        case Write():
+            return "A part of the tokens is written over."
+        case SampleBoxes():
+            return f"Boxes are cut out of the map, each in {_join_sizes(step.size)} bins."
         case Repeat():
             return "Tokens are repeated."
         case Pad():

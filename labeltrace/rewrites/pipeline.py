@@ -13,8 +13,13 @@ from labeltrace.tracing.trace import Trace
 
 def simplify_steps(trace: Trace) -> Trace:
     """The trace with label steps that compute the same labels of its outputs with less work."""
+    separate = simplify_separate_steps(trace)
+    return replace(separate, steps=mark_joint_attention(separate.steps, trace.calls))
+
+
+def simplify_separate_steps(trace: Trace) -> Trace:
+    """The same for label steps that run after the model and compute none of its outputs."""
     outputs = frozenset(value.field for value in trace.outputs if value and value.field)
     steps = fuse_relayouts(trace.steps)
     steps = fuse_relayouts(push_slices(steps, outputs))
-    steps = mark_joint_attention(skip_normalization(steps, trace.calls), trace.calls)
-    return replace(trace, steps=steps)
+    return replace(trace, steps=skip_normalization(steps, trace.calls))

@@ -26,13 +26,16 @@ from labeltrace.flow import (
     Pool,
     Rearrange,
     Recur,
+    Reindex,
     Repeat,
     Resample,
     Roll,
+    SampleBoxes,
     Select,
     Slice,
     Take,
     Unfold,
+    Write,
 )
 from labeltrace.layout import fixed_size, is_dynamic
 from labeltrace.rewrites.index_slice import IndexSlice, rows_of
@@ -64,6 +67,8 @@ def _sliced(step: LabelStep, cut: IndexSlice, cut_labels: CutLabels) -> LabelSte
             return _mix_linear(step, cut, cut_labels)
         case Join():
             return _join(step, cut, cut_labels)
+        case Write():
+            return None  # which rows land on one is known at run time alone
         case Slice() if cut.dim == step.dim:
             return _slice_of_slice(step, cut)
         case Select():
@@ -91,7 +96,7 @@ def _keeps_indices(step: OneSourceStep, dim: int) -> bool:
             return step.widths[dim] == (0, 0)
         case Pool() | AdaptivePool() | Fold() | Unfold() | Convolve() | ConvolveTransposed():
             return False  # an index is computed from a window of indices
-        case Resample() | FinalStates():
+        case Resample() | FinalStates() | Reindex() | SampleBoxes():
             return False
         case Custom():
             return False  # nothing is known of a user's function

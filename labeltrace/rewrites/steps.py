@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from labeltrace.flow import Average, Join, LabelField, LabelStep, LabelView, OneSourceStep
+from labeltrace.flow import Average, Join, LabelField, LabelStep, LabelView, OneSourceStep, Write
 from labeltrace.layout import Arrangement, Size
 
 Steps = Mapping[LabelField, LabelStep]
@@ -35,7 +35,7 @@ def with_labels(step: LabelStep, change: Callable[[LabelView], LabelView]) -> La
     match step:
         case Average():
             return replace(step, sources=tuple(map(change, step.sources)))
-        case Join():
+        case Join() | Write():
             pieces = tuple(piece and change(piece) for piece in step.pieces)
             return replace(step, pieces=pieces)
         case OneSourceStep():

@@ -39,7 +39,7 @@ class Call:
     A call of a module or function that has a rule of its own has the arguments `input0`,
     `input1` ... in the order in which its code reads them; `inner` has the tensors computed
     inside by the names of their nodes (`"softmax"`), `parameters` those of the module by name.
-    Both may serve as mixing weights and in custom steps.
+    Both may serve as mixing weights and in custom steps.  `batch` is the number of images.
 
     A name that is not there is a KeyError that lists those that are.
     """
@@ -49,6 +49,7 @@ class Call:
     outputs: tuple[Shape, ...]
     inner: Mapping[str, Operand] = field(default_factory=dict)
     parameters: Mapping[str, Operand] = field(default_factory=dict)
+    batch: int = 0
 
     def __post_init__(self) -> None:
         kinds = {"arguments": "argument", "inner": "inner value", "parameters": "parameter"}

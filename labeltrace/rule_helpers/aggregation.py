@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labeltrace.flow import Aggregate, Flow, LabelView, Operand
+from labeltrace.flow import Aggregate, LabelView, Operand
 from labeltrace.layout import Axis, Factor, Layout, arrange, positions
 
 
 def aggregation(
     source: Operand, layout: Layout, kept: Sequence[Axis], gone: Sequence[Axis]
-) -> Flow:
+) -> Aggregate:
     """The mean over the positions of some axes of an operand (contract, point 7).
 
     Args:

@@ -27,7 +27,12 @@ from labeltrace.layout import (
 )
 from labeltrace.rule_api.call import Shape
 from labeltrace.rule_helpers.key_value_weights import as_channel_weights
-from labeltrace.rule_helpers.output_facts import after_nonlinear, with_lower_bound
+from labeltrace.rule_helpers.output_facts import (
+    after_nonlinear,
+    with_lower_bound,
+    with_origins,
+)
+from labeltrace.rule_helpers.own_statistics import product_origins
 
 
 def carry(
@@ -115,13 +120,16 @@ def combine(
     )
     if len({labels.identity for labels in sources}) == 1:
         source = min(operands, key=lambda operand: operand.is_gate)  # a gate if all are
-        return relayout(
+        carried = relayout(
             source,
             _prefer_channels(expand(source.traced_layout, output), alignment.layout),
             operation=operation,
             is_gate=is_gate,
             approximation=approximation,
         )
+        if operation is not Operation.POINTWISE:
+            return carried
+        return with_origins(carried, product_origins(source, operands, output))
     flow = Average(
         operation=operation,
         layout=alignment.layout,

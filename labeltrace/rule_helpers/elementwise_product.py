@@ -9,7 +9,8 @@ from labeltrace.flow import Flow, Operand, Operation, Weights
 from labeltrace.layout import Layout, expand
 from labeltrace.rule_api.call import Shape
 from labeltrace.rule_helpers.elementwise import combine, relayout
-from labeltrace.rule_helpers.output_facts import with_key_features
+from labeltrace.rule_helpers.output_facts import with_key_features, with_origins
+from labeltrace.rule_helpers.own_statistics import product_origins
 
 
 def product(first: Operand, second: Operand, output: Shape, *, operation: Operation) -> Flow:
@@ -23,6 +24,8 @@ def product(first: Operand, second: Operand, output: Shape, *, operation: Operat
     if content is None or not content.labeled:
         return with_key_features(combined, False)
     flow = relayout(content, expand(content.traced_layout, output), operation=operation)
+    if operation is Operation.POINTWISE:
+        flow = with_origins(flow, product_origins(content, (first, second), output))
     as_weights = combined if isinstance(combined, Weights) else None
     return with_key_features(replace(flow, as_weights=as_weights), False)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from labeltrace.flow import Carry, Flow, ProductOperands, Weights
+from labeltrace.flow import Carry, Flow, Origin, ProductOperands, Weights
 
 AnyFlow = TypeVar("AnyFlow", bound=Flow)
 
@@ -34,3 +35,8 @@ def with_key_features(flow: AnyFlow, held: bool) -> AnyFlow:
 def with_product(flow: AnyFlow, product: ProductOperands | None) -> AnyFlow:
     """The flow of an output that is a product, or from which none can be taken."""
     return replace(flow, facts=flow.output_facts.with_product(product))
+
+
+def with_origins(flow: AnyFlow, origins: Iterable[Origin]) -> AnyFlow:
+    """The flow of an output that is a point-wise function or a statistic of these tensors alone."""
+    return replace(flow, facts=flow.output_facts.with_origins(origins))

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Constant, Flow, Mix, NamedOperand, Operation, Weights
+from labeltrace.flow import Constant, ContractedStreams, Flow, Mix, NamedOperand, Operation, Weights
 from labeltrace.index_notation.parsing import Names
 from labeltrace.layout import (
     Axis,
@@ -30,7 +30,12 @@ from labeltrace.rule_helpers.elementwise_product import product
 from labeltrace.rule_helpers.key_value_weights import keys_times_values
 from labeltrace.rule_helpers.linear_attention import linear_mixing
 from labeltrace.rule_helpers.matrix_mixing import plan_mixing
-from labeltrace.rule_helpers.output_facts import after_nonlinear, with_key_features
+from labeltrace.rule_helpers.output_facts import (
+    after_nonlinear,
+    with_key_features,
+    with_origins,
+)
+from labeltrace.rule_helpers.own_statistics import reduced_origins, statistics_of_channels
 from labeltrace.rule_helpers.product_kinds import (
     ProductKind,
     contracted_positions,
@@ -77,13 +82,15 @@ def weights(first: NamedOperand, second: NamedOperand, result: Names, sizes: Siz
 
 def scores(first: NamedOperand, second: NamedOperand, result: Names, sizes: Sizes) -> Flow:
     """Queries times keys are weights."""
-    return Weights(layout=weights_layout((first, second), result, sizes))
+    layout = weights_layout((first, second), result, sizes)
+    return Weights(layout=layout, contracted=ContractedStreams((first, second), result))
 
 
 def keys_by_values(first: NamedOperand, second: NamedOperand, result: Names, sizes: Sizes) -> Flow:
     """A sum over positions of a product: what it is shows only later."""
     axes = weights_layout((first, second), result, sizes).axes
-    return keys_times_values(first, second, result, axes)
+    product = keys_times_values(first, second, result, axes)
+    return replace(product, contracted=ContractedStreams((first, second), result))
 
 
 def channel_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Sizes) -> Flow:
@@ -97,7 +104,10 @@ def channel_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, si
             axes.append((Factor(sizes[letter], Kind.REPEATED),))
         else:
             axes.append((Factor(sizes[letter], new),))
-    return relayout(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+    flow = relayout(stream.operand, Layout(tuple(axes)), operation=Operation.CHANNEL_MIXING)
+    if not matrix.operand.facts.is_uniform or not stream.operand.labeled:
+        return flow
+    return with_origins(flow, statistics_of_channels(stream.operand))
 
 
 def spatial_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, sizes: Sizes) -> Flow:
@@ -116,6 +126,9 @@ def spatial_mixing(stream: NamedOperand, matrix: NamedOperand, result: Names, si
         weights=matrix.operand,
         equation=plan.equation,
     )
+    if matrix.operand.facts.is_uniform:
+        kept = [stream.axes.get(letter, sizes[letter]) for letter in result]
+        mix = with_origins(mix, reduced_origins(stream.operand, kept))
     return with_key_features(mix, gathered)
 
 
@@ -135,7 +148,10 @@ def contracted_mean(
     kept = [stream.axes.get(letter, ()) for letter in result]
     gone = [axis for letter, axis in stream.axes.items() if letter not in result]
     layout = renumbered([stream.axes.get(letter, channel(sizes[letter])) for letter in result])
-    return aggregation(stream.operand, layout, kept, gone)
+    flow = aggregation(stream.operand, layout, kept, gone)
+    if not matrix.operand.facts.is_uniform:
+        return flow
+    return with_origins(flow, reduced_origins(stream.operand, kept))
 
 
 def gated(stream: NamedOperand, gate: NamedOperand, result: Names, sizes: Sizes) -> Flow:

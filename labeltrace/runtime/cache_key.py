@@ -1,8 +1,7 @@
-"""The cache key of a capture: all that the captured graph treats as constant.
+"""What a captured graph treats as constant about a call.
 
-The model contributes the identity, the plain attributes and the hooks of each submodule, and the
-device and dtype of its parameters.  The call contributes its arguments, except for the values of
-tensors and the size of the batch, and the modes around it.
+That is its arguments, except for the values of tensors and the size of the batch, and the modes
+around it. What the graph treats as constant about the model is `labeltrace.model_state`'s matter.
 """
 
 from __future__ import annotations
@@ -20,28 +19,23 @@ PLAIN_TYPES = frozenset({bool, int, float, str})
 """The types of the attributes that are part of the key: modes, rates, sizes, names."""
 
 
-def model_key(model: nn.Module) -> tuple[Any, ...]:
-    """What the graph treats as constant about a model.
+def plain_state(model: nn.Module) -> tuple[Any, ...]:
+    """The identities of a model's modules and their attributes of plain types, tuples of them too.
 
-    This runs at every call: one walk, without the generators of `torch.nn.Module.modules`.
+    While `torch.export` runs, it has replaced hooks, methods and parameters of the model. This is
+    what is left to compare: modes, rates, sizes and names.
     """
     found: list[Any] = []
-    seen: set[int] = set()
-    waiting: list[nn.Module | None] = [model]
-    while waiting:
-        module = waiting.pop()
-        if module is None or id(module) in seen:
-            continue
-        seen.add(id(module))
-        attributes = module.__dict__
+    for module in model.modules():
         found.append(id(module))
-        found += [value for value in attributes.values() if type(value) in PLAIN_TYPES]
-        found += attributes["_forward_pre_hooks"]
-        found += attributes["_forward_hooks"]
-        waiting += attributes["_modules"].values()
-    parameter = next(model.parameters(), None)
-    where = None if parameter is None else (parameter.device, parameter.dtype)
-    return (where, *found)
+        found += [value for value in vars(module).values() if _is_plain(value)]
+    return tuple(found)
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return type(value) in PLAIN_TYPES
 
 
 def call_key(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> tuple[Any, ...]:

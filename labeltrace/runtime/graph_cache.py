@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -16,9 +17,9 @@ from labeltrace.capture.captured import Capture, live_state
 from labeltrace.capture.inputs import first_tensor
 from labeltrace.codegen.generate import Generated, generate
 from labeltrace.codegen.restore_modes import modes_kept
-from labeltrace.errors import LabelError
+from labeltrace.model_state.state_key import StateWatch
 from labeltrace.rule_api.registry import Registry
-from labeltrace.runtime.cache_key import call_key, model_key
+from labeltrace.runtime.cache_key import call_key, plain_state
 from labeltrace.tracing.ablation import Ablation, ablated
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.trace_graph import trace_graph
@@ -29,15 +30,11 @@ LIVE_CACHES: WeakValueDictionary[int, GraphCache] = WeakValueDictionary()
 
 @dataclass(frozen=True, slots=True)
 class LabelGraph:
-    """One capture with its trace and its generated module.
-
-    `modules` keeps the submodules alive: their identities are part of the cache key.
-    """
+    """One capture with its trace and its generated module."""
 
     capture: Capture
     trace: Trace
     generated: Generated
-    modules: tuple[nn.Module, ...]
 
     def with_capture(self, extended: Capture) -> LabelGraph:
         """The same graph for other sizes of the batch."""
@@ -67,19 +64,21 @@ class GraphCache:
     """
 
     def __init__(
-        self, model: nn.Module, registry: Registry, channel_dim: int, ablation: Ablation
+        self,
+        model: nn.Module,
+        registry: Registry,
+        channel_dim: int,
+        ablation: Ablation,
+        state_watch: StateWatch,
     ) -> None:
         self.model = model
+        self.state_watch = state_watch
         self.registry = registry
         self.channel_dim = channel_dim
         self.ablation = ablation
         self.graphs: dict[int, LabelGraph] = {}
         self._numbers: dict[tuple[Any, ...], tuple[int, ...]] = {}  # by key
         LIVE_CACHES[id(self)] = self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy builds its own graphs: they belong to a model's parameters.
-        return GraphCache, (self.model, self.registry, self.channel_dim, self.ablation)
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LabelGraph:
         """The graph for a call; the errors are those of `find_or_build`."""
@@ -112,22 +111,14 @@ class GraphCache:
         key, _ = self._key(args, kwargs)
         return self._numbers.get(key, ())
 
-    def label_code(self) -> str:
-        """The label half of the last module that was built.
-
-        Raises:
-            LabelError: none has been built yet.
-        """
-        if not self.graphs:
-            raise LabelError(
-                "no label graph yet: call the module with labels once, or pass an example to align"
-            )
-        return self.graphs[len(self.graphs) - 1].generated.label_code
-
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, int]:
         _, image = first_tensor(args, kwargs)
         batch = image.shape[0]
-        return (call_key(args, kwargs, batch), model_key(self.model)), batch
+        state = self.state_watch.key if not torch.compiler.is_exporting() else self._plain_state
+        return (call_key(args, kwargs, batch), state()), batch
+
+    def _plain_state(self) -> tuple[Any, ...]:
+        return plain_state(self.model)
 
     def _may_extend(self, dynamic: int, batch: int) -> bool:
         """Whether a call with one sample may share a graph that starts at two."""
@@ -148,7 +139,7 @@ class GraphCache:
         """Trace a capture, generate its module, and keep both under a new number."""
         number = len(self.graphs)
         trace = ablated(trace_graph(found, self.registry), self.ablation)
-        modules = tuple(self.model.modules())
-        self.graphs[number] = LabelGraph(found, trace, generate(trace), modules)
-        self._numbers[key] = (*self._numbers.get(key, ()), number)
+        self.graphs[number] = LabelGraph(found, trace, generate(trace))
+        for known_by in (key, (key[0], self._plain_state())):
+            self._numbers[known_by] = (*self._numbers.get(known_by, ()), number)
         return number

@@ -68,7 +68,7 @@ def _known(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _guard_model(graphs: GraphCache) -> None:
-    """Compare the model with its present state: of `labeltrace.runtime.cache_key.model_key`."""
+    """Compare the modules, hooks and plain attributes of the model with those of the capture."""
     present = _present_state(id(graphs))
     for module, known in zip(graphs.model.modules(), present, strict=True):
         identity, hooks, attributes = known

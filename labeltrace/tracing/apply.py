@@ -14,6 +14,7 @@ from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import rule_name
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.flow_checks import check_flows
+from labeltrace.tracing.merged_writes import merge_writes
 from labeltrace.tracing.operands import operator_call
 from labeltrace.tracing.residual_sums import merge_sums, merged_inputs
 
@@ -41,7 +42,9 @@ def apply_rule(record: CallRecord, rule: Rule, call: Call, environment: Environm
     if any(_may_be_weights(name, environment) for name in record.inputs):
         flows = _with_second_reading(record, rule, flows, environment)
     flows = tuple(_after_write(flow, record) for flow in flows)
-    merged = tuple(merge_sums(flow, record, environment) for flow in flows)
+    merged = tuple(
+        merge_writes(merge_sums(flow, record, environment), environment) for flow in flows
+    )
     return Applied(merged, merged_inputs(merged, record, environment))
 
 

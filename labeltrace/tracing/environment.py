@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections import ChainMap
+from collections.abc import Iterable, MutableMapping
 from typing import TypeVar
 
 from labeltrace.capture.call_records import CallRecord, ModelCalls
@@ -29,7 +31,7 @@ class Environment:
     def __init__(self, calls: ModelCalls) -> None:
         self.calls = calls
         self.steps: dict[LabelField, LabelStep] = {}
-        self._states: dict[str, ValueState] = {}
+        self._states: MutableMapping[str, ValueState] = {}
         self._fields: dict[tuple[object, ...], LabelField] = {}
         self._last_writes: dict[int, int] = {}  # by memory: the index of the call
         self._by_memory: dict[int, list[CallRecord]] = {}
@@ -37,7 +39,19 @@ class Environment:
             if call.tensor is not None:
                 self._by_memory.setdefault(call.tensor.storage, []).append(call)
 
+    def second_reading(self) -> Environment:
+        """An environment with the same steps, in which values may be assigned other states."""
+        second = copy.copy(self)
+        second._states = ChainMap({}, self._states)
+        return second
+
     # Lookup.
+
+    @property
+    def batch(self) -> int:
+        """The number of images: the size of axis 0 of the input."""
+        tensor = self.calls[self.calls.traced_input].tensor
+        return tensor.shape[0] if tensor is not None else 0
 
     def state(self, name: str) -> ValueState:
         """What is known of the results of a call."""

@@ -10,6 +10,7 @@ from labeltrace.flow import Operand, ValueFacts, ValueRef
 from labeltrace.rule_api.call import Call, Shape
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.regions import Region
+from labeltrace.tracing.uniform_constants import is_uniform
 
 Path = tuple[str | int, ...]
 """The place of a value among a call's arguments: the schema's name, then indices into lists."""
@@ -26,7 +27,8 @@ def operator_call(
         name: _argument(value, (name,), environment, as_weights=as_weights)
         for name, value in record.arguments.items()
     }
-    return Call(record.operator, arguments, output_shapes(record, environment.calls))
+    shapes = output_shapes(record, environment.calls)
+    return Call(record.operator, arguments, shapes, batch=environment.batch)
 
 
 def region_call(region: Region, environment: Environment) -> Call:
@@ -52,7 +54,7 @@ def region_call(region: Region, environment: Environment) -> Call:
         if call.tensor is not None
     }
     outputs = tuple(calls[name].tensors[0].shape for name in region.outputs)
-    return Call(region.name, arguments, outputs, inner, parameters)
+    return Call(region.name, arguments, outputs, inner, parameters, environment.batch)
 
 
 def output_shapes(record: CallRecord, calls: ModelCalls) -> tuple[Shape, ...]:
@@ -98,8 +100,12 @@ def _operand(
     ref: ValueRef, path: Path, environment: Environment, *, as_weights: bool = False
 ) -> Operand:
     known = environment.value(ref.name)
+    tensor = environment.calls[ref.name].tensors[0]
+    own: dict[str, Any] = {"values": ref, "strides": tensor.strides, "dtype": tensor.dtype}
+    own["size_is_known"] = tensor.size_is_known
     if known is None:
-        return Operand(path, environment.calls[ref.name].tensors[0].shape, tensor=ref)
+        facts = ValueFacts(is_uniform=is_uniform(ref.name, environment.calls))
+        return Operand(path, tensor.shape, tensor=ref, facts=facts, **own)
     if as_weights and known.as_weights is not None:
         known = known.as_weights
     return Operand(
@@ -108,12 +114,18 @@ def _operand(
         layout=known.layout,
         field=known.field,
         tensor=ref if known.field is not None else known.source,
-        facts=_still_true(known.facts, environment),
+        facts=_still_true(known.facts, ref, environment),
+        **own,
     )
 
 
-def _still_true(facts: ValueFacts, environment: Environment) -> ValueFacts:
-    """The facts now: operands of a product that have been written to cannot be read again."""
+def _still_true(facts: ValueFacts, ref: ValueRef, environment: Environment) -> ValueFacts:
+    """The facts now: what has been written to is no function of what it was computed from.
+
+    Operands of a product that have been written to cannot be read again.
+    """
+    if environment.has_changed(ref):
+        facts = facts.with_origins(())
     product = facts.product
     if product is None:
         return facts

@@ -9,7 +9,9 @@ from labeltrace.flow import (
     Flow,
     LabelField,
     LabelStep,
+    Origin,
     TensorSource,
+    ValueFacts,
     ValueRef,
     Weights,
 )
@@ -64,10 +66,15 @@ def _labeled(
         layout=simplify(flow.layout),
         field=field,
         source=ValueRef(record.name),
-        facts=flow.output_facts,
+        facts=with_own_origin(flow.output_facts, record.name, target.output),
         summands=count_summands(flow, record, environment) if may_be_summand else 1,
         as_weights=_weights(flow.as_weights, record, environment) if flow.as_weights else None,
     )
+
+
+def with_own_origin(facts: ValueFacts, name: str, output: int = 0) -> ValueFacts:
+    """The facts of a tensor, which is a point-wise function of itself."""
+    return facts.with_origins((Origin((name, output)), *facts.origins))
 
 
 def _weights(flow: Weights, record: CallRecord, environment: Environment) -> Value:

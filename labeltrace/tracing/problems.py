@@ -97,13 +97,29 @@ def problems_error(
             "align(model, rules={...})."
         )
         return LayoutError("\n".join(parts))
-    stubs = rule_stubs([found.stub for found in unknown])
+    without = {name: calls for name, calls in by_operator.items() if not _has_answer(calls)}
+    if without:
+        parts.append(
+            f"What to do about {', '.join(without)}: no rule can answer, since it returns no "
+            "tensor with content. Keep the value a tensor on its way (no .item(), no .data =), "
+            "give align a rule for the module around it, or run the model as it is: "
+            'align(model, engine="recorded").'
+        )
+    answered = [found.stub for found in unknown if found.stub.operator not in without]
+    if not answered:
+        return UnknownOperatorError("\n".join(parts), by_operator)
+    stubs = rule_stubs(answered)
     parts.append(
         "What to do: say in a rule what each of these operators does to labels; docs/rules.md "
         "shows how.\nThis runs unchanged. Start from it:"
     )
     indented = "\n".join(f"    {line}" if line else "" for line in stubs.splitlines())
     return UnknownOperatorError("\n".join(parts) + f"\n\n{indented}", by_operator)
+
+
+def _has_answer(calls: Sequence[Unknown]) -> bool:
+    """Whether a rule for these calls has an output to say something about."""
+    return all(found.stub.outputs for found in calls)
 
 
 def _summary(unknown: int, other: int) -> str:

@@ -9,15 +9,81 @@ soon as anything else reads the value.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from labeltrace.flow import Operand, TensorSource
 from labeltrace.rule_api.call import Call
 
 SUMS = frozenset({"aten.add", "aten.sub", "aten.rsub", "aten.__iadd__", "aten.__isub__"})
 """Operators that add to scores. In a product, weights would be a gate of the unknown content."""
+
+
+SAYS_WHERE: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys(("aten.index", "aten.index_put", "aten.take_along_dim"), "indices")
+    | dict.fromkeys(
+        (
+            "aten.gather",
+            "aten.index_add",
+            "aten.index_copy",
+            "aten.index_fill",
+            "aten.index_reduce",
+            "aten.index_select",
+            "aten.scatter",
+            "aten.scatter_add",
+            "aten.scatter_reduce",
+        ),
+        "index",
+    )
+    | dict.fromkeys(("aten.masked_fill", "aten.masked_scatter", "aten.masked_select"), "mask")
+    | dict.fromkeys(("aten.where",), "condition")
+    | dict.fromkeys(
+        (
+            "torchvision.ps_roi_align",
+            "torchvision.ps_roi_pool",
+            "torchvision.roi_align",
+            "torchvision.roi_pool",
+        ),
+        "rois",
+    )
+    | dict.fromkeys(
+        (
+            "aten.binary_cross_entropy_with_logits",
+            "aten.cross_entropy_loss",
+            "aten.l1_loss",
+            "aten.smooth_l1_loss",
+        ),
+        "target",
+    )
+)
+"""The argument of which an operator reads the values alone: indices, masks, boxes, targets."""
+
+GIVES_AN_INDEX = frozenset(
+    {"aten.argsort", "aten.argmax", "aten.nonzero", "aten.nonzero_numpy", "torchvision.nms"}
+)
+"""Operators that read values alone, since their result is an index."""
+
+
+def says_only_where(call: Call, unknown: Collection[TensorSource]) -> bool:
+    """Whether the positions of values do not matter to a call: it only reads where others are.
+
+    Args:
+        call: the operator's call, in which these values look like constants.
+        unknown: the tensors (`labeltrace.flow.Operand.tensor`) whose positions are unknown.
+    """
+    if gives_an_index(call):
+        return True
+    where = SAYS_WHERE.get(call.operator)
+    others = {name: value for name, value in call.arguments.items() if name != where}
+    elsewhere = replace(call, arguments=others).operands
+    return not any(operand.tensor in unknown for operand in elsewhere)
+
+
+def gives_an_index(call: Call) -> bool:
+    """Whether the result of a call is an index, so that only values matter to it."""
+    return call.operator in GIVES_AN_INDEX
 
 
 def added_to_weights(call: Call, names: Collection[str], unknown: Collection[TensorSource]) -> Call:

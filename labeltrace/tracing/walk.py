@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labeltrace.capture.call_records import CallKind, CallRecord, ModelCalls
 from labeltrace.errors import LayoutError
-from labeltrace.flow import Constant, Flow, LabelField, Operation, ValueRef
+from labeltrace.flow import NOTHING_KNOWN, Constant, Flow, LabelField, Operation, ValueRef
 from labeltrace.layout import Layout, input_layout
 from labeltrace.rule_api.call import Call, Rule
 from labeltrace.rule_api.registry import Registry
 from labeltrace.tracing.apply import apply_rule, run_rule
-from labeltrace.tracing.diagnostics import Diagnostics, unknown_operator
+from labeltrace.tracing.content_reading import JOINING
+from labeltrace.tracing.diagnostics import Diagnostics, reads_tensor, unknown_operator
 from labeltrace.tracing.environment import Environment
 from labeltrace.tracing.in_place import values_changed
 from labeltrace.tracing.operands import operator_call, region_call
-from labeltrace.tracing.output_values import operator_values, region_value
+from labeltrace.tracing.output_values import operator_values, region_value, with_own_origin
+from labeltrace.tracing.outputs import OutputReader
 from labeltrace.tracing.problems import Problem
 from labeltrace.tracing.regions import Region, find_regions
 from labeltrace.tracing.residual_sums import mark_partial_sums
+from labeltrace.tracing.sizes_of_values import SIZED_BY_VALUES, keeps_sizes_apart
 from labeltrace.tracing.trace import Trace
 from labeltrace.tracing.traced_node import TracedNode, traced_node
-from labeltrace.tracing.unknown_positions import added_to_weights
-from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value
+from labeltrace.tracing.unknown_positions import (
+    added_to_weights,
+    gives_an_index,
+    says_only_where,
+)
+from labeltrace.tracing.unknown_sizes import check_sizes_are_known
+from labeltrace.tracing.values import Failed, PositionsUnknown, Traced, Value, ValueState
+from labeltrace.tracing.written_views import WrittenViews
 
 if TYPE_CHECKING:
     from labeltrace.capture.captured import Capture
@@ -66,6 +75,11 @@ def _labeled(calls: ModelCalls, environment: Environment) -> Iterator[tuple[str,
             yield call.name, state.first
 
 
+def _returns_numbers(record: CallRecord) -> bool:
+    """Whether a call gives the model's Python code numbers, which carry no labels: `x.item()`."""
+    return not record.tensors and not record.overwritten
+
+
 class _Walk:
     """One walk: sends each call to where its kind is handled, and keeps a node of each."""
 
@@ -76,6 +90,8 @@ class _Walk:
         self.diagnostics = Diagnostics()
         self.nodes: list[TracedNode] = []
         self.partial_sums: set[str] = set()
+        self.written_views = WrittenViews()
+        self.unknown_items: dict[tuple[str, int], ValueState] = {}
         self.outputs: tuple[Value | None, ...] = ()
         self.input_layout = Layout(())
 
@@ -84,7 +100,7 @@ class _Walk:
         if record.kind is CallKind.INPUT:
             self._visit_input(record)
         elif record.kind is CallKind.OUTPUT:
-            self.outputs = tuple(self._output(leaf) for leaf in record.arguments["leaves"])
+            self._visit_output(record)
         elif record.name in self.regions:
             self._visit_region(record, self.regions[record.name])
         elif record.kind is CallKind.ITEM:
@@ -99,7 +115,8 @@ class _Walk:
             return
         assert record.tensor is not None
         self.input_layout = input_layout(record.tensor.shape, calls.channel_dim)
-        value = Value(self.input_layout, LabelField(record.name), ValueRef(record.name))
+        facts = with_own_origin(NOTHING_KNOWN, record.name)
+        value = Value(self.input_layout, LabelField(record.name), ValueRef(record.name), facts)
         self.environment.assign(record.name, Traced((value,)))
 
     def _visit_item(self, record: CallRecord) -> None:
@@ -107,24 +124,33 @@ class _Walk:
         if not self.environment.comes_from_image(source):
             return
         state = self.environment.state(source)
-        if isinstance(state, Traced):
+        unknown = self.unknown_items.get((source, record.arguments["index"]))
+        if unknown is not None:
+            state = unknown
+        elif isinstance(state, Traced):
             value = state.values[record.arguments["index"]]
             state = Traced((value and replace(value, source=ValueRef(record.name)),))
         self.environment.assign(record.name, state)
 
-    def _output(self, leaf: Any) -> Value | None:
-        if not isinstance(leaf, ValueRef) or self.environment.states([leaf.name], Failed):
-            return None
-        self._read_labels([leaf.name])
-        return self.environment.value(leaf.name)
+    def _visit_output(self, record: CallRecord) -> None:
+        """Take the outputs, and show as content what nobody else takes for weights."""
+        reader = OutputReader(self.environment, self.registry, self.diagnostics)
+        self.outputs = tuple(reader.value(leaf) for leaf in record.arguments["leaves"])
+        self.nodes = reader.with_content(self.nodes)
 
     # Operators.
 
     def _visit_operator(self, record: CallRecord) -> None:
         read = self.environment.inputs_from_image(record)
         rule = self.registry.find(record.operator_names)
-        if not read:
+        if not read or record.reads_sizes_only or _returns_numbers(record):
             self._add_node(record, Constant(), ())
+        elif record.sized_by_values and not keeps_sizes_apart(
+            record, rule, read, self.environment.calls
+        ):
+            self._stop_at_size(record, read)
+        elif self.environment.states(read, Failed) and not reads_tensor(record, self.environment):
+            self.environment.assign(record.name, Failed())  # a size of what failed before
         elif rule is None:
             unknown = unknown_operator(record, self.input_layout, self.environment)
             self.diagnostics.add_unknown(unknown)
@@ -134,17 +160,24 @@ class _Walk:
         else:
             self._follow(record, rule, read)
 
+    def _stop_at_size(self, record: CallRecord, read: tuple[str, ...]) -> None:
+        """A size that depends on values: an error at the first call that has it."""
+        if not self.environment.states(read, Failed):
+            self.diagnostics.add([Problem(record, record.operator, SIZED_BY_VALUES)])
+        self.environment.fail(record)
+
     def _follow(self, record: CallRecord, rule: Rule, read: tuple[str, ...]) -> None:
         """Apply the rule to a call, all of whose inputs are known or have unknown positions."""
         call = operator_call(record, self.environment)
         unknown = self.environment.states(read, PositionsUnknown)
         if unknown:
-            without = added_to_weights(call, record.operator_names, {*map(ValueRef, unknown)})
-            if without is call:
+            known = self._without_unknown(call, record, {*map(ValueRef, unknown)})
+            if known is None:
                 self._propagate_unknown(record, read, unknown)
                 return
-            call = without
+            call = known
         try:
+            check_sizes_are_known(record, self.environment)
             self._apply(record, rule, call, read)
         except LayoutError as error:
             problem = Problem(record, record.operator, str(error))
@@ -157,18 +190,39 @@ class _Walk:
     def _apply(self, record: CallRecord, rule: Rule, call: Call, read: tuple[str, ...]) -> None:
         applied = apply_rule(record, rule, call, self.environment)
         values = operator_values(applied.flows, record, self.environment)
-        changed = values_changed(record, values[0], self.environment)
-        for name in (record.name, *changed):
-            self.environment.assign(name, Traced(values))
+        changed = values_changed(record, values[0], self.environment, self.written_views)
+        for name, value in changed.items():
+            self.environment.assign(name, Traced((value,)))
+        self.environment.assign(record.name, Traced(values))
         self.partial_sums |= applied.partial_sums
         self._add_node(record, applied.flows[0], read, values)
+
+    def _without_unknown(
+        self, call: Call, record: CallRecord, unknown: set[ValueRef]
+    ) -> Call | None:
+        """The call with constants for what has unknown positions, where these do not matter."""
+        if call.operator == "aten.broadcast_tensors" and call.traced:
+            for index, ref in enumerate(record.arguments["tensors"]):
+                if ref in unknown:  # each output comes of one operand
+                    self.unknown_items[record.name, index] = self.environment.state(ref.name)
+            return call
+        if says_only_where(call, unknown):
+            needs_no_label = record.written is not None or gives_an_index(call)
+            return call if call.traced or needs_no_label else None
+        without = added_to_weights(call, record.operator_names, unknown)
+        return None if without is call else without
 
     def _propagate_unknown(
         self, record: CallRecord, read: tuple[str, ...], unknown: dict[str, PositionsUnknown]
     ) -> None:
-        """A step of values with unknown positions alone gives such a value; others are errors."""
+        """A step of values with unknown positions alone gives such a value.
+
+        So does a sum or a concatenation with others, which an output may still read as content.
+        Other steps are errors.
+        """
         problems = dict.fromkeys(p for state in unknown.values() for p in state.problems)
-        if len(unknown) == len(read) and record.written is None:
+        joins = len(unknown) == len(read) or record.operator in JOINING
+        if joins and (record.written is None or record.written in unknown):
             self._mark_unknown(record, tuple(problems), read)
         else:
             self.diagnostics.add(problems)
@@ -216,8 +270,7 @@ class _Walk:
 
     def _read_labels(self, names: Collection[str]) -> None:
         """Something reads labels: an error where the positions are unknown."""
-        for state in self.environment.states(names, PositionsUnknown).values():
-            self.diagnostics.add(state.problems)
+        self.diagnostics.add_unknown_positions(names, self.environment)
 
     def _add_node(
         self,

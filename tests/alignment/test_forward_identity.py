@@ -235,7 +235,7 @@ def test_a_batch_of_one_shares_the_graph_of_others(first: int) -> None:
     for size in (first, 4 - first):
         outputs, _ = aligned(images[:size], labels[:size])
         assert torch.equal(outputs, aligned.module(images[:size]))
-    (graph,) = aligned._graphs.graphs.values()
+    (graph,) = aligned._engines.graphs.graphs.values()
     assert graph.capture.batch == graph.trace.capture.batch == BatchPolicy(1, float("inf"))
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision  # noqa: F401, for its operators
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from labeltrace import label_ops
+from labeltrace import LabelError, label_ops
 
 PRIMES = (2, 3, 5, 7)
 SOURCES = 3
@@ -1070,3 +1071,54 @@ def test_write_output(dim: int, repeated: tuple[bool, ...]) -> None:
     for place in indices(sizes):
         origin = tuple(0 if one else p for one, p in zip(repeated, place, strict=True))
         assert torch.equal(result.movedim(dim, -1)[place], labels[origin])
+
+
+# Elements that are picked and written over.
+
+
+def test_positions_without_a_write_need_to_know_their_image() -> None:
+    labels, prior = torch.eye(2).expand(3, 2, 2), torch.full((3, 2), 0.5)
+    settings = {
+        "kept": [0],
+        "sizes": [[5], [3, 2]],
+        "shapes": [[5], [6]],
+        "result": [5],
+    }
+    place = ["slice", [0, 1, 5]]
+    with pytest.raises(LabelError, match="nothing was written to carry the prior"):
+        label_ops.overwrite(
+            [None, labels[:2]],
+            prior,
+            [place],
+            **{**settings, "sizes": [[5], [2, 2]], "shapes": [[5], [4]]},
+        )
+    whole = [["slice", [0, 0, 5]]]
+    found = label_ops.overwrite(
+        [None, labels.flatten(0, 1)[:5]],
+        prior,
+        whole,
+        **{**settings, "sizes": [[5], [5]], "shapes": [[5], [5]]},
+    )
+    assert torch.equal(found, labels.flatten(0, 1)[:5])
+
+
+@pytest.mark.parametrize("operator", ["roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"])
+def test_a_box_that_sees_nothing_carries_the_prior(operator: str) -> None:
+    labels = torch.rand(2, 5, 7, 3).softmax(-1)
+    prior = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]])
+    boxes = torch.tensor([[1.0, 50.0, 50.0, 60.0, 60.0], [0.0, 1.0, 1.0, 4.0, 4.0]])
+    found = label_ops.sample_boxes(labels, prior, boxes, operator, [2, 2], 1.0)
+    assert torch.equal(found[0], prior[1].expand(2, 2, 3))
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 2, 2))
+    mean = label_ops.sample_boxes(labels, None, boxes, operator, [2, 2], 1.0)
+    torch.testing.assert_close(mean[0, 0, 0], labels[1].mean((0, 1)))
+
+
+def test_many_labels_are_looked_up_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, index = torch.rand(2, 5, 1, 3).softmax(-1), torch.randint(0, 5, (2, 4, 7))
+    whole = label_ops.reindex(labels, "gather", [1, index], [0, 1], sizes=[-1, -1, 7])
+    monkeypatch.setattr("labeltrace.label_ops.elements.LABELS_AT_ONCE", 48)
+    blocks = label_ops.reindex(labels, "gather", [1, index], [0, 1], sizes=[-1, -1, 7])
+    torch.testing.assert_close(blocks, whole)
+    expected = labels[:, :, 0].gather(1, index.flatten(1)[..., None].expand(-1, -1, 3))
+    torch.testing.assert_close(whole, expected.unflatten(1, (4, 7)).mean(2))

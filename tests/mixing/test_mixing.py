@@ -374,9 +374,15 @@ IMAGES, TARGETS = torch.zeros(3, 1, 5, 7), torch.zeros(3, dtype=torch.long)
         (IMAGES, TARGETS[:2], r"targets must be \(B,\) = \(3,\).*got \(2,\)"),
         (
             IMAGES,
-            torch.zeros(3, 9),
+            torch.eye(9)[TARGETS],
             r"one class index an image, got \(3, 9\); turn one-hot targets into indices .*argmax",
         ),
+        (
+            IMAGES,
+            torch.ones(3, 9),
+            r"images of several classes.* have no index: pass torch.arange\(B\) as targets",
+        ),
+        (IMAGES, TARGETS[:, None], r"got \(3, 1\); pass one integer for each image"),
         (IMAGES, TARGETS.float(), r"integer class indices, got torch.float32.*long"),
         (IMAGES, TARGETS.bool(), r"integer class indices, got torch.bool"),
         (IMAGES, TARGETS.to("meta"), r"targets are on meta, images on cpu.*same device"),

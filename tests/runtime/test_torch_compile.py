@@ -90,7 +90,7 @@ def test_a_copy_has_graphs_of_its_own() -> None:
     other.head.weight.data.zero_()
     compiled = torch.compile(other, fullgraph=True, backend="eager")
     same(step(compiled, other, 3), step(other, other, 3))
-    assert other._graphs.model is other.module and len(other._graphs.graphs) == 1
+    assert other._engines.graphs.model is other.module and len(other._engines.graphs.graphs) == 1
 
 
 def test_arguments_and_sizes_that_a_model_treats_apart() -> None:
@@ -180,7 +180,7 @@ def test_unsound_labels_are_refused() -> None:
 def test_a_model_that_changes_while_it_is_traced_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    graphs = labeltrace.align(small())._graphs
+    graphs = labeltrace.align(small())._engines.graphs
     first, *others = torch_compile._present_state(id(graphs))
     monkeypatch.setattr(torch_compile, "_present_state", lambda _: ((0, *first[1:]), *others))
     with pytest.raises(RuntimeError, match=r"the model was changed while torch\.compile traced it"):

@@ -19,6 +19,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 from labeltrace import CaptureError, LabelError, LayoutError, align, label_ops
@@ -160,11 +161,26 @@ def queries(x: Tensor, *sizes: int) -> Tensor:
     return tokens(x)[..., :1].expand(-1, -1, prod(sizes)).unflatten(2, sizes)
 
 
-def two_labels_in_one_memory(x: Tensor) -> Tensor:
-    y = x + 0
-    view = y[:, 0]
-    y.copy_(x.flip(3))
-    return y.sum(1) + view
+MASK = torch.tensor([True, False, True, True, False])
+BOXES = torch.tensor([[0.0, 1.0, 1.0, 3.0, 3.0]])
+
+
+def half_of_the_batch_in_place(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[x.shape[0] // 2 :] = x[: x.shape[0] - x.shape[0] // 2].flip(3)
+    return y
+
+
+def masked_in_place(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, :, MASK] = x.flip(2)[:, :, MASK]
+    return y
+
+
+def scores_in_place(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, :, 0] = x.softmax(-1)[:, :, 0]
+    return y
 
 
 def paired(x: Tensor) -> Tensor:
@@ -210,18 +226,35 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "a strided convolution of one tap over (": lambda x: F.conv2d(
         swapped(x), torch.ones(2, 5, 1, 1), stride=2
     ),
-    "a convolution changes the positions of mixing weights": lambda x: F.conv2d(
-        x.softmax(-1), torch.ones(2, 3, 2, 2)
+    "a convolution changes the positions of mixing weights": lambda x: (
+        F.conv2d(x.softmax(-1), torch.ones(3, 3, 2, 2)) @ x.mT[:, :, :6]
     ),
     "aten.conv2d slides over an activation with positions in its channel axis": lambda x: F.conv2d(
         swapped(x), torch.ones(2, 5, 2, 2)
     ),
-    "positions are joined to channels along an axis: 5 position": lambda x: torch.cat(
-        (x[:, :, :3], swapped(x)), 1
+    "the target of a loss comes from the image; compare outside the model": lambda x: F.l1_loss(
+        x, x.flip(2)
     ),
-    "an axis whose positions are partly repeated: 5 position * 7 repeated": lambda x: torch.cat(
-        [x.mean(3, keepdim=True).expand(-1, -1, 5, 7).flatten(2)] * 2, 2
+    "aten.index_put puts scores among content; keep the two apart": lambda x: x.index_put(
+        [torch.tensor([1])], x[:1].softmax(-1)
     ),
+    "how large its result is depends on the values of tensors, which a captured graph does not": (
+        lambda x: x[x > 0]
+    ),
+    "how much is written depends on the values of tensors, which a captured graph does not know": (
+        masked_in_place
+    ),
+    "a slice of the batch is written in place, where a captured graph does not know its start": (
+        half_of_the_batch_in_place
+    ),
+    "a view of content is overwritten by mixing weights; use a fresh tensor": scores_in_place,
+    "indices write to a fraction of the samples, which is no multiple of the batch": (
+        lambda x: x[x.shape[0] // 2 :].index_fill(2, torch.tensor([1]), 0.0)
+    ),
+    "samples that share an axis with channels are joined; stack them instead": (
+        lambda x: torch.cat([x.transpose(0, 1).flatten(0, 1)] * 2)
+    ),
+    "boxes are cut out of (": lambda x: torchvision.ops.roi_align(swapped(x), BOXES, 1),
     "padding of an axis of positions and channels: 3 channel * 35 position": lambda x: F.pad(
         x.flatten(1), (1, 1)
     ),
@@ -234,30 +267,27 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
         lambda x: torch.addcmul(x, x, x)
     ),
     "a roll of the flattened activation moves channels into positions": lambda x: x.roll(1),
-    "indexing can be followed with one constant index of the activation": lambda x: x[
-        :, [0, 1], [0, 2]
-    ],
+    "entries of a constant are looked up by an index from the image that has no label": (
+        lambda x: torch.ones(7, 2)[x.argmax(1)]
+    ),
+    'a captured graph does not know; align(model, engine="recorded") follows the model as it': (
+        lambda x: x.masked_select(x > 0)
+    ),
     "one index of an axis of positions and channels is taken: 3 channel": lambda x: x.flatten(1)[
         :, 0
     ],
-    "an index computed from the image selects positions": lambda x: x.index_select(
-        3, x.mean((0, 1, 3)).argmax().reshape(1)
-    ),
-    "an index selects from positions and channels: 3 channel": lambda x: x.flatten(1).index_select(
-        1, torch.tensor([0, 1])
-    ),
     "an axis of positions and channels moves: 3 channel": lambda x: x.flatten(1).roll(1, 1),
-    "it writes in place to add, and select, a view of the same memory, is read later; write": (
-        two_labels_in_one_memory
-    ),
     "positions and channels of one axis are contracted with mixing weights": lambda x: (
         x.flatten(1).softmax(-1)[:, None] @ x.flatten(1)[:, :, None]
     ),
     "keys times values, summed over tokens, are combined with another tensor": lambda x: (
-        keys_times_values(x) + x.mean((2, 3))[:, None]
+        queries(x, 4) @ (keys_times_values(x) + x.mean((2, 3))[:, None])
     ),
     "a product of keys and values, summed over positions, is contracted with something": (
-        lambda x: keys_times_values(x) @ torch.ones(3, 2)
+        lambda x: queries(x, 4) @ (keys_times_values(x) @ torch.ones(3, 2))
+    ),
+    "mul = aten.mul multiplies them with a stream that has other positions or channels": lambda x: (
+        x.mean(1).flatten(1).softmax(-1)[:, :, None] * x.mean(1).flatten(1)[:, None]
     ),
     "an axis of keys times values has been split or joined": lambda x: torch.einsum(
         "bni,bi->bn", queries(x, 12), keys_times_values(x).flatten(1)
@@ -298,6 +328,24 @@ def test_calls_that_cannot_be_followed(words: str) -> None:
     model(IMAGES)  # the model itself is sound
     with pytest.raises(LayoutError) as caught:
         align(model, IMAGES)
+    assert words in str(caught.value)
+
+
+REFUSED_AS_RECORDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "a mask selects from a constant, or repeats the activation": (
+        lambda x: torch.ones(7).masked_select(x[0, 0, 0] > 0)
+    ),
+    "how often the entries of a constant are repeated comes from the image": (
+        lambda x: torch.ones(7).repeat_interleave((x[0, 0, 0] > 0).long(), 0)
+    ),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED_AS_RECORDED)
+def test_runs_that_cannot_be_followed(words: str) -> None:
+    aligned = align(Function(REFUSED_AS_RECORDED[words]), engine="recorded")
+    with pytest.raises(LayoutError) as caught:
+        aligned(IMAGES, torch.full((4, 2, 5, 7), 0.5))
     assert words in str(caught.value)
 
 

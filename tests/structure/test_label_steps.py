@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 import labeltrace
@@ -70,6 +71,7 @@ class EveryStep(nn.Module):
         self.transposed = nn.ConvTranspose2d(2, 2, 2, 2)
         self.recurrent = nn.GRU(2, 3, num_layers=2, batch_first=True)
         self.reversed = Reversed()
+        self.register_buffer("boxes", torch.tensor([[1.0, 0.0, 0.0, 3.0, 2.0]]))
         self.register_buffer("index", torch.tensor([3, 0, 0]))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -99,6 +101,9 @@ class EveryStep(nn.Module):
             F.pad(x, (1, 1)),
             torch.cat([x, x.flip(2)], 2),
             x.mT.reshape(3, 2, 3, 8),
+            tokens.topk(5, 1)[0],
+            torchvision.ops.roi_align(x, self.boxes, 2),
+            tokens.index_put([self.index[:1], self.index], x[0, :, 0, :3].mT),
         )
 
 

@@ -20,7 +20,14 @@ def test_test_files_are_in_folders_named_after_packages() -> None:
     """`tests/<package>/` for a package, `tests/test_<module>.py` for a module of the root."""
     root = TESTS.parent / "labeltrace"
     packages = {file.parent.name for file in root.rglob("__init__.py")}
-    own = {"alignment", "docs", "oracles", "random_architectures", "structure"}
+    own = {
+        "alignment",
+        "docs",
+        "oracles",
+        "random_architectures",
+        "structure",
+        "true_to_model",
+    }
     for file in TESTS.rglob("test_*.py"):
         folder = file.relative_to(TESTS).parts[0]
         if folder == file.name:

@@ -12,19 +12,24 @@ from tests.rules.cases import (
     concatenation,
     convolution,
     indexing,
+    indexing_by_tensors,
+    losses,
     matmul,
     metadata_only,
     multiplication,
+    ordering,
     padding,
     pointwise,
     pooling,
     recurrence,
     reduction,
+    regions_of_interest,
     repetition,
     resampling,
     residual,
     sliding_windows,
     view,
+    writing,
 )
 from tests.rules.cases.case import Fault, Refusal, RuleCase, fault_of
 
@@ -45,7 +50,12 @@ FILES = (
     resampling,
     residual,
     indexing,
+    indexing_by_tensors,
+    ordering,
+    losses,
+    regions_of_interest,
     view,
+    writing,
 )
 
 CASES: tuple[RuleCase, ...] = tuple(case for file in FILES for case in file.CASES)

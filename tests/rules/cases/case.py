@@ -16,6 +16,7 @@ from torch import Tensor
 import labeltrace
 from labeltrace.capture.node_info import operator_names
 from labeltrace.rules import BUILT_IN
+from labeltrace.runtime.engine_choice import EngineName
 from labeltrace.tracing.trace import Trace
 from tests.helpers.code_module import Code, from_expression
 
@@ -41,6 +42,7 @@ class RuleCase:
     channel_dim: the axis of the images that has their channels.
     approximate: whether the rule is to say that it is an approximation.
     note: what is particular about the parts' values, where sizes do not tell it.
+    recorded: whether the model is to be recorded as it runs: some size depends on values.
     """
 
     operator: str
@@ -51,6 +53,7 @@ class RuleCase:
     channel_dim: int = 1
     approximate: bool = False
     note: str = ""
+    recorded: bool = False
 
     def __str__(self) -> str:
         return f"{self.operator}: {self.arguments}"
@@ -115,7 +118,8 @@ class Fault:
 def fault_of(case: RuleCase) -> Fault | None:
     """Compare the labels of a case with the truth; None where they agree."""
     model = case.model()
-    aligned = labeltrace.align(model, channel_dim=case.channel_dim)
+    engine: EngineName = "recorded" if case.recorded else "auto"
+    aligned = labeltrace.align(model, channel_dim=case.channel_dim, engine=engine)
     torch.manual_seed(0)
     outputs, labels = aligned(case.images(), case.label_image())
     torch.manual_seed(0)

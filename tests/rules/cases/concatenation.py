@@ -128,7 +128,13 @@ CASES = (
     ),
 )
 
-REFUSED = (
-    Refusal("torch.cat([x, self.c], 0)", "belongs to no image", {"c": values(1, 3, 5, 7)}),
-    Refusal("torch.cat([x.flatten(1, 2), x[:, 1]], 1)", "positions are joined to channels"),
-)
+MIXED = {
+    # positions and channels of one axis, as the anchors of a detector's levels
+    "torch.cat([x.flatten(1, 2), x[:, 1]], 1)": {},
+    "torch.cat([x.flatten(1), x[:, :, ::2].permute(0, 2, 3, 1).flatten(1)], 1)": {},
+    "torch.cat([x.flatten(1), self.c, x[:, 0, 0]], 1)": {"c": filled(2, 4)},
+    "torch.cat([x.permute(0, 2, 3, 1).flatten(2), x[:, 0]], 2)": {},
+}
+CASES += tuple(RuleCase("aten.cat", code, moves, parts) for code, parts in MIXED.items())
+
+REFUSED = (Refusal("torch.cat([x, self.c], 0)", "belongs to no image", {"c": values(1, 3, 5, 7)}),)

@@ -29,6 +29,21 @@ def moves(case: RuleCase) -> list[Tensor | None]:
     return [_looked_up(output, case) for output in outputs]
 
 
+def moved_by(code: str, index: str, averaged: int | None = None) -> Truth:
+    """Code that moves values by `self.index`, where other code gives that index of the images.
+
+    Labels are averaged over the axis `averaged`: the channels, along which the index differs.
+    """
+
+    def truth(case: RuleCase) -> list[Tensor | None]:
+        found = from_expression(index, **case.parts)(case.images())
+        parts = {**case.parts, "index": found}
+        base: Truth = moves if averaged is None else spread(moves, averaged)
+        return list(base(replace(case, code=code, parts=parts)))
+
+    return truth
+
+
 def stays(case: RuleCase) -> list[Tensor | None]:
     """Each value depends on its own position alone, as changing one cell at a time confirms."""
     found = by_contract(case)

@@ -8,10 +8,10 @@ from torch import Tensor
 from tests.rules.cases.case import Refusal, RuleCase, Truth, values
 from tests.rules.cases.expected_labels import (
     alike,
+    averages,
     by_contract,
     looped,
     mixes,
-    no_label,
     normalized,
 )
 
@@ -281,7 +281,7 @@ MATRICES = (
         approximate=True,
         weight=values(10),
     ),
-    contraction("dot", "torch.dot(x.flatten(), x.flatten())", no_label),
+    contraction("dot", "torch.dot(x.flatten(), x.flatten())", alike),
     contraction(
         "addmm",
         "torch.addmm(self.bias, x.flatten(1), self.weight)",
@@ -549,7 +549,12 @@ WRITTEN_OUT = (
         approximate=True,
         **IMAGES,
     ),
-    contraction("matmul", "(x @ x.mT).softmax(-1)", no_label, **IMAGES),
+    contraction(
+        "matmul",
+        "(x @ x.mT).softmax(-1)",
+        averages("x[:, :, :1].expand(-1, -1, 7)", "x[:, :, :1].mT.expand(-1, 7, -1)"),
+        **IMAGES,
+    ),
     # Content times a gate without positions, and two equals.
     contraction(
         "einsum", "torch.einsum('bmc,bc->bm', x, x.mean(1))", mixes("x.sum(2)", None), **IMAGES

@@ -19,6 +19,7 @@ from tests.rules.cases.expected_labels import (
     mixes,
     no_label,
     on,
+    spread,
     stays,
 )
 
@@ -35,6 +36,8 @@ COPIES = {
     "aten.lift_fresh_copy": "lift_fresh_copy(x)",
     "aten.neg": "neg(x)",
     "aten.positive": "positive(x)",
+    "aten.resolve_conj": "resolve_conj(x)",
+    "aten.resolve_neg": "resolve_neg(x)",
     "aten.to": "to.dtype(x, torch.float64)",
     "aten.type_as": "type_as(x, self.like)",
     "aten._to_copy": "_to_copy(x, dtype=torch.float64)",
@@ -64,6 +67,15 @@ GATES = {
     "aten.le": "le.Scalar(x, 0)",
     "aten.eq": "eq.Scalar(x, 0)",
     "aten.ne": "ne.Tensor(x, self.zero)",
+    "aten.__and__": "__and__.Tensor(x > 0, self.zero < 1)",
+    "aten.__or__": "__or__.Tensor(x > 0, self.zero > 1)",
+    "aten.__xor__": "__xor__.Tensor(x > 0, self.zero < 1)",
+    "aten.bitwise_and": "bitwise_and.Tensor(x > 0, self.zero < 1)",
+    "aten.bitwise_or": "bitwise_or.Tensor(x > 0, self.zero > 1)",
+    "aten.bitwise_xor": "bitwise_xor.Tensor(x > 0, self.zero < 1)",
+    "aten.logical_and": "logical_and(x > 0, self.zero < 1)",
+    "aten.logical_or": "logical_or(x > 0, self.zero > 1)",
+    "aten.logical_xor": "logical_xor(x > 0, self.zero < 1)",
     "aten.hardtanh": "hardtanh(x)",
     "aten.clamp": "clamp(x, -1, 0.5)",
     "aten.softmax": "softmax.int(x, 1)",
@@ -116,6 +128,8 @@ FUNCTIONS = {
     "aten.masked_fill": "masked_fill.Scalar(x, x > 0, 2.0)",
     "aten.where": "where.ScalarOther(x > 0, x, 2.0)",
     "aten.maximum": "maximum(x, self.like)",
+    "aten.max.other": "max.other(x, self.like)",
+    "aten.min.other": "min.other(x, self.like)",
     "aten.minimum": "minimum(self.like, x)",
     "aten.fmax": "fmax(x, self.like)",
     "aten.fmin": "fmin(self.like, x)",
@@ -180,17 +194,16 @@ SOFTMAX = {  # over channels, wherever they are
     "x.movedim(1, 0).softmax(0)": "x.movedim(1, 0)",
     "x.unsqueeze(2).softmax(2)": "x.unsqueeze(2)",
 }
-WEIGHTS = (  # over positions
-    "x.softmax(2)",
-    "x.softmax(-1)",
-    "x.flatten(2).softmax(2)",
-    "x.flatten(2).mT.softmax(1)",
-    "x.softmax(0)",
-    "x.flatten(1).softmax(1)",
-    "F.dropout(x.softmax(2), training=False)",
-    "x.softmax(2) + self.like",
-    "x.softmax(2).maximum(x.flip(3).softmax(2))",
-)
+WEIGHTS = {  # over positions: returned, they are content
+    "x.softmax(2)": averages("x"),
+    "x.softmax(-1)": averages("x"),
+    "x.flatten(2).softmax(2)": averages("x.flatten(2)"),
+    "x.flatten(2).mT.softmax(1)": averages("x.flatten(2).mT"),
+    "x.softmax(0)": averages("x"),
+    "x.flatten(1).softmax(1)": spread(averages("x.flatten(1)"), 1),
+    "F.dropout(x.softmax(2), training=False)": averages("x"),
+    "x.softmax(2) + self.like": averages("x"),
+}
 CHOICES = {
     "torch.where(x > 0, x, 0.0)": ("aten.where", ("x",)),
     "torch.where(x > 0, 0.0, x)": ("aten.where", ("x",)),
@@ -347,10 +360,18 @@ CASES = (
         for layout in (LAYOUTS if index < 2 else LAYOUTS[2:4])
     ),
     *(RuleCase("aten.softmax", code, follows(moved), {}, SMALL) for code, moved in SOFTMAX.items()),
-    *(RuleCase("aten.softmax", code, no_label, PARTS, SMALL) for code in WEIGHTS),
-    RuleCase("aten.log_softmax", "x.log_softmax(3)", no_label, {}, SMALL),
-    RuleCase("aten._softmax", f"{ATEN}_softmax(x, -1, False)", no_label, {}, SMALL),
-    RuleCase("aten._log_softmax", f"{ATEN}_log_softmax(x, 2, False)", no_label, {}, SMALL),
+    *(RuleCase("aten.softmax", code, truth, PARTS, SMALL) for code, truth in WEIGHTS.items()),
+    RuleCase(
+        "aten.softmax",
+        "x.softmax(2).maximum(x.flip(3).softmax(2))",
+        averages("x", "x.flip(3)"),
+        {},
+        SMALL,
+        approximate=True,
+    ),
+    RuleCase("aten.log_softmax", "x.log_softmax(3)", averages("x"), {}, SMALL),
+    RuleCase("aten._softmax", f"{ATEN}_softmax(x, -1, False)", averages("x"), {}, SMALL),
+    RuleCase("aten._log_softmax", f"{ATEN}_log_softmax(x, 2, False)", averages("x"), {}, SMALL),
     *(RuleCase(name, code, follows(*s), CHOSEN, SMALL) for code, (name, s) in CHOICES.items()),
     *(
         RuleCase(name, code, follows(*s), CHOSEN, SMALL, approximate=True)
@@ -417,7 +438,7 @@ CASES = (
     ),
     RuleCase("aten.relu", "torch.relu(x)", stays, {}, LAST, 3),
     RuleCase("aten.softmax", "x.softmax(3)", stays, {}, LAST, 3),
-    RuleCase("aten.softmax", "x.softmax(1)", no_label, {}, LAST, 3),
+    RuleCase("aten.softmax", "x.softmax(1)", averages("x"), {}, LAST, 3),
     RuleCase("aten.layer_norm", "F.layer_norm(x, [3])", stays, {}, LAST, 3),
 )
 

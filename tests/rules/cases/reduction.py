@@ -48,6 +48,11 @@ SUMS = (
     reduction("nanmean", "torch.nanmean(x)"),
 )
 MOMENTS = (
+    *(
+        reduction(f"{name}_mean", f"torch.{name}_mean(x, {dims})", each(alike, alike))
+        for name in ("var", "std")
+        for dims in FEW
+    ),
     *(reduction("logsumexp", f"torch.logsumexp(x, {dims})") for dims in (*FEW, "(0, 1, 2, 3)")),
     *(
         reduction("linalg_vector_norm", f"torch.linalg.vector_norm(x, {order}, {dims})")

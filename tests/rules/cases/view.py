@@ -116,6 +116,7 @@ EXPANDED = {
     "x.unsqueeze(3).permute(0, 1, 4, 3, 2).expand(-1, -1, -1, 2, -1)": "aten.expand",
     "x.expand(x.shape)": "aten.expand",
     "x[:, :1].expand_as(x)": "aten.expand_as",
+    "torch.broadcast_tensors(x[:, :1], x)[0]": "aten.broadcast_tensors",
     "x.expand_as(x.expand(2, -1, -1, -1, -1))": "aten.expand_as",
     f"{ATEN}broadcast_to(x, [11, x.shape[0], 3, 5, 7])": "aten.broadcast_to",
     f"{ATEN}broadcast_to(x[:, :1], [x.shape[0], 11, 5, 7])": "aten.broadcast_to",

@@ -1,0 +1,1 @@
+"""All Python state that a model's forward depends on or changes: a key, snapshots, differences."""

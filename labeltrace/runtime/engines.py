@@ -1,0 +1,400 @@
+"""The two engines of one aligned model, and which of them serves a call.
+
+The first call of a form is the plain model's own run, which is recorded. What the run shows, and
+what it changed in the model, tells whether a graph can hold it. If so, the graph is made and
+proves itself: run on the same inputs in the same state, it must do what the model did. Later calls
+of that form, with the model in that state, run the graph. All others are recorded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from labeltrace.capture.capture_lock import capturing, wait_for_captures
+from labeltrace.capture.export_errors import first_lines
+from labeltrace.capture.inputs import first_tensor
+from labeltrace.errors import CaptureError, LabelError, LabelTraceError, callers_level
+from labeltrace.model_state.difference import Difference, DifferenceKind
+from labeltrace.model_state.differences import differences
+from labeltrace.model_state.snapshot import Snapshot, take_snapshot
+from labeltrace.model_state.state_key import StateWatch
+from labeltrace.recording.record import Run
+from labeltrace.rule_api.registry import Registry
+from labeltrace.runtime.cache_key import call_key
+from labeltrace.runtime.capture_proof import difference_of_labels, difference_of_outputs
+from labeltrace.runtime.engine_choice import Engine, EngineChoice, EngineName, EngineWarning
+from labeltrace.runtime.graph_cache import GraphCache
+from labeltrace.runtime.recorded_programs import RecordedPrograms
+from labeltrace.runtime.run_reasons import Reason, reason_of_run
+from labeltrace.tracing.ablation import Ablation
+from labeltrace.tracing.trace import Trace
+
+LOOKS_IN_A_ROW: Final = 4
+"""After so many calls of one form, each with the model in a new state, it is recorded for good."""
+
+LOOKS_WITH_CHANGES: Final = 2
+"""So often a model may change its own state in calls of one form: the first may be special."""
+
+
+@dataclass(slots=True)
+class _Form:
+    """What has been found out about calls of one form.
+
+    Attributes:
+        looks: calls in a row that found the model in a state that was new.
+        changes: calls that changed the state of the model.
+        settled: the reason why such calls are recorded, whatever the state.
+    """
+
+    looks: int = 0
+    changes: int = 0
+    settled: Reason | None = None
+
+
+@dataclass(slots=True)
+class _Verdicts:
+    """The engine by form, state and size of the batch: a graph's number, or why there is none."""
+
+    graphs: dict[Hashable, int] = field(default_factory=dict)
+    refused: dict[Hashable, Reason] = field(default_factory=dict)
+    forms: dict[Hashable, _Form] = field(default_factory=dict)
+    choices: dict[Hashable, EngineChoice] = field(default_factory=dict)
+
+
+class Engines:
+    """Runs a model with labels on the engine that is true to it.
+
+    Attributes:
+        model: the model.
+        channel_dim: the channel axis of the input that carries labels.
+        engine: what the caller asked for.
+        state_watch: watches the state of the model.
+        graphs: the captures.
+        programs: the recorded programs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        registry: Registry,
+        channel_dim: int,
+        ablation: Ablation,
+        engine: EngineName,
+    ) -> None:
+        if engine not in ("auto", "captured", "recorded"):
+            raise ValueError(f"engine={engine!r}; it is one of 'auto', 'captured', 'recorded'")
+        self.model = model
+        self.channel_dim = channel_dim
+        self.engine = engine
+        self.state_watch = StateWatch(model)
+        self.graphs = GraphCache(model, registry, channel_dim, ablation, self.state_watch)
+        self.programs = RecordedPrograms(model, registry, channel_dim, ablation)
+        self._arguments = (model, registry, channel_dim, ablation, engine)
+        self._verdicts = _Verdicts()
+        self._told: set[str] = set()
+        self._last: Callable[[], str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy finds out for itself: what is known here is about this model's parameters.
+        return Engines, self._arguments
+
+    def __len__(self) -> int:
+        return len(self.graphs.graphs) + len(self.programs)
+
+    # Calls.
+
+    def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor) -> Any:
+        """The model's outputs and their labels.
+
+        Raises:
+            CaptureError: the model cannot be captured truly, and `engine` is "captured".
+            UnknownOperatorError: operators without a rule.
+            LayoutError: positions cannot be followed.
+        """
+        wait_for_captures()
+        form = self._form(args, kwargs)
+        if self.engine == "recorded" or self._settled(form):
+            return self._recorded(args, kwargs, labels, form)
+        key = (form, self.state_watch.key())
+        number = self._verdicts.graphs.get(key)
+        if number is not None:
+            self._verdicts.forms[form].looks = 0
+            return self._captured(number, args, kwargs, labels)
+        if key in self._verdicts.refused:
+            return self._recorded(args, kwargs, labels, form)
+        with capturing():
+            return self._first_call(key, args, kwargs, labels)
+
+    def trace(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
+        """What a call would do to labels; the model's state stays as it is.
+
+        Raises:
+            LabelTraceError: as `run`.
+        """
+        wait_for_captures()
+        form = self._form(args, kwargs)
+        if self.engine != "recorded" and not self._settled(form):
+            try:
+                graph = self.graphs.graph(args, kwargs)
+            except CaptureError as error:
+                if self.engine == "captured":
+                    raise
+                self._refuse(form, (form, self.state_watch.key()), _capture_reason(error))
+            else:
+                self._last = lambda: graph.generated.label_code
+                return graph.trace
+        with capturing():
+            before = take_snapshot(self.model)
+            try:
+                run = self.programs.run(args, kwargs)
+            finally:
+                before.restore()
+            program = self.programs.program(run, args, kwargs)
+        self._last = lambda: program.half.label_code
+        return program.trace
+
+    def label_code(self) -> str:
+        """The label half of the program that was used last.
+
+        Raises:
+            LabelError: there is none yet.
+        """
+        if self._last is None:
+            raise LabelError(
+                "no label graph yet: call the module with labels once, or pass an example to align"
+            )
+        return self._last()
+
+    def report(self) -> tuple[EngineChoice, ...]:
+        """The engine for each form of call so far."""
+        return tuple(self._verdicts.choices.values())
+
+    # The engines.
+
+    def _captured(
+        self, number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
+    ) -> Any:
+        graph = self.graphs.graphs[number]
+        self._last = lambda: graph.generated.label_code
+        return graph.run(self.model, args, kwargs, labels)
+
+    def _recorded(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+        form: Hashable,
+    ) -> Any:
+        if self.engine == "recorded":
+            self._choose(form, Reason("engine='recorded' was asked for"))
+        run = self.programs.run(args, kwargs)
+        return run.outputs, self._labels_of(run, args, kwargs, labels)
+
+    def _labels_of(
+        self, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
+    ) -> Any:
+        program = self.programs.program(run, args, kwargs)
+        self._last = lambda: program.half.label_code
+        return program.labels(run, labels)
+
+    # The choice.
+
+    def _first_call(
+        self, key: Hashable, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
+    ) -> Any:
+        """Run the model as it is, find its engine, and give the labels of that engine."""
+        before = take_snapshot(self.model)
+        run = self.programs.run(args, kwargs)
+        try:
+            return self._chosen(key, before, run, args, kwargs, labels)
+        except LabelTraceError:
+            before.restore()  # the call gives nothing, so it leaves nothing behind
+            raise
+
+    def _chosen(
+        self,
+        key: Hashable,
+        before: Snapshot,
+        run: Run,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+    ) -> Any:
+        """The outputs of the first run, and labels by the engine that is chosen for such calls."""
+        form: Hashable = key[0]  # type: ignore[index]
+        after = take_snapshot(self.model)
+        changes = differences(before, after)
+        reason = reason_of_run(run, self.model) or _reason_of_changes(changes)
+        proof: _Proof | None = None
+        if reason is None:
+            proof = self._prove(run, before, after, args, kwargs, labels)
+            reason = proof.reason
+        if reason is None:
+            assert proof is not None
+            self._accept(form, key, proof.number)
+            graph = self.graphs.graphs[proof.number]
+            self._last = lambda: graph.generated.label_code
+            return run.outputs, proof.labels
+        self._refuse(form, key, reason, changed=bool(_of_python(changes)))
+        if self.engine == "captured":
+            after.restore()
+            raise CaptureError(
+                f"a graph would not be true to {type(self.model).__name__}: {reason.text}"
+                f"{_at(reason.line)}; use engine='auto' or engine='recorded'"
+            )
+        return run.outputs, self._labels_of(run, args, kwargs, labels)
+
+    def _prove(
+        self,
+        run: Run,
+        before: Snapshot,
+        after: Snapshot,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+    ) -> _Proof:
+        """Capture the model as it was before the run, and compare what the graph does."""
+        try:
+            before.restore()
+            try:
+                number = self.graphs.find_or_build(args, kwargs)
+            except CaptureError as error:
+                return _Proof(_capture_reason(error))
+            before.restore()
+            graph = self.graphs.graphs[number]
+            try:
+                outputs, found = graph.run(self.model, args, kwargs, labels)
+            except Exception as error:  # whatever the graph raises, the model did not
+                return _Proof(Reason(f"its graph fails: {first_lines(error)}"))
+            reason = self._compare(run, after, outputs, found, args, kwargs, labels)
+            return _Proof(reason, number, found)
+        finally:
+            after.restore()
+
+    def _compare(
+        self,
+        run: Run,
+        after: Snapshot,
+        outputs: Any,
+        found: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+    ) -> Reason | None:
+        text = difference_of_outputs(tree_flatten(run.outputs), tree_flatten(outputs))
+        if not text:
+            changes = differences(after, take_snapshot(self.model), rebound=False)
+            text = f"its graph leaves another state: {changes[0].text}" if changes else ""
+        if text:
+            return Reason(text)
+        try:
+            recorded = self.programs.program(run, args, kwargs).labels(run, labels)
+        except LabelTraceError:
+            return None  # the recorded engine cannot follow it, so nothing can be compared
+        text = difference_of_labels(_leaves(recorded), _leaves(found))
+        return Reason(text) if text else None
+
+    def _accept(self, form: Hashable, key: Hashable, number: int) -> None:
+        self._verdicts.graphs[key] = number
+        self._count_look(form)
+        self._choose(form, None)
+
+    def _refuse(self, form: Hashable, key: Hashable, reason: Reason, changed: bool = False) -> None:
+        known = self._count_look(form)
+        if changed:
+            known.changes += 1
+        if not changed:
+            self._verdicts.refused[key] = reason
+        elif known.changes >= LOOKS_WITH_CHANGES:
+            known.settled = reason
+        self._choose(form, reason)
+
+    def _count_look(self, form: Hashable) -> _Form:
+        known = self._verdicts.forms.setdefault(form, _Form())
+        known.looks += 1
+        if known.looks > LOOKS_IN_A_ROW and known.settled is None:
+            known.settled = Reason(
+                f"the state of the model was another one in each of {known.looks} calls"
+            )
+        return known
+
+    def _settled(self, form: Hashable) -> bool:
+        known = self._verdicts.forms.get(form)
+        return known is not None and known.settled is not None
+
+    def _choose(self, form: Hashable, reason: Reason | None) -> None:
+        """Keep the choice for the report, and tell the user once why a model is recorded."""
+        engine = Engine.CAPTURED if reason is None else Engine.RECORDED
+        text, line = ("", "") if reason is None else reason
+        inputs, training = form[-2:]  # type: ignore[index]
+        self._verdicts.choices[form] = EngineChoice(engine, inputs, training, text, line)
+        if reason is None or self.engine != "auto" or text in self._told:
+            return
+        self._told.add(text)
+        warnings.warn(
+            f"{type(self.model).__name__} is recorded, which is slower than a captured graph: "
+            f"{text}{_at(line)}",
+            EngineWarning,
+            stacklevel=callers_level(),
+        )
+
+    def _form(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+        """What a choice depends on, apart from the state of the model."""
+        _, image = first_tensor(args, kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
+        return (
+            call_key(args, kwargs, image.shape[0]),
+            tuple(tensor.requires_grad for tensor in tensors),
+            torch.is_inference_mode_enabled(),
+            tuple(tuple(tensor.shape) for tensor in tensors),
+            self.model.training,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """The outcome of a proof: why the graph is not true to the model, or its number and labels."""
+
+    reason: Reason | None
+    number: int = -1
+    labels: Any = None
+
+
+def _leaves(labels: Any) -> list[Any]:
+    """The labels of outputs, None for those without one."""
+    return tree_leaves(labels, is_leaf=lambda leaf: leaf is None)
+
+
+def _of_python(changes: tuple[Difference, ...]) -> tuple[Difference, ...]:
+    """The changes of state that a graph does not make."""
+    return tuple(change for change in changes if not _is_in_graph(change))
+
+
+def _is_in_graph(change: Difference) -> bool:
+    """Whether a graph makes such changes too: of buffers, parameters and torch's generators."""
+    if change.kind is DifferenceKind.GENERATOR:
+        return change.path == "torch" or change.path.startswith("torch.")
+    return change.kind in (DifferenceKind.BUFFER, DifferenceKind.PARAMETER)
+
+
+def _reason_of_changes(changes: tuple[Difference, ...]) -> Reason | None:
+    found = _of_python(changes)
+    return Reason(f"its forward changes state beside the graph: {found[0].text}") if found else None
+
+
+def _capture_reason(error: CaptureError) -> Reason:
+    first = str(error).splitlines()
+    line = next((text.strip() for text in first if text.strip().startswith("stopped at")), "")
+    what = first[2 if line else 1].strip() if len(first) > 2 else first[0]
+    return Reason(f"torch.export stops: {what}", line.removeprefix("stopped at "))
+
+
+def _at(line: str) -> str:
+    return f" ({line})" if line else ""
