@@ -40,7 +40,7 @@ from labeltrace.flow import (
     Unfold,
     Write,
 )
-from labeltrace.layout import SlidingWindow, infer_dynamic
+from labeltrace.layout import Size, SlidingWindow, infer_dynamic, is_dynamic
 
 
 class Prior:
@@ -272,7 +272,7 @@ def _reindex(flow: Reindex) -> Instruction:
     if sizes != field:
         settings["sizes"] = [-1 if a == b else b for a, b in zip(field, sizes, strict=True)]
     if shape != sizes:
-        settings["shape"] = infer_dynamic(shape)
+        settings["shape"] = _view_sizes(shape)
     arguments = (flow.operator, _lists(flow.arguments))
     if flow.ordered is not None:
         dim, keepdim = flow.order_axis
@@ -284,7 +284,7 @@ def _reindex(flow: Reindex) -> Instruction:
             settings,
         )
     if len(flow.result) != flow.rank:
-        settings["result"] = infer_dynamic(flow.result)
+        settings["result"] = _view_sizes(flow.result)
     return Instruction(label_ops.reindex, (flow.source, *arguments, list(flow.kept)), settings)
 
 
@@ -301,6 +301,11 @@ def _write(flow: Write) -> Instruction:
     settings["adds"] = list(flow.adds)
     settings["keeps"] = list(flow.keeps)
     return Instruction(label_ops.add_at, arguments, settings)
+
+
+def _view_sizes(sizes: Sequence[Size]) -> list[Size]:
+    """Sizes for a view; torch infers the only one that depends on the batch."""
+    return [*infer_dynamic(sizes)] if sum(map(is_dynamic, sizes)) == 1 else list(sizes)
 
 
 def _lists(value: Any) -> Any:

@@ -11,8 +11,9 @@ import itertools
 from labeltrace.capture.call_records import CallRecord
 from labeltrace.layout import factor_kinds
 from labeltrace.tracing.environment import Environment
+from labeltrace.tracing.overlapping_views import overlap
 from labeltrace.tracing.values import Traced, Value
-from labeltrace.tracing.written_views import PartWrite, WrittenViews, after_part_write, overlap
+from labeltrace.tracing.written_views import PartWrite, WrittenViews, after_part_write
 
 
 def values_changed(

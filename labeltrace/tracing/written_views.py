@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from labeltrace.capture.call_records import CallRecord, TensorRecord
 from labeltrace.errors import LayoutError
 from labeltrace.flow import Elements, LabelField, LabelView, Operand, ValueFacts, ValueRef, Write
@@ -22,7 +20,6 @@ from labeltrace.layout import (
     axis_size,
     has_channels,
     has_positions,
-    is_dynamic,
     renumbered,
     simplify,
 )
@@ -35,10 +32,8 @@ from labeltrace.rule_helpers.picked_elements import (
 )
 from labeltrace.rule_helpers.written_parts import batch_dimension, elements_of_constant
 from labeltrace.tracing.environment import Environment
+from labeltrace.tracing.overlapping_views import PlainView, plain_views
 from labeltrace.tracing.values import Value
-
-_BATCHES = (5, 2, 3, 8)
-"""Sizes of the batch for which two views are compared where it is dynamic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +81,6 @@ def _same_label(one: Value | None, other: Value | None) -> bool:
     if one is None or other is None:
         return one is other
     return (one.field, one.layout) == (other.field, other.layout)
-
-
-def overlap(first: TensorRecord, second: TensorRecord) -> bool:
-    """Whether two views of one memory share an element."""
-    sizes = {_samples(tensor) for tensor in (first, second)}
-    return any(_overlap(_example(first, batch), _example(second, batch)) for batch in max(sizes))
 
 
 def after_part_write(
@@ -250,7 +239,7 @@ def _geometry(
 
 def _starts(view: TensorRecord, part: TensorRecord) -> list[int]:
     """Where a part begins along each axis of a view."""
-    whole, cut = _example(view), _example(part)
+    whole, cut = next(plain_views(view, part))
     rest = cut.offset - whole.offset
     starts = [0] * len(whole.shape)
     for dim in sorted(range(len(whole.shape)), key=lambda d: -whole.strides[d]):
@@ -261,15 +250,14 @@ def _starts(view: TensorRecord, part: TensorRecord) -> list[int]:
 
 def _along(view: TensorRecord, part: TensorRecord, dim: int) -> int | None:
     """The axis of a part that runs along an axis of the view; None for one index of it."""
-    cut = _example(part)
-    for axis, (size, stride) in enumerate(zip(cut.shape, cut.strides, strict=True)):
-        if size == 1 or _axis_of(_example(view), stride) != dim:
-            continue
-        return axis
+    whole, cut = next(plain_views(view, part))
+    for axis, (size, stride) in enumerate(zip(part.shape, cut.strides, strict=True)):
+        if size != 1 and _axis_of(whole, stride) == dim:
+            return axis
     return None
 
 
-def _axis_of(view: _Example, stride: int) -> int | None:
+def _axis_of(view: PlainView, stride: int) -> int | None:
     """The axis of a view along which a stride runs: that of the largest stride dividing it."""
     found = [
         (own, dim)
@@ -313,43 +301,3 @@ def _is_of_channels(along: Sequence[Axis], elsewhere: bool) -> bool:
     if not along:
         return not elsewhere
     return any(has_channels(axis) and not has_positions(axis) for axis in along)
-
-
-# Comparing views.
-
-
-@dataclass(frozen=True, slots=True)
-class _Example:
-    """A view as it is for one size of the batch."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int
-
-    @property
-    def reach(self) -> int:
-        steps = zip(self.shape, self.strides, strict=True)
-        return self.offset + sum((n - 1) * s for n, s in steps if n > 0)
-
-
-def _example(tensor: TensorRecord, batch: int = _BATCHES[0]) -> _Example:
-    """A view for one size of the batch, where that is dynamic."""
-
-    def at(size: Size) -> int:
-        return size if isinstance(size, int) else size.at(batch)
-
-    return _Example(tuple(map(at, tensor.shape)), tuple(map(at, tensor.strides)), at(tensor.offset))
-
-
-def _samples(tensor: TensorRecord) -> tuple[int, ...]:
-    """The sizes of the batch for which a view is compared with others; one where none matters."""
-    dynamic = any(map(is_dynamic, (*tensor.shape, *tensor.strides, tensor.offset)))
-    return _BATCHES if dynamic else _BATCHES[:1]
-
-
-def _overlap(one: _Example, other: _Example) -> bool:
-    memory = torch.zeros(max(one.reach, other.reach) + 1, dtype=torch.bool)
-    if 0 in one.shape or 0 in other.shape:
-        return False
-    memory.as_strided(one.shape, one.strides, one.offset).fill_(True)
-    return bool(memory.as_strided(other.shape, other.strides, other.offset).any())

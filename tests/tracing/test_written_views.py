@@ -107,6 +107,15 @@ def half_of_the_batch(x: Tensor) -> Tensor:
     return o
 
 
+def halves_that_do_not_meet(x: Tensor) -> Tensor:
+    """A view of one half is read after a write to the other, and a view of each column too."""
+    o = x.clone()
+    half = len(x) // 2
+    later, columns = o[half:], o[:, :, :, 4:]
+    o[:half, :, :, :4] = x[:half, :, :, :4].flip(2)
+    return torch.cat([torch.cat([later, o[:half]])[:, :, :, :4], columns], 3)
+
+
 def a_row_of_zeros(x: Tensor) -> Tensor:
     o = x.clone()
     o[:, :, 3] = canvas(x, ROWS, COLUMNS)[:, :, 0]
@@ -133,6 +142,7 @@ MOVES: tuple[Callable[[Tensor], Tensor], ...] = (
     tokens_of_a_flat_view,
     a_view_of_a_view,
     half_of_the_batch,
+    halves_that_do_not_meet,
     a_row_of_zeros,
     nothing_of_the_image,
 )
@@ -220,3 +230,22 @@ def test_new_positions_of_a_moved_image_carry_its_prior(engine: EngineName) -> N
         _, labels = labeltrace.align(padded, engine=engine)(images(), own)
         expected = torch.cat([own[order], prior[order].expand(-1, -1, ROWS, 1)], 3)
         torch.testing.assert_close(labels, expected)
+
+
+def test_a_batch_that_is_always_even() -> None:
+    """Each pair of images swaps them, through views of every second one."""
+
+    def swap(x: Tensor) -> Tensor:
+        pairs = x.unflatten(0, (len(x) // 2, 2))
+        o = torch.zeros_like(pairs)
+        o[:, 0] = pairs[:, 1]
+        o[:, 1] = pairs[:, 0]
+        return o.flatten(0, 1)
+
+    own = torch.rand(4, 2, ROWS, COLUMNS, generator=torch.Generator().manual_seed(3)).softmax(1)
+    aligned = labeltrace.align(Code(lambda self, x: swap(x)), engine="captured")
+    for batch in (4, 2):
+        x = torch.rand(batch, CHANNELS, ROWS, COLUMNS)
+        _, labels = aligned(x, own[:batch])
+        order = [1, 0, 3, 2][:batch]
+        torch.testing.assert_close(labels, own[order])
