@@ -42,7 +42,7 @@ class LabelGraphWriter:
         self.forward = forward
         self.calls = forward.calls
         self.fields = LabelFields(self.calls)
-        self._priors = PriorFields(self.calls, self.run, trace.steps)
+        self._priors = PriorFields(self.run, trace.steps)
         self._sizes: BatchSizes | None = None
         outputs = frozenset(value.field for value in trace.outputs if value and value.field)
         self.needed = needed_fields(trace.steps, outputs)

@@ -9,7 +9,7 @@ those that move samples are computed a second time, on priors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +17,14 @@ from torch.fx import Node
 
 from labeltrace import label_ops
 from labeltrace.codegen.instructions import Instruction, Prior, instruction, reads_prior
-from labeltrace.codegen.label_calls import LabelCalls
+from labeltrace.codegen.prior_nodes import PriorNodes, Run
 from labeltrace.codegen.row_priors import (
     Dimension,
     Part,
     RowPriors,
-    cut_parts,
+    is_one,
     kept_dimensions,
+    size_of,
 )
 from labeltrace.errors import LayoutError
 from labeltrace.flow import (
@@ -46,18 +47,15 @@ from labeltrace.flow import (
     Unfold,
     Write,
 )
-from labeltrace.layout import Size, is_dynamic
-
-Run = Callable[[Instruction], Node]
-"""Adds an instruction to the graph; its arguments may be nodes as well."""
+from labeltrace.layout import Size
 
 
 class PriorFields:
     """The priors beside each label field that some step needs them for."""
 
-    def __init__(self, calls: LabelCalls, run: Run, steps: Mapping[LabelField, LabelStep]) -> None:
-        self._calls = calls
+    def __init__(self, run: Run, steps: Mapping[LabelField, LabelStep]) -> None:
         self._run = run
+        self._nodes = PriorNodes(run)
         self._steps = steps
         self._known: dict[LabelField, RowPriors] = {}
         self._image: tuple[Node, Size] | None = None
@@ -89,8 +87,11 @@ class PriorFields:
         if isinstance(step, Write):
             return self._as_argument(self._written(step))
         priors = self._of_rows(step)
-        moved = _extended_dims(step)
-        if any(priors.varies(dim) for dim in moved):
+        several = [dim for dim in _extended_dims(step) if priors.varies(dim)]
+        others = [d for d in range(len(priors.dims)) if priors.varies(d) and d not in several]
+        if several and others:  # a row of several images
+            priors = self._mean(priors, others, several)
+        elif several:
             raise LayoutError(
                 "constants are joined to an axis along which images follow one another: a new row "
                 "belongs to no image, so it has no prior; leave it out of the model"
@@ -101,7 +102,18 @@ class PriorFields:
         dim = priors.only_dim()
         if dim is not None:
             return priors.node, dim
-        return self._with_all_dims(priors, range(len(priors.dims))), 0
+        return self._nodes.with_all_dims(priors, range(len(priors.dims))), 0
+
+    def _mean(self, priors: RowPriors, others: Sequence[int], averaged: Sequence[int]) -> RowPriors:
+        """The mean over dimensions along which priors differ, `others` being the rest of these."""
+        priors = self._nodes.expanded(priors, averaged)
+        node = self._nodes.in_order(priors, [*others, *averaged])
+        node = self._run(Instruction(label_ops.aggregate, (node, len(averaged))))
+        dims = (
+            (Part(size_of(axis), False),) if dim in averaged else axis
+            for dim, axis in enumerate(priors.dims)
+        )
+        return RowPriors(node, tuple(dims))
 
     # Rows.
 
@@ -117,53 +129,7 @@ class PriorFields:
 
     def _of_view(self, labels: LabelView) -> RowPriors:
         """The priors beside labels with the dimensions that a step needs."""
-        priors = self._of_field(labels.field)
-        arrangement = labels.arrangement
-        cut = cut_parts(priors.parts, arrangement.sizes)
-        if cut is None:  # a dimension is cut where images and copies do not end
-            priors = self._expanded(priors, range(len(priors.dims)))
-            cut = cut_parts(priors.parts, arrangement.sizes)
-            assert cut is not None
-        node = self._split(priors, [part for dim in cut for part in dim])
-        dims = tuple(
-            tuple(part for index in group for part in cut[index]) for group in arrangement.groups
-        )
-        places = [(index, number) for index, dim in enumerate(cut) for number, _ in enumerate(dim)]
-        varying = [place for place in places if cut[place[0]][place[1]].varies]
-        wanted = [
-            (index, number)
-            for group in arrangement.groups
-            for index in group
-            for number, part in enumerate(cut[index])
-            if part.varies
-        ]
-        order = [varying.index(place) for place in wanted]
-        if order != sorted(order):
-            node = self._relayout(node, order=order)
-        return self._without_copies(RowPriors(node, dims))
-
-    def _without_copies(self, priors: RowPriors) -> RowPriors:
-        """A dimension of copies of a single sample has one prior."""
-        copies = [
-            dim
-            for dim in range(len(priors.dims))
-            if priors.varies(dim)
-            and _size(priors.dims[dim]) != 1
-            and all(part.size == 1 for part in priors.dims[dim] if part.varies)
-        ]
-        if not copies:
-            return priors
-        kept = [
-            part.size
-            for index, dim in enumerate(priors.dims)
-            for part in dim
-            if part.varies and index not in copies
-        ]
-        dims = [
-            (Part(_size(dim), False),) if index in copies else dim
-            for index, dim in enumerate(priors.dims)
-        ]
-        return RowPriors(self._relayout(priors.node, merge=kept), tuple(dims))
+        return self._nodes.arranged(self._of_field(labels.field), labels.arrangement)
 
     def _of_field(self, field: LabelField) -> RowPriors:
         if field not in self._known:
@@ -192,21 +158,21 @@ class PriorFields:
         if not moved:
             sources = {place: dim for dim, place in kept.items()}
             found = [sources[place] for place in range(len(sizes)) if place in sources]
-            node = self._in_order(priors, found)
+            node = self._nodes.in_order(priors, found)
             dims = [
                 priors.dims[sources[place]] if place in sources else (Part(size, False),)
                 for place, size in enumerate(sizes)
             ]
             return RowPriors(node, tuple(dims))
         several = [d for d in range(len(priors.dims)) if _varying_parts(priors.dims[d]) > 1]
-        priors = self._expanded(priors, [*moved, *several])
+        priors = self._nodes.expanded(priors, [*moved, *several])
         if isinstance(step, Aggregate):
             return self._aggregated(step, priors)
         if isinstance(step, SampleBoxes) and moved == [0]:
             node = self._run(Instruction(label_ops.prior_of_boxes, (priors.node, step.boxes)))
             return RowPriors(node, _varying_dims(sizes, [0]))
         smaller = _on_priors(step, [dim for dim in range(len(priors.dims)) if priors.varies(dim)])
-        if smaller is not None and all(_is_one(priors.dims[dim]) for dim in moved):
+        if smaller is not None and all(is_one(priors.dims[dim]) for dim in moved):
             planned = instruction(smaller)
             assert isinstance(planned, Instruction)
             node = self._run(replace(planned, arguments=(priors.node, *planned.arguments[1:])))
@@ -223,7 +189,7 @@ class PriorFields:
     def _computed(self, step: OneSourceStep, priors: RowPriors) -> RowPriors:
         """The step itself, on priors at every position."""
         same = [place for dim, place in kept_dimensions(step).items() if not priors.varies(dim)]
-        priors = self._expanded(priors, range(len(priors.dims)), always=True)
+        priors = self._nodes.expanded(priors, range(len(priors.dims)), always=True)
         step = replace(step, joint=False) if isinstance(step, Attend) else step
         planned = self.instruction(step)
         assert isinstance(planned, Instruction)
@@ -239,9 +205,10 @@ class PriorFields:
         if len(set(pieces)) == 1 or _differ_by_size_alone(pieces, step.dim):
             same = pieces[0]
             if not same.varies(step.dim):
-                size = sizes[step.dim]
-                dims = [*same.dims]
-                dims[step.dim] = (Part(size, False),)
+                dims = (
+                    axis if same.varies(dim) else (Part(sizes[dim], False),)
+                    for dim, axis in enumerate(same.dims)
+                )
                 return RowPriors(same.node, tuple(dims))
         added = self._of_rows(step) if None in step.pieces else None
         read = iter(pieces)
@@ -250,7 +217,7 @@ class PriorFields:
         varying = sorted(
             {step.dim, *(d for one in known for d in range(len(one.dims)) if one.varies(d))}
         )
-        nodes = [self._with_all_dims(one, varying) for one in known]
+        nodes = [self._nodes.with_all_dims(one, varying) for one in known]
         counts = [
             -1 if one.varies(step.dim) else _size_along(step, index)
             for index, one in enumerate(known)
@@ -265,14 +232,14 @@ class PriorFields:
         """The average of priors; themselves if all are the same."""
         if len(set(pieces)) == 1 or _differ_by_size_alone(pieces, leave_out):
             every = [[one.dims[dim] for one in pieces] for dim in range(len(pieces[0].dims))]
-            whole = (max(dims, key=lambda dim: _size(dim) != 1) for dims in every)
+            whole = (max(dims, key=lambda dim: size_of(dim) != 1) for dims in every)
             return RowPriors(pieces[0].node, tuple(whole))
         rank = len(pieces[0].dims)
         varying = [dim for dim in range(rank) if any(one.varies(dim) for one in pieces)]
-        nodes = [self._with_all_dims(one, varying) for one in pieces]
+        nodes = [self._nodes.with_all_dims(one, varying) for one in pieces]
         share = {"shares": list(shares)} if len(set(shares)) > 1 else {}
         node = self._run(Instruction(label_ops.average, (nodes,), share))
-        sizes = [_largest([_size(one.dims[dim]) for one in pieces]) for dim in range(rank)]
+        sizes = [_largest([size_of(one.dims[dim]) for one in pieces]) for dim in range(rank)]
         return RowPriors(node, _varying_dims(sizes, varying))
 
     def _written(self, step: Write) -> RowPriors:
@@ -301,7 +268,9 @@ class PriorFields:
         sizes = step.field_sizes
         planned = instruction(_without_constants(step))
         assert isinstance(planned, Instruction)
-        every = [self._expanded(one, range(len(one.dims)), always=True).node for one, _ in pieces]
+        every = [
+            self._nodes.expanded(one, range(len(one.dims)), always=True).node for one, _ in pieces
+        ]
         settings = dict(planned.settings)
         prior: Node | None = None
         if step.pieces[0] is None:
@@ -333,84 +302,9 @@ class PriorFields:
         if len(sizes) > 1:
             if batch != 0:
                 order = [batch, *(dim for dim in range(len(sizes)) if dim != batch)]
-                node = self._relayout(node, order=order)
+                node = self._nodes.relayout(node, order=order)
             node = self._run(Instruction(label_ops.aggregate, (node, len(sizes) - 1)))
         return RowPriors(node, _varying_dims(sizes, [batch]))
-
-    # Nodes.
-
-    def _with_all_dims(self, priors: RowPriors, dims: Sequence[int]) -> Node:
-        """The priors with a dimension for each of `dims`, of size one where they do not differ."""
-        priors = self._expanded(priors, [dim for dim in dims if priors.varies(dim)])
-        sizes = [_size(priors.dims[dim]) if priors.varies(dim) else 1 for dim in dims]
-        if all(priors.varies(dim) for dim in dims):
-            return priors.node
-        return self._relayout(priors.node, merge=sizes)
-
-    def _expanded(
-        self, priors: RowPriors, dims: Sequence[int], *, always: bool = False
-    ) -> RowPriors:
-        """The priors with one part, which varies, for each of these dimensions that differ.
-
-        With `always`, for all of these dimensions.
-        """
-        chosen = [dim for dim in dims if always or priors.varies(dim)]
-        chosen = [dim for dim in chosen if not _is_one(priors.dims[dim])]
-        if not chosen:
-            return priors
-        parts = [
-            part
-            for index, dim in enumerate(priors.dims)
-            for part in dim
-            if part.varies or index in chosen
-        ]
-        merged: list[Size] = []
-        for index, dim in enumerate(priors.dims):
-            if index in chosen:
-                merged.append(_size(dim))
-            else:
-                merged.extend(part.size for part in dim if part.varies)
-        node = priors.node
-        if not all(part.varies for part in parts):
-            split = [part.size if part.varies else 1 for part in parts]
-            counts = [1 if part.varies else part.size for part in parts]
-            node = self._relayout(node, split=split)
-            if any(count != 1 for count in counts):
-                node = self._run(Instruction(label_ops.repeat, (node, counts, False)))
-        if merged != [part.size for part in parts]:
-            node = self._relayout(node, merge=merged)
-        expanded = [
-            (Part(_size(dim), True),) if index in chosen else dim
-            for index, dim in enumerate(priors.dims)
-        ]
-        return RowPriors(node, tuple(expanded))
-
-    def _split(self, priors: RowPriors, parts: Sequence[Part]) -> Node:
-        """The priors' node with a dimension for each of the finer parts that vary."""
-        sizes = [part.size for part in parts if part.varies]
-        if sizes == [part.size for part in priors.parts if part.varies]:
-            return priors.node
-        return self._relayout(priors.node, split=sizes)
-
-    def _in_order(self, priors: RowPriors, dims: Sequence[int]) -> Node:
-        """The priors' node, with the dimensions of the field in this order."""
-        numbers: dict[int, list[int]] = {}
-        count = 0
-        for index, dim in enumerate(priors.dims):
-            for part in dim:
-                if part.varies:
-                    numbers.setdefault(index, []).append(count)
-                    count += 1
-        order = [number for dim in dims for number in numbers.get(dim, ())]
-        return priors.node if order == sorted(order) else self._relayout(priors.node, order=order)
-
-    def _relayout(self, node: Node, **settings: Sequence[Size]) -> Node:
-        """A call of `relayout`; torch infers the only size that depends on the batch."""
-        shown: dict[str, Any] = {}
-        for name, sizes in settings.items():
-            inferred = sum(map(is_dynamic, sizes)) == 1
-            shown[name] = [-1 if inferred and is_dynamic(size) else size for size in sizes]
-        return self._run(Instruction(label_ops.relayout, (node,), shown))
 
 
 def _rows_kept(priors: RowPriors, dims: Sequence[int]) -> dict[int, Dimension] | None:
@@ -438,11 +332,6 @@ def _without_constants(step: Write) -> Write:
     )
 
 
-def _is_one(dim: Dimension) -> bool:
-    """Whether a dimension is a single part that varies."""
-    return len(dim) == 1 and dim[0].varies
-
-
 def _varying_parts(dim: Dimension) -> int:
     return sum(part.varies for part in dim)
 
@@ -452,13 +341,6 @@ def _with_prior(arguments: Any, prior: Node) -> Any:
     if isinstance(arguments, (list, tuple)):
         return type(arguments)(_with_prior(argument, prior) for argument in arguments)
     return prior if isinstance(arguments, Prior) else arguments
-
-
-def _size(dim: Dimension) -> Size:
-    size: Size = 1
-    for part in dim:
-        size *= part.size
-    return size
 
 
 def _largest(sizes: Sequence[Size]) -> Size:

@@ -79,6 +79,19 @@ class RowPriors:
         return varying[0] if whole else None
 
 
+def is_one(dim: Dimension) -> bool:
+    """Whether a dimension is a single part that varies."""
+    return len(dim) == 1 and dim[0].varies
+
+
+def size_of(dim: Dimension) -> Size:
+    """The number of indices of a dimension."""
+    size: Size = 1
+    for part in dim:
+        size *= part.size
+    return size
+
+
 def cut_parts(parts: Iterable[Part], sizes: Sequence[Size]) -> list[Dimension] | None:
     """Parts cut into dimensions of these sizes; None if they do not nest.
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import ceil, floor, gcd, inf, lcm
 from typing import Final
 
 from labeltrace.errors import LayoutError
 from labeltrace.layout.polynomial import Bounds, Polynomial
+from labeltrace.layout.remainders import QUOTIENT, Values, refined, simplified
 from labeltrace.layout.written_size import WrittenSize, written
-
-QUOTIENT: Final = "B // m"
-"""The variable of the polynomials: the size of the batch, divided by the modulus."""
 
 _LARGEST_MODULUS: Final = 4096
 
@@ -51,7 +50,7 @@ class BatchSize:
     labeltrace.errors.LayoutError: whether B // 2 < 4 is known at run time alone
     """
 
-    values: tuple[Polynomial | None, ...]
+    values: Values
     smallest: int = field(default=2, compare=False)
     largest: float = field(default=inf, compare=False)
 
@@ -88,6 +87,12 @@ class BatchSize:
 
     def __rmod__(self, other: int) -> Size:
         return other - other // self * self
+
+    def __divmod__(self, other: Size) -> tuple[Size, Size]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: int) -> tuple[Size, Size]:
+        return other // self, other % self
 
     # Comparison.
 
@@ -213,11 +218,10 @@ def divides(divisor: Size, size: Size) -> bool:
 def growth(size: Size) -> tuple[object, ...]:
     """A key that sorts sizes as they are for a large batch; divisors come before multiples."""
     values = _as_batch_size(size).values
-    return tuple(
-        tuple(sorted(((len(name), name, factor) for name, factor in value.terms), reverse=True))
-        for value in values
-        if value is not None
-    )
+    first = next(value for value in values if value is not None)
+    powers = {name: len(values) ** name.count(QUOTIENT) for name, _ in first.terms}
+    shares = [(len(name), name, Fraction(factor, powers[name])) for name, factor in first.terms]
+    return tuple(sorted(shares, reverse=True))
 
 
 # Normal form. -------------------------------------------------------------------------------------
@@ -234,57 +238,19 @@ def _aligned(one: Size, other: Size) -> tuple[BatchSize, BatchSize]:
     smallest = max(first.smallest, second.smallest)
     largest = min(first.largest, second.largest)
     return (
-        BatchSize(_refined(first.values, modulus), smallest, largest),
-        BatchSize(_refined(second.values, modulus), smallest, largest),
+        BatchSize(refined(first.values, modulus), smallest, largest),
+        BatchSize(refined(second.values, modulus), smallest, largest),
     )
 
 
-def _refined(values: tuple[Polynomial | None, ...], modulus: int) -> tuple[Polynomial | None, ...]:
-    """The polynomials for a multiple of the modulus."""
-    old = len(values)
-    if old == modulus:
-        return values
-    return tuple(_with_quotient(values[r % old], modulus // old, r // old) for r in range(modulus))
-
-
-def _with_quotient(value: Polynomial | None, factor: int, offset: int) -> Polynomial | None:
-    """A polynomial with `factor * q + offset` in place of q."""
-    if value is None:
-        return None
-    return value.substituted(QUOTIENT, Polynomial.of({(QUOTIENT,): factor, (): offset}))
-
-
-def _normal(values: tuple[Polynomial | None, ...], smallest: int, largest: float) -> Size:
+def _normal(values: Values, smallest: int, largest: float) -> Size:
     """The size with these polynomials, for the smallest modulus; an integer if it is constant."""
     kept = {value for value in values if value is not None}
     if len(kept) == 1:
         (only,) = kept
         if only.is_constant:
             return only.constant_term
-    modulus = len(values)
-    for smaller in range(1, modulus):
-        if modulus % smaller == 0 and (found := _coarsened(values, smaller)) is not None:
-            return BatchSize(found, smallest, largest)
-    return BatchSize(values, smallest, largest)
-
-
-def _coarsened(
-    values: tuple[Polynomial | None, ...], modulus: int
-) -> tuple[Polynomial | None, ...] | None:
-    """The polynomials for a divisor of the modulus; None where one cannot serve several."""
-    factor = len(values) // modulus
-    first = tuple(_stretched(value, factor) for value in values[:modulus])
-    return first if _refined(first, len(values)) == values else None
-
-
-def _stretched(value: Polynomial | None, factor: int) -> Polynomial | None:
-    """A polynomial with `q / factor` in place of q; itself if that has no integer coefficients."""
-    if value is None:
-        return None
-    powers = {name: factor ** name.count(QUOTIENT) for name, _ in value.terms}
-    if any(number % powers[name] for name, number in value.terms):
-        return value
-    return Polynomial.of({name: number // powers[name] for name, number in value.terms})
+    return BatchSize(simplified(values), smallest, largest)
 
 
 def _combined(
@@ -315,9 +281,9 @@ def _divided_by_number(size: BatchSize, number: int) -> Size:
     modulus = len(size.values) * (abs(number) // gcd(number, *factors))
     if number == 0 or modulus > _LARGEST_MODULUS:
         raise LayoutError(f"{size} cannot be divided by {number}")
-    refined = _refined(size.values, modulus)
-    values = [value and value.divided_by_number(number) for value in refined]
-    if any(value is None and old is not None for value, old in zip(values, refined, strict=True)):
+    finer = refined(size.values, modulus)
+    values = [value and value.divided_by_number(number) for value in finer]
+    if any(value is None and old is not None for value, old in zip(values, finer, strict=True)):
         return unknown_size(f"({size}) // {number}")
     return _normal(tuple(values), size.smallest, size.largest)
 

@@ -85,6 +85,8 @@ def take(
         return (queue.pop(),)
     need = size
     while need not in (0, 1):
+        if not queue:
+            raise LayoutError(f"{layout} has fewer indices than a view {shape_text(shape)} of it")
         factor = queue.pop()
         if factor.size == 1 and not factor.key:
             continue  # a single channel next to other factors does not change the axis

@@ -99,8 +99,16 @@ def view(layout: Layout, shape: Sequence[Size]) -> Layout:
     ...
     labeltrace.errors.LayoutError: a view of ... as (2, 3, 8, 3) cuts through a factor: ...
     """
-    if 0 in layout.field_sizes:
-        return _view_of_nothing(layout, shape)
+    try:
+        return _view_of_factors(layout, shape)
+    except LayoutError:
+        if 0 in layout.field_sizes:
+            return _view_of_nothing(layout, shape)
+        raise
+
+
+def _view_of_factors(layout: Layout, shape: Sequence[Size]) -> Layout:
+    """The view, whose axes are made of the layout's factors or of parts of them."""
     queue = merge_neighbors(factor for axis in layout.axes for factor in axis)
     queue.reverse()  # the next factor is the last one
     axes: list[tuple[SplitFactor, ...]] = []
@@ -115,6 +123,8 @@ def view(layout: Layout, shape: Sequence[Size]) -> Layout:
 
 def _view_of_nothing(layout: Layout, shape: Sequence[Size]) -> Layout:
     """The view of a tensor without positions, all of whose axes but those at both ends are new.
+
+    It is needed where the new axes are not made of the old ones' factors.
 
     >>> from labeltrace.layout.layout import input_layout
     >>> print(view(input_layout((2, 0, 4), channel_dim=2), (2, 0, 3, 4)))

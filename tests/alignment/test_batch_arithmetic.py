@@ -201,6 +201,33 @@ def test_a_new_token_has_the_prior_of_the_image_in_its_row(name: str, training: 
     check(aligned, lambda labels: with_prior(move(labels)), runs(move))
 
 
+class TwoImagesInARow(nn.Module):
+    """A token, the tokens of one image, and those of another one; then the samples move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, CHANNELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = x.flatten(2).mT, x.flip(0).flatten(2).mT
+        joined = torch.cat([self.token.expand(x.shape[0], -1, -1), one, other], 1)
+        return torch.cat([self.token.expand(x.shape[0], -1, -1), joined.roll(1, 0)], 1)
+
+
+def test_a_row_of_several_images_has_the_mean_of_their_priors() -> None:
+    aligned = labeltrace.align(TwoImagesInARow(), inputs(8)[0])
+    for batch in (3, 5):
+        images, labels = inputs(batch)
+        fields = labels.flatten(2).mT
+        prior = fields.mean(1, keepdim=True)
+        mean = (prior + prior.flip(0)) / 2
+        joined = torch.cat([mean, fields, fields.flip(0)], 1).roll(1, 0)
+        found = aligned(images, labels)[1]
+        torch.testing.assert_close(found[:, 1:], joined, atol=1e-6, rtol=0)
+        # The second token's row is the first one's, one sample later.
+        torch.testing.assert_close(found[:, 0], mean[:, 0].roll(1, 0), atol=1e-6, rtol=0)
+
+
 @every_move
 def test_plain_integers_are_followed_as_well(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that is fixed: every size is an integer."""

@@ -465,6 +465,17 @@ def test_positions_of_size_one_stay_next_to_positions(
     assert str(found).replace("channel", "ch") == f"({expected})"
 
 
+def test_a_view_of_nothing_may_have_any_axes() -> None:
+    layout = input_layout((2, 0), 1)
+    with pytest.raises(LayoutError, match=r"has fewer indices than a view \(2, 0, 7\) of it"):
+        view(layout, (2, 0, 7))
+    empty = input_layout((2, 5, 0), 1)
+    assert view(empty, (2, 5, 0, 7)).shape == (2, 5, 0, 7)
+    assert str(view(input_layout((0, 5, 4), 1), (0, 5, 2, 2))) == (
+        "(0 batch, 5 channel, 2 position, 2 position)"  # channels stay, as in any other batch
+    )
+
+
 def test_positions_are_not_repeated_and_not_dropped() -> None:
     layout = input_layout((2, 1, 5), 2)
     assert str(expand(layout, (2, 3, 5))) == "(2 batch, 1 position * 3 repeated, 5 channel)"

@@ -225,5 +225,4 @@ CASES = (
 REFUSED = (
     Refusal(f"{TOKENS}[{SCORES} > 0]", "depends on the values"),
     Refusal("x.masked_select(x > 0)", "depends on the values"),
-    Refusal("x.permute(0, 2, 3, 1)[(x[:, 0] > 0).nonzero()[:, 0]]", "depends on the values"),
 )
