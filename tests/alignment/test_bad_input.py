@@ -124,7 +124,10 @@ def test_an_input_smaller_than_the_model_allows() -> None:
     aligned = align(model)
     words = "Kernel size can't be greater than actual input size"
     assert words in refused(model, RuntimeError, lambda: aligned(*small))  # the model's own error
-    for call in (lambda: align(model, small[0], engine="captured"), lambda: trace(model, small[0])):
+    for call in (
+        lambda: align(model, small[0], engine="captured"),
+        lambda: trace(model, small[0], engine="captured"),
+    ):
         message = refused(model, CaptureError, call)
         assert "Tiny cannot be captured with inputs of shape (3, 3, 1, 10)" in message
         assert "self.stem(images)" in message  # the line that stopped it
@@ -155,6 +158,14 @@ def test_arguments_that_the_model_does_not_take() -> None:
     ):
         message = refused(model, TypeError, call)
         assert re.search(r"takes 2 positional arguments|unexpected keyword", message)
+    message = refused(model, CaptureError, lambda: trace(model, (IMAGES, 3), engine="captured"))
+    assert "Tiny cannot be called so: too many positional arguments" in message
+    assert "; pass what its forward takes: forward(images: " in message
+
+
+def test_an_engine_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match=r"engine='fast'; it is one of 'auto', 'captured'"):
+        align(Tiny(), engine="fast")  # type: ignore[arg-type]
 
 
 def test_arguments_of_a_kind_that_no_graph_takes() -> None:
@@ -230,11 +241,14 @@ class Brancher(Tiny):
 
 def test_a_model_that_cannot_be_captured() -> None:
     model = Brancher().train()
-    aligned = align(model)
+    aligned = align(model, engine="captured")
+    message = refused(model, CaptureError, lambda: aligned(IMAGES, LABELS))
+    assert "a graph would not be true to Brancher: it reads values of tensors" in message
+    assert re.search(rf"{re.escape(__file__)}:\d+: if features.sum\(\) > 0:", message)
+    assert "use engine='auto' or engine='recorded'" in message
     for call in (
-        lambda: aligned(IMAGES, LABELS),
-        lambda: align(model, IMAGES),
-        lambda: trace(model, IMAGES),
+        lambda: align(model, IMAGES, engine="captured"),
+        lambda: trace(model, IMAGES, engine="captured"),
     ):
         message = refused(model, CaptureError, call)
         assert "Brancher cannot be captured" in message

@@ -488,7 +488,7 @@ def test_a_capture_with_side_effects(
     original = torch.export.export
     monkeypatch.setattr(torch.export, "export", functional)
     with pytest.raises(CaptureError) as caught:
-        align(model, IMAGES)
+        align(model, IMAGES, engine="captured")
     assert words in str(caught.value)
 
 
