@@ -99,6 +99,7 @@ class Engines:
         self.state_watch = StateWatch(model)
         self.graphs = GraphCache(model, registry, channel_dim, ablation, self.state_watch)
         self.programs = RecordedPrograms(model, registry, channel_dim, ablation)
+        self.graphs.check_true = self.check_true
         self._arguments = (model, registry, channel_dim, ablation, engine)
         self._verdicts = _Verdicts()
         self._told: set[str] = set()
@@ -178,6 +179,45 @@ class Engines:
     def report(self) -> tuple[EngineChoice, ...]:
         """The engine for each form of call so far."""
         return tuple(self._verdicts.choices.values())
+
+    def check_true(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Check that a graph is true to the model, whose state is put back.
+
+        Raises:
+            CaptureError: it is not, or it cannot be captured at all.
+        """
+        key = (self._form(args, kwargs), self.state_watch.key())
+        if key in self._verdicts.graphs:
+            return
+        _, image = first_tensor(args, kwargs)
+        sizes = [1] * (image.dim() - 2)
+        labels = torch.ones(image.shape[0], 1, *sizes, device=image.device)
+        with capturing():
+            before = take_snapshot(self.model)
+            try:
+                run = self.programs.run(args, kwargs)
+                reason = self._reason(run, before, take_snapshot(self.model), args, kwargs, labels)
+            finally:
+                before.restore()
+        if reason is not None:
+            raise CaptureError(
+                f"a graph would not be true to {type(self.model).__name__}: {reason.text}"
+                f"{_at(reason.line)}; torch.compile takes captured models alone: call the aligned "
+                "model without it, which records the model as it runs"
+            )
+
+    def _reason(
+        self,
+        run: Run,
+        before: Snapshot,
+        after: Snapshot,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        labels: Tensor,
+    ) -> Reason | None:
+        reason = reason_of_run(run, self.model)
+        reason = reason or _reason_of_changes(self.model, differences(before, after))
+        return reason or self._prove(run, before, after, args, kwargs, labels).reason
 
     # The engines.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,6 +77,7 @@ class GraphCache:
         self.channel_dim = channel_dim
         self.ablation = ablation
         self.graphs: dict[int, LabelGraph] = {}
+        self.check_true: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None
         self._numbers: dict[tuple[Any, ...], tuple[int, ...]] = {}  # by key
         LIVE_CACHES[id(self)] = self
 

@@ -109,6 +109,7 @@ def _ranges(
     args, kwargs = _example(described, hint)
     with torch._guards.tracing(None), contextlib.suppress(CaptureError):
         if not graphs.matching(args, kwargs):
+            _check_true(graphs, args, kwargs)
             graphs.find_or_build(args, kwargs)
     batches = {
         number: graphs.graphs[number].capture.batch for number in graphs.matching(args, kwargs)
@@ -122,8 +123,17 @@ def _ranges(
 @torch.compiler.assume_constant_result
 def _number(identity: int, described: Any, batch: int) -> int:
     """The graph for one size of the batch."""
+    graphs = LIVE_CACHES[identity]
+    args, kwargs = _example(described, batch)
     with torch._guards.tracing(None):
-        return LIVE_CACHES[identity].find_or_build(*_example(described, batch))
+        _check_true(graphs, args, kwargs)
+        return graphs.find_or_build(args, kwargs)
+
+
+def _check_true(graphs: GraphCache, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Check that a graph would be true to the model; within an export only an earlier one is."""
+    if graphs.check_true is not None and not torch.compiler.is_exporting():
+        graphs.check_true(args, kwargs)
 
 
 def _example(described: Any, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
