@@ -291,15 +291,12 @@ def _divided_by_number(size: BatchSize, number: int) -> Size:
 def _quotient(one: Size, other: BatchSize) -> Size:
     """The quotient, rounded down: exact, or the same number for every batch size."""
     first, second = _aligned(one, other)
-    values = [
-        None if a is None or b is None or not b.terms else a.divided(b)
-        for a, b in zip(first.values, second.values, strict=True)
+    allowed = [
+        r for r, (a, b) in enumerate(zip(first.values, second.values, strict=True)) if a and b
     ]
-    exact = [value for value in values if value is not None]
-    wanted = sum(a is not None for a in first.values)
-    if len(exact) == wanted:
-        kept = iter(exact)
-        whole = tuple(None if a is None else next(kept) for a in first.values)
+    found = {r: _exact_quotient(first.values[r], second.values[r]) for r in allowed}
+    if all(value is not None for value in found.values()):
+        whole = tuple(found.get(r) for r in range(len(first.values)))
         return _normal(whole, first.smallest, first.largest)
     for number in _candidates(first, second):
         rest = one - number * other
@@ -308,6 +305,11 @@ def _quotient(one: Size, other: BatchSize) -> Size:
         if lower >= 0 and below < 0:
             return number
     raise LayoutError(f"how often {other} goes into {one} is known at run time alone")
+
+
+def _exact_quotient(one: Polynomial | None, other: Polynomial | None) -> Polynomial | None:
+    """The quotient of two polynomials; None where one does not divide the other."""
+    return one.divided(other) if one and other and other.terms else None
 
 
 def _candidates(one: BatchSize, other: BatchSize) -> Iterator[int]:

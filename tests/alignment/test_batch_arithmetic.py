@@ -262,7 +262,8 @@ def test_one_program_serves_all_batch_sizes() -> None:
     assert "cut(y, 0, 0, batch // 2)" in code and "cut(prior, 0, 0, batch // 2)" in code
     check(aligned, lambda labels: with_prior(swapped(labels)), (4, 5, 7, 8, 11, 30))
     assert aligned.label_code() == code
-    assert [graph.capture.batch.dynamic for graph in aligned._graphs.graphs.values()] == [True]
+    graphs = aligned._engines.graphs.graphs.values()
+    assert [graph.capture.batch.dynamic for graph in graphs] == [True]
 
 
 def test_a_program_serves_only_batches_that_torch_decided_alike() -> None:

@@ -153,6 +153,7 @@ def test_the_range_of_the_batch_decides() -> None:
     half = batch_size(smallest=8) // 2
     assert half >= 4 and not half < 4 and half
     assert (3 * BATCH - 1) // BATCH == 2
+    assert 0 // (batch_size(step=2) - 3) == 0
     assert -1 % BATCH == BATCH - 1 and 2 % (2 * BATCH) == 2
     assert batch_size(largest=9) < 10
 
