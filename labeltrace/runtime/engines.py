@@ -437,12 +437,13 @@ class Engines:
     def _choose(self, form: Hashable, reason: Reason | None) -> None:
         """Keep the choice for the report, and tell the user once why a model is recorded."""
         engine = Engine.CAPTURED if reason is None else Engine.RECORDED
-        text, line = ("", "") if reason is None else reason
+        text, line, subject = reason or Reason("")
         inputs, training = form[-2:]  # type: ignore[index]
         self._verdicts.choices[form] = EngineChoice(engine, inputs, training, text, line)
-        if reason is None or self.engine != "auto" or text in self._told:
+        told = subject or text
+        if reason is None or self.engine != "auto" or told in self._told:
             return
-        self._told.add(text)
+        self._told.add(told)
         warnings.warn(
             f"{type(self.model).__name__} is recorded, which is slower than a captured graph: "
             f"{text}{_at(line)}",
@@ -494,7 +495,7 @@ def _reason_of_changes(model: nn.Module, changes: tuple[Difference, ...]) -> Rea
     if not found:
         return None
     text = f"its forward changes state beside the graph: {found[0].text}"
-    return Reason(text, changing_line(model, found[0].path))
+    return Reason(text, changing_line(model, found[0].path), found[0].path)
 
 
 def _capture_reason(error: CaptureError) -> Reason:

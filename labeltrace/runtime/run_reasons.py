@@ -62,10 +62,17 @@ HOOKING_NAMES: Final = frozenset(
 
 
 class Reason(NamedTuple):
-    """Why a model is recorded, and the model's line that is the reason, empty if unknown."""
+    """Why a model is recorded.
+
+    Attributes:
+        text: in words.
+        line: the model's line that is the reason; empty if unknown.
+        subject: what the reason is about, where its words change from call to call.
+    """
 
     text: str
     line: str = ""
+    subject: str = ""
 
 
 def reason_of_run(run: Run, model: nn.Module) -> Reason | None:
