@@ -17,11 +17,19 @@ from tests.helpers.families import Family, every_family, example
 from tests.helpers.identity import IMAGES, LABELS, Tiny
 
 
+ASKS_ABOUT_EXPORTS = {"sam"}
+"""Their code asks whether it is being exported, and resizes positions to the same size then."""
+
+
 @every_family
 def test_both_engines_agree_on_every_family(family: Family) -> None:
     """Each is the other's oracle: outputs bit for bit, labels within rounding."""
     images, label_image = example(family, batch=2)
     model = family.build().eval()
+    if family.name in ASKS_ABOUT_EXPORTS:
+        with pytest.raises(labeltrace.CaptureError, match="its backward pass has nothing where"):
+            labeltrace.align(model, engine="captured")(images, label_image)
+        return
     captured = labeltrace.align(model, engine="captured")
     recorded = labeltrace.align(model, engine="recorded")
     for _ in range(2):  # the second recorded call repeats the first
@@ -138,7 +146,7 @@ def test_a_change_is_noticed_unless_the_caller_vouches() -> None:
 
 def test_torch_compile_refuses_what_no_graph_can_hold() -> None:
     compiled = torch.compile(labeltrace.align(Doing(_count)), backend="eager", fullgraph=True)
-    with pytest.raises(Exception, match="torch.compile takes captured models alone"):
+    with pytest.raises(Exception, match=r"torch\.compile takes captured models alone"):
         compiled(IMAGES, LABELS)
 
 
