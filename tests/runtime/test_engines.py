@@ -16,7 +16,6 @@ from labeltrace import Engine, EngineWarning
 from tests.helpers.families import Family, every_family, example
 from tests.helpers.identity import IMAGES, LABELS, Tiny
 
-
 ASKS_ABOUT_EXPORTS = {"sam"}
 """Their code asks whether it is being exported, and resizes positions to the same size then."""
 
