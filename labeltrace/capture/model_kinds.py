@@ -67,8 +67,19 @@ def check_parameters(model: nn.Module, image: Tensor) -> None:
                 f"{where} is quantized, and torch.export cannot read its packed weights; align the "
                 "model in floating point that it was made from"
             )
-        if image.is_meta:
-            continue
+    check_devices(model, image)
+
+
+def check_devices(model: nn.Module, image: Tensor) -> None:
+    """Check that a model's parameters have values.
+
+    Raises:
+        CaptureError: some lie on the meta device, where the image does not.
+    """
+    if image.is_meta:
+        return
+    for path, module in model.named_modules():
+        where = f"{path or 'the model'} ({type(module).__name__})"
         if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
             raise CaptureError(
                 f"{where} has parameters on the meta device, without values, and the images are "

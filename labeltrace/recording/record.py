@@ -16,7 +16,7 @@ from labeltrace.capture.capture_lock import capturing
 from labeltrace.errors import CaptureError
 from labeltrace.recording.hidden_tensors import check_outputs
 from labeltrace.recording.recorded_calls import Recording
-from labeltrace.recording.recorder import Recorder, output_leaves
+from labeltrace.recording.recorder import Recorder, output_leaves, refuse_higher_order
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,6 +66,7 @@ def record(
         CaptureError: the model has run and returns an object that hides tensors; or this is a call
             inside a run that is being recorded.
     """
+    refuse_higher_order()
     recorder = Recorder(model, functions or {}, sys._getframe(), followed, reads)
     leaves, _ = tree_flatten((args, dict(kwargs)))
     for index, leaf in enumerate(leaves):

@@ -137,7 +137,10 @@ class _GraphBuilder:
         meta = self._place(call, place)
         arguments = self._argument(call.arguments)
         keywords = {name: self._argument(value) for name, value in call.keywords}
-        node = self.graph.call_function(call.operator, arguments, keywords)
+        name = call.operator._schema.name.rpartition("::")[2]  # as an export names it
+        node = self.graph.create_node(
+            "call_function", call.operator, arguments, keywords, name=name
+        )
         node.meta.update(meta)
         node.meta["val"] = self._example(call.results)
         self._results(node, call.results, meta)

@@ -8,6 +8,7 @@ operators and changes nothing, is the one that this mode is of.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from labeltrace.capture.node_info import signature
+from labeltrace.errors import CaptureError
 from labeltrace.recording.call_places import CallPlaces, model_line
 from labeltrace.recording.recorded_calls import (
     CallPlace,
@@ -185,6 +187,23 @@ def _unwrapped(tensor: Tensor) -> Tensor:
     while _functorch.is_functorch_wrapped_tensor(tensor):
         tensor = _functorch.get_unwrapped(tensor)
     return tensor
+
+
+def refuse_higher_order() -> None:
+    """Let every higher-order operator (`torch.cond`) say that it cannot be recorded.
+
+    Torch asks each of them what to do in this mode. New ones may be imported at any time.
+    """
+    for operator in torch._ops._higher_order_ops.values():
+        if Recorder not in operator.python_key_table:
+            operator.py_impl(Recorder)(functools.partial(_refused, operator.__name__))
+
+
+def _refused(name: str, *_: Any, **__: Any) -> Any:
+    raise CaptureError(
+        f"the model calls torch.{name}, whose branches or loops run inside the operator; write "
+        "them as Python's own, which the recorded engine follows"
+    )
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

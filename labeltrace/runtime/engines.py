@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from labeltrace.capture.capture_lock import capturing, wait_for_captures
 from labeltrace.capture.export_errors import first_lines
 from labeltrace.capture.inputs import first_tensor
+from labeltrace.capture.model_kinds import check_devices
 from labeltrace.errors import CaptureError, LabelError, LabelTraceError, callers_level
 from labeltrace.model_state.difference import Difference, DifferenceKind
 from labeltrace.model_state.differences import differences
@@ -144,16 +145,23 @@ class Engines:
         """
         wait_for_captures()
         form = self._form(args, kwargs)
-        if self.engine != "recorded" and not self._settled(form):
+        if self.engine == "recorded" or self._settled(form):
+            return self._recorded_trace(args, kwargs)
+        try:
+            graph = self.graphs.graph(args, kwargs)
+        except LabelTraceError as error:
+            if self.engine == "captured":
+                raise
             try:
-                graph = self.graphs.graph(args, kwargs)
-            except CaptureError as error:
-                if self.engine == "captured":
-                    raise
-                self._refuse(form, (form, self.state_watch.key()), _capture_reason(error))
-            else:
-                self._last = lambda: graph.generated.label_code
-                return graph.trace
+                trace = self._recorded_trace(args, kwargs)
+            except Exception as other:  # the model fails itself, or neither engine follows it
+                raise error from other
+            self._refuse(form, (form, self.state_watch.key()), _capture_reason(error))
+            return trace
+        self._last = lambda: graph.generated.label_code
+        return graph.trace
+
+    def _recorded_trace(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
         with capturing():
             before = take_snapshot(self.model)
             try:
@@ -253,6 +261,7 @@ class Engines:
         form: Hashable,
     ) -> Any:
         """The first call of a form where the recorded engine was asked for."""
+        check_devices(self.model, first_tensor(args, kwargs)[1])
         known = _Form()
         before = take_snapshot(self.model)
         run = self.programs.run(args, kwargs)
@@ -314,6 +323,7 @@ class Engines:
         self, key: Hashable, args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Tensor
     ) -> Any:
         """Run the model as it is, find its engine, and give the labels of that engine."""
+        check_devices(self.model, first_tensor(args, kwargs)[1])
         before = take_snapshot(self.model)
         run = self.programs.run(args, kwargs)
         try:
@@ -370,7 +380,7 @@ class Engines:
             before.restore()
             try:
                 number = self.graphs.find_or_build(args, kwargs)
-            except CaptureError as error:
+            except LabelTraceError as error:  # a graph may lack sizes that a record has
                 return _Proof(_capture_reason(error))
             before.restore()
             graph = self.graphs.graphs[number]
@@ -498,8 +508,10 @@ def _reason_of_changes(model: nn.Module, changes: tuple[Difference, ...]) -> Rea
     return Reason(text, changing_line(model, found[0].path), found[0].path)
 
 
-def _capture_reason(error: CaptureError) -> Reason:
+def _capture_reason(error: LabelTraceError) -> Reason:
     first = str(error).splitlines()
+    if not isinstance(error, CaptureError):
+        return Reason(f"a graph of it cannot be followed: {' '.join(first[1:2]).strip()}")
     line = next((text.strip() for text in first if text.strip().startswith("stopped at")), "")
     what = first[2 if line else 1].strip() if len(first) > 2 else first[0]
     return Reason(f"torch.export stops: {what}", line.removeprefix("stopped at "))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import labeltrace
+from labeltrace.runtime.engine_choice import EngineName
 
 IMAGES = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 LABELS = torch.full((2, 2, 5, 7), 0.5)
@@ -61,13 +62,15 @@ def test_what_has_no_python_code_of_its_own(make: Callable[[], nn.Module], words
     ],
 )
 def test_parameters_that_cannot_be_read(make: Callable[[], nn.Module], words: str) -> None:
-    model = make()
-    for call in (
-        lambda: labeltrace.align(model)(IMAGES, LABELS),
-        lambda: labeltrace.trace(model, IMAGES),
-    ):
-        with pytest.raises(labeltrace.CaptureError, match=words):
-            call()
+    with pytest.raises(labeltrace.CaptureError, match=words):
+        labeltrace.trace(make(), IMAGES, engine="captured")
+
+
+@pytest.mark.parametrize("engine", ["auto", "captured", "recorded"])
+def test_parameters_without_values(engine: EngineName) -> None:
+    aligned = labeltrace.align(nn.Conv2d(3, 4, 3, device="meta"), engine=engine)
+    with pytest.raises(labeltrace.CaptureError, match="parameters on the meta device, without"):
+        aligned(IMAGES, LABELS)
 
 
 def test_a_lazy_module_is_captured_once_it_is_made() -> None:
@@ -99,8 +102,11 @@ def test_a_model_that_fails_itself(function: Callable[[Tensor], Any] | None) -> 
     model = nn.ModuleList([network()]) if function is None else Failing(function)
     with pytest.raises(Exception) as plain:
         model(IMAGES)
-    with pytest.raises(labeltrace.CaptureError) as caught:
+    with pytest.raises(type(plain.value)) as own:
         labeltrace.align(model)(IMAGES, LABELS)
+    assert str(own.value) == str(plain.value)
+    with pytest.raises(labeltrace.CaptureError) as caught:
+        labeltrace.align(model, IMAGES)
     message = str(caught.value)
     assert str(plain.value).splitlines()[0] in message
     assert "The model itself fails on these inputs, without labels too" in message
@@ -110,7 +116,7 @@ def test_a_model_that_fails_itself(function: Callable[[Tensor], Any] | None) -> 
 def test_a_model_that_only_an_export_stops() -> None:
     model = Failing(lambda x: x if float(x.sum()) > 0 else -x)
     with pytest.raises(labeltrace.CaptureError) as caught:
-        labeltrace.align(model)(IMAGES, LABELS)
+        labeltrace.align(model, IMAGES, engine="captured")
     assert "no branch or size may depend on the values of tensors" in str(caught.value)
     assert 'engine="recorded"' in str(caught.value)
 

@@ -162,7 +162,6 @@ def test_fixed_batch_says_why() -> None:
             "tests.helpers.command_line_models:returning_nothing",
             ("returned a NoneType", "torch.nn.Module"),
         ),
-        ("tests.helpers.command_line_models:Branching", ("cannot be captured", "images.sum() > 0")),
         (
             "tests.helpers.command_line_models:Unruly",
             ("aten.cumprod", "labeltrace.align(model, rules="),
@@ -201,6 +200,11 @@ def test_models_are_found_in_the_present_folder(
     monkeypatch.setattr(sys, "path", [*sys.path])
     document = explain_json("my_models:build", "--image-size", "3")
     assert document["counts"] == {"channel mixing": 1}
+
+
+def test_a_model_that_branches_on_values_is_explained_as_it_ran() -> None:
+    result = run("explain", "tests.helpers.command_line_models:Branching")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_image_smaller_than_the_model_allows() -> None:
