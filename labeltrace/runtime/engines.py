@@ -364,7 +364,13 @@ class Engines:
                 f"{_at(reason.line)}; use engine='auto' or engine='recorded'"
             )
         known = self._verdicts.forms[form]
-        return run.outputs, self._labels_of_first(run, before, known, args, kwargs, labels)
+        try:
+            found = self._labels_of_first(run, before, known, args, kwargs, labels)
+        except LabelTraceError as other:
+            if proof is not None and proof.error is not None:
+                raise proof.error from other  # its sizes are open where the batch is
+            raise
+        return run.outputs, found
 
     def _prove(
         self,
@@ -381,7 +387,7 @@ class Engines:
             try:
                 number = self.graphs.find_or_build(args, kwargs)
             except LabelTraceError as error:  # a graph may lack sizes that a record has
-                return _Proof(_capture_reason(error))
+                return _Proof(_capture_reason(error), error=error)
             before.restore()
             graph = self.graphs.graphs[number]
             try:
@@ -476,11 +482,12 @@ class Engines:
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """The outcome of a proof: why the graph is not true to the model, or its number and labels."""
+    """The outcome: why no graph is true to the model, or the number and labels of one that is."""
 
     reason: Reason | None
     number: int = -1
     labels: Any = None
+    error: LabelTraceError | None = None
 
 
 def _leaves(labels: Any) -> list[Any]:

@@ -96,5 +96,9 @@ def test_a_branch_at_run_time_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
 
-    with pytest.raises(labeltrace.CaptureError, match="branches or loops"):
+    with pytest.raises(labeltrace.CaptureError, match="branches or loops inside"):
         labeltrace.align(Branching(), torch.randn(2, 3, 7, 5))
+    with pytest.raises(
+        labeltrace.CaptureError, match="whose branches or loops run inside the operator; write"
+    ):
+        labeltrace.align(Branching(), torch.randn(2, 3, 7, 5), engine="recorded")

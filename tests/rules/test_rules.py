@@ -50,4 +50,4 @@ def test_what_cannot_be_followed_is_refused(refusal: Refusal) -> None:
     images = values(*refusal.shape)
     model(images)  # the code itself is fine
     with pytest.raises(labeltrace.LayoutError, match=refusal.says):
-        labeltrace.align(model, channel_dim=refusal.channel_dim).trace(images)
+        labeltrace.trace(model, images, channel_dim=refusal.channel_dim, engine="captured")
