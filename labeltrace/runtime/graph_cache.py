@@ -17,6 +17,7 @@ from labeltrace.capture.captured import Capture, live_state
 from labeltrace.capture.inputs import first_tensor
 from labeltrace.codegen.generate import Generated, generate
 from labeltrace.codegen.restore_modes import modes_kept
+from labeltrace.model_state.snapshot import take_snapshot
 from labeltrace.model_state.state_key import StateWatch
 from labeltrace.rule_api.registry import Registry
 from labeltrace.runtime.cache_key import call_key, plain_state
@@ -127,14 +128,22 @@ class GraphCache:
 
     def _capture(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Capture:
         functions = self.registry.functions
-        return capture_model(
-            self.model, args, kwargs, channel_dim=self.channel_dim, whole=functions
-        )
+        before = take_snapshot(self.model)
+        try:
+            return capture_model(
+                self.model, args, kwargs, channel_dim=self.channel_dim, whole=functions
+            )
+        finally:
+            before.restore()  # an export runs the model's code, which may fill a cache
 
     def _extend(self, dynamic: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Capture:
         found = self.graphs[dynamic].capture
         functions = self.registry.functions
-        return extend_to_single_sample(found, self.model, args, kwargs, whole=functions)
+        before = take_snapshot(self.model)
+        try:
+            return extend_to_single_sample(found, self.model, args, kwargs, whole=functions)
+        finally:
+            before.restore()
 
     def _add(self, key: tuple[Any, ...], found: Capture) -> int:
         """Trace a capture, generate its module, and keep both under a new number."""
