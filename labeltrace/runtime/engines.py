@@ -358,7 +358,6 @@ class Engines:
             return run.outputs, proof.labels
         self._refuse(form, key, reason, changed=bool(_of_python(changes)))
         if self.engine == "captured":
-            after.restore()
             raise CaptureError(
                 f"a graph would not be true to {type(self.model).__name__}: {reason.text}"
                 f"{_at(reason.line)}; use engine='auto' or engine='recorded'"
